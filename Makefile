@@ -1,0 +1,52 @@
+# Everything that people type here; `make help` explains each word.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INPUTS := pyproject.toml constraints.txt
+
+.PHONY: help venv demo test lint schemas clean
+
+help: ## say what each word does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(VENV)/.ready-demo ## make the Python environment that the demo needs, and nothing else
+
+demo: $(VENV)/.ready-demo ## start a whole system, play six scenes, check each, stop it
+	$(BIN)/isochrone demo
+
+test: lint ## every check: format, lint, types, import contracts, tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.ready-test ## every check but the tests
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+schemas: $(VENV)/.ready-demo ## write the JSON Schemas of the configuration files anew
+	$(BIN)/python -m deploy.schemas
+
+clean: ## remove the environment and what the tools left behind
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+
+# A stamp stands for a finished installation: one that was interrupted leaves none and runs again.
+$(VENV)/.ready-demo: $(VENV)/.made $(INPUTS)
+	$(PIP) install -q -c constraints.txt -e '.[edge,torch,cloud,demo]'
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready-demo
+	$(PIP) install -q -c constraints.txt -e '.[edge,torch,cloud,demo,dev]'
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "isochrone needs Python 3.11 or newer, and '$(PYTHON)' is not: install it, or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv module is not installed: on Debian and Ubuntu, apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,1 @@
+"""The cloud tier: the same model packages, through the same runtime, on Ray Serve."""

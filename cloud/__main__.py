@@ -1,0 +1,62 @@
+"""The process that `cloud.app.main` becomes: `python -m cloud FILE [FOLDER]`."""
+
+import contextlib
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+from cloud.cluster import running
+from cloud.config import CloudConfig, check
+from router.errors import IsochroneError
+
+_FINE = 0
+_PROBLEM = 1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Told(BaseException):
+    """Somebody asked this process to stop; not an error, so that nothing swallows it."""
+
+
+def run(config: CloudConfig, folder: Path | None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code."""
+    _on_signals(_stop)
+    try:
+        with _cleared(config, folder), contextlib.suppress(_Told), running(config, folder) as url:
+            _on_signals(_stop)  # Ray has put its own in their place
+            print(f"ready {url}", flush=True)
+            threading.Event().wait()
+    except IsochroneError as error:
+        print(f"isochrone: {error.message}", file=sys.stderr)
+        return _PROBLEM
+    return _FINE
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    _on_signals(signal.SIG_IGN)  # we are stopping already
+    raise _Told
+
+
+def _on_signals(action: "signal._HANDLER") -> None:
+    for number in _SIGNALS:
+        signal.signal(number, action)
+
+
+@contextlib.contextmanager
+def _cleared(config: CloudConfig, folder: Path | None) -> Iterator[None]:
+    """Leave nothing behind but logs, and those only where a folder was named for them."""
+    try:
+        yield
+    finally:
+        if folder is not None:
+            (folder / "auth_token").unlink(missing_ok=True)
+            if config.ray.temp_dir is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(run(check(Path(sys.argv[1])), Path(sys.argv[2]) if len(sys.argv) > 2 else None))

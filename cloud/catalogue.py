@@ -1,0 +1,108 @@
+"""What a region holds: each model's manifest, and how its replicas stand. No weights are here."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from cloud.scale import Standing
+from edge_agent.runtime.engines import PLATFORMS
+from edge_agent.runtime.manifest import Manifest
+from edge_agent.runtime.package import Package, PackageError, open_package, packages_in
+from router.errors import NotFound, Unsupported
+from router.wire.message import InferRequest, InferResponse, ModelMetadata
+from router.wire.report import HeldModel, ModelState, version_order
+
+
+def find_package(store: Path, name: str, version: str | None) -> Package:
+    """A model's package; without a version, its newest.
+
+    Raises:
+        PackageError: it is not there, or cannot be used.
+    """
+    if version is not None:
+        return open_package(store / name / version)
+    packages, errors = packages_in(store)
+    named = [package for package in packages if package.name == name]
+    if named:
+        return max(named, key=lambda package: version_order(package.version))
+    broken = [error.message for error in errors]
+    raise PackageError(
+        "; ".join([f"{store}: holds no usable package of {name}; build or copy one", *broken])
+    )
+
+
+class Catalogue:
+    """The models of one region, and what was last seen of their replicas. A `Holder`."""
+
+    def __init__(self, manifests: Sequence[Manifest]) -> None:
+        self.models_generation = 0
+        self._manifests = {manifest.name: manifest for manifest in manifests}
+        self._standings = dict.fromkeys(self._manifests, Standing())
+        self._load_s: dict[str, float] = {}
+
+    @property
+    def standings(self) -> Mapping[str, Standing]:
+        """How each model's replicas stand."""
+        return self._standings
+
+    def observe(self, seen: Mapping[str, Standing]) -> None:
+        """Take over how the replicas stand; a model that was not seen has none."""
+        before = [standing.state for standing in self._standings.values()]
+        self._standings = {name: seen.get(name, Standing()) for name in self._manifests}
+        if before != [standing.state for standing in self._standings.values()]:
+            self.models_generation += 1
+
+    def woke(self, name: str, load_s: float) -> None:
+        """A model that had no replica has just answered, `load_s` after it was asked."""
+        self._load_s[name] = load_s
+        if self._standings[name].running == 0:
+            self.observe({**self._standings, name: Standing(running=1)})
+
+    def held(self) -> tuple[HeldModel, ...]:
+        """Every model and its state."""
+        return tuple(
+            HeldModel(
+                name=manifest.name,
+                version=manifest.version,
+                state=self._standings[manifest.name].state,
+                load_s=self._load_s.get(manifest.name),
+                bytes=manifest.variants[0].bytes,
+            )
+            for manifest in self._manifests.values()
+        )
+
+    def metadata(self, name: str, version: str | None = None) -> ModelMetadata:
+        """What a model takes and gives."""
+        manifest = self._manifest(name, version)
+        return ModelMetadata(
+            name=manifest.name,
+            versions=(manifest.version,),
+            platform=PLATFORMS[manifest.variants[0].engine],
+            inputs=manifest.takes(),
+            outputs=manifest.gives(),
+        )
+
+    def labels(self, name: str, version: str | None = None) -> tuple[str, ...]:
+        """The classes' names, in order."""
+        return self._manifest(name, version).labels
+
+    def state(self, name: str, version: str | None = None) -> ModelState:
+        """Warm where a replica runs, loading where one starts, else cold."""
+        return self._standings[self._manifest(name, version).name].state
+
+    async def load(self, name: str, version: str | None = None) -> None:
+        """Only replicas load."""
+        raise Unsupported(f"{name} is loaded by its replicas")
+
+    def request(
+        self, name: str, version: str | None, request: InferRequest
+    ) -> AsyncIterator[InferResponse]:
+        """Only replicas answer."""
+        raise Unsupported(f"{name} is answered by its replicas")
+
+    def _manifest(self, name: str, version: str | None) -> Manifest:
+        manifest = self._manifests.get(name)
+        if manifest is None:
+            raise NotFound(f"model {name} is not held here")
+        if version not in (None, manifest.version):
+            raise NotFound(f"model {name} has no version {version} here; it has {manifest.version}")
+        return manifest

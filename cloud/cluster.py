@@ -1,0 +1,109 @@
+"""A Ray for this process alone, or another that runs already, and our application on it."""
+
+import http.client
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from pathlib import Path
+
+import ray
+from ray import serve
+
+from cloud.application import application
+from cloud.config import CloudConfig
+from cloud.serve_file import logging_config
+from router.errors import IsochroneError
+from router.process.clock import Clock, monotonic
+
+_LOOK_S = 0.05
+_READY_S = 60.0
+
+
+class CloudError(IsochroneError):
+    """Ray or Serve could not start what was asked for."""
+
+    code = "cloud"
+
+
+@contextmanager
+def running(config: CloudConfig, folder: Path | None) -> Iterator[str]:
+    """The application's URL, once every model answers; all of it is stopped at the end.
+
+    `folder` is that of a Ray of our own, None where we join another.
+
+    Raises:
+        CloudError: a deployment cannot start.
+    """
+    _reach(config, folder)
+    try:
+        _deploy(config)
+        try:
+            _await_ready(config, monotonic)
+            yield f"http://{config.listen}"
+        finally:
+            _withdraw(config)
+    finally:
+        ray.shutdown()
+
+
+def _reach(config: CloudConfig, folder: Path | None) -> None:
+    if folder is None:
+        ray.init(address=config.ray.address, log_to_driver=False, logging_level=logging.WARNING)
+        return
+    ray.init(
+        address="local",
+        num_cpus=config.ray.num_cpus,
+        object_store_memory=config.ray.object_store_bytes,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=str(folder),
+    )
+
+
+def _deploy(config: CloudConfig) -> None:
+    serve.start(
+        proxy_location="HeadOnly",
+        http_options={"host": config.host, "port": config.port},
+        logging_config=logging_config(config),
+    )
+    try:
+        serve.run(
+            application(config),
+            name=config.name,
+            route_prefix="/",
+            logging_config=logging_config(config),
+        )
+    except RuntimeError as error:  # what Serve raises where a deployment cannot start
+        raise CloudError(f"{config.name} could not be deployed: {error}") from error
+
+
+def _await_ready(config: CloudConfig, clock: Clock) -> None:
+    """Serve's proxy learns of an application a little after it is deployed."""
+    until_s = clock() + _READY_S
+    while not _answers(config):
+        if clock() > until_s:
+            raise CloudError(f"{config.listen} did not answer within {_READY_S:g} s")
+        time.sleep(_LOOK_S)
+
+
+def _answers(config: CloudConfig) -> bool:
+    connection = http.client.HTTPConnection(config.host, config.port, timeout=5.0)
+    try:
+        connection.request("GET", "/v2/health/ready")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _withdraw(config: CloudConfig) -> None:
+    """Let what runs end; on a Ray of others, take nothing away but what we brought."""
+    if config.ray.address is None:
+        serve.shutdown()
+    else:
+        serve.delete(config.name)

@@ -1,0 +1,69 @@
+"""The Serve deployment that holds one model package on one device and answers for it."""
+
+import secrets
+from collections.abc import AsyncGenerator
+
+from cloud.asgi import closing
+from cloud.config import CloudConfig, ModelConfig
+from edge_agent.runtime.calls import Calls
+from edge_agent.runtime.gate import OpenGate
+from edge_agent.runtime.infer import Inference
+from edge_agent.runtime.load import Load
+from edge_agent.runtime.oip import OpenInference
+from edge_agent.runtime.package import Package
+from edge_agent.runtime.pool import Pool
+from router.errors import Unavailable
+from router.process.clock import monotonic
+from router.wire.http import Request, Response
+
+
+class Replica:
+    """One model in memory, behind the same face as on an edge agent."""
+
+    async def __init__(  # type: ignore[misc]  # Serve awaits it
+        self, config: CloudConfig, model: ModelConfig, package: Package
+    ) -> None:
+        """Load the model and have it answer its warm-up samples: a replica that runs is warm."""
+        at_once = min(model.max_ongoing_requests, max(1, int(model.num_cpus)))
+        self._pool = Pool([package], slots=at_once, clock=monotonic)
+        gate = OpenGate(model.max_ongoing_requests)
+        load = Load(config.name, secrets.token_hex(8), gate, self._pool)
+        calls = Calls(
+            self._pool, gate, monotonic, lambda name, _, infer_s: load.served(name, infer_s)
+        )
+        inference = Inference(calls, load, body_limit_bytes=config.body_bytes)
+        self._face = OpenInference(self._pool, inference, self._pool.is_healthy)
+        await self._pool.load(package.name)
+
+    async def answer(self, request: Request) -> Response:
+        """A whole answer."""
+        response = await self._ask(request)
+        if not isinstance(response.body, bytes):
+            async with closing(response.body):
+                response.body = b"".join([chunk async for chunk in response.body])
+        return response
+
+    async def parts(self, request: Request) -> AsyncGenerator[Response | bytes]:
+        """A head, then the chunks of its body as they come."""
+        response = await self._ask(request)
+        body = response.body
+        async with closing(body):
+            yield Response(response.status, response.headers)
+            if isinstance(body, bytes):
+                yield body
+                return
+            async for chunk in body:
+                yield chunk
+
+    def check_health(self) -> None:
+        """Serve replaces a replica for which this raises three times.
+
+        Raises:
+            Unavailable: the model can no longer answer.
+        """
+        if not self._pool.is_healthy():
+            raise Unavailable("the model can no longer answer")
+
+    async def _ask(self, request: Request) -> Response:
+        request.received_s = monotonic()  # the sender's instants mean nothing here
+        return await self._face.handle(request)

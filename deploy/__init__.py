@@ -1,0 +1,1 @@
+"""How Isochrone is put on machines: the command line and the whole system on one machine."""

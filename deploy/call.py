@@ -1,0 +1,94 @@
+"""One HTTP call from the command line to a running part."""
+
+import argparse
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from router.errors import IsochroneError, Unavailable
+from router.wire.http import Headers
+from router.wire.problem import Problem
+
+# What is asked for is on this machine or named by the operator: no proxy stands between.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def add_admin_argument(parser: argparse.ArgumentParser) -> None:
+    """`--admin URL`."""
+    parser.add_argument(
+        "--admin",
+        metavar="URL",
+        default="http://127.0.0.1:8081",
+        help="the router's admin listener (%(default)s)",
+    )
+
+
+class RefusedError(IsochroneError):
+    """A running part answered, and said no."""
+
+    code = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer; header names in lower case."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def json(self) -> Any:  # noqa: ANN401 - whatever the other side says
+        """The body as JSON.
+
+        Raises:
+            RefusedError: the status says no, or the body is no JSON.
+        """
+        if self.status != HTTPStatus.OK:
+            raise RefusedError(self.refusal())
+        try:
+            return json.loads(self.body)
+        except ValueError as error:
+            raise RefusedError(f"the answer is no JSON: {self.body[:80]!r}") from error
+
+    def refusal(self) -> str:
+        """What a refusal says, with its reasons below it."""
+        try:
+            problem = msgspec.json.decode(self.body, type=Problem)
+        except msgspec.MsgspecError:
+            return f"{self.status}: {self.body[:200].decode(errors='replace')}"
+        reasons = (f"  {name}: {reason}" for name, reason in problem.reasons.items())
+        return "\n".join([f"{self.status} {problem.code}: {problem.error}", *reasons])
+
+
+def call(
+    url: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout_s: float = 30.0,
+) -> Reply:
+    """GET a URL, or POST a body to it; any status is an answer.
+
+    Raises:
+        Unavailable: nobody answered.
+    """
+    try:
+        request = urllib.request.Request(url, body, dict(headers or {}))
+        with _OPENER.open(request, timeout=timeout_s) as answer:
+            return _reply(answer.status, answer.headers.items(), answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return _reply(error.code, error.headers.items(), error.read())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise Unavailable(f"{url} gives no answer ({reason}); isochrone up starts one") from error
+
+
+def _reply(status: int, headers: Any, body: bytes) -> Reply:  # noqa: ANN401 - pairs of text
+    return Reply(status, [(n.lower().encode(), v.encode()) for n, v in headers], body)

@@ -1,0 +1,124 @@
+"""The `isochrone` command: one table of commands, imported only when they are called."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Protocol, cast
+
+from router.errors import ConfigError, IsochroneError
+from router.process.document import did_you_mean
+
+FINE = 0
+PROBLEM = 1
+USAGE = 2
+INTERRUPTED = 130
+"""What a shell calls a process that Ctrl-C ended."""
+
+
+class Command(Protocol):
+    """What a command's module holds."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the command's own arguments."""
+        ...
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it; the exit code."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a command lives, and its line in the overview."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "demo": Entry("deploy.demo.command", "play six scenes on a whole system and check each"),
+    "up": Entry("deploy.up", "start a whole system on this machine and keep it until Ctrl-C"),
+    "router": Entry("deploy.router", "run one router"),
+    "agent": Entry("deploy.agent", "run one edge agent"),
+    "cloud": Entry("deploy.cloud", "run one region's Ray Serve application"),
+    "check": Entry("deploy.check", "say everything that is wrong in a configuration file"),
+    "status": Entry("deploy.status", "show the fleet as a running router sees it"),
+    "infer": Entry("deploy.infer", "send one image to a model and say who answered and why"),
+    "explain": Entry("deploy.explain", "say why a request was answered where it was"),
+    "package": Entry("deploy.package", "build, inspect or verify a model package"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0: fine; 1: a problem was found; 2: the usage or the configuration is wrong.
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+    except IsochroneError as error:
+        print(f"isochrone: {error.message}", file=sys.stderr)
+        return USAGE if isinstance(error, ConfigError) else PROBLEM
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    overview = _overview()
+    chosen = overview.parse_args(arguments)
+    if chosen.command is None:
+        overview.print_help(sys.stderr)
+        return USAGE
+    entry = COMMANDS.get(chosen.command)
+    if entry is None:
+        hint = did_you_mean(chosen.command, COMMANDS) or "see isochrone --help"
+        overview.error(f"{chosen.command!r} is no command; {hint}")
+    command = cast(Command, importlib.import_module(entry.module))
+    args = _arguments(chosen, command).parse_args(chosen.rest)
+
+    return command.run(args)
+
+
+def _overview() -> argparse.ArgumentParser:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {entry.help}" for name, entry in COMMANDS.items()]
+    parser = argparse.ArgumentParser(
+        prog="isochrone",
+        usage="isochrone [options] COMMAND ...",
+        description="One inference endpoint: the nearest warm model answers, inside the law.",
+        epilog="\n".join(["commands:", *lines, "", "isochrone COMMAND --help tells the rest"]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"isochrone {version('isochrone')}")
+    _add_log_arguments(parser)
+    parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _arguments(chosen: argparse.Namespace, command: Command) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"isochrone {chosen.command}",
+        description=command.HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_log_arguments(parser)
+    parser.set_defaults(log_level=chosen.log_level, log_format=chosen.log_format)
+    command.add_arguments(parser)
+    return parser
+
+
+def _add_log_arguments(parser: argparse.ArgumentParser) -> None:
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", choices=levels, help="over what the configuration says")
+    parser.add_argument("--log-format", choices=("text", "json"), help="likewise")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,181 @@
+"""The demo's model packages: trained once from real data, then kept by what they were made from."""
+
+import hashlib
+import importlib.metadata
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+
+from deploy.demo import bare, onnx_graph, training
+from deploy.demo.training import Digits, Weights
+from edge_agent.runtime import manifest as manifest_module
+from edge_agent.runtime.manifest import (
+    Architecture,
+    Declared,
+    Manifest,
+    Sample,
+    SampleTensor,
+    Softmax,
+    Variant,
+)
+from edge_agent.runtime.package import (
+    Package,
+    PackageError,
+    described,
+    open_package,
+    write_package,
+)
+from router.errors import IsochroneError
+from router.wire.tensor import Array, TensorSpec
+
+DIGITS = "digits"
+DIGITS_LARGE = "digits-large"
+VERSION = "1"
+LEAST_ACCURACY = {DIGITS: 0.94, DIGITS_LARGE: 0.985}
+"""Shares of the held-out images that the models must get right."""
+IMAGE = TensorSpec("image", "FP32", (-1, 1, 8, 8))
+"""Grey images in [0, 1], ink bright: 0 is paper, 1 is ink."""
+PROBABILITIES = TensorSpec("probabilities", "FP32", (-1, 10))
+LABELS = tuple("0123456789")
+_MADE_FROM = (Path(__file__), *(Path(m.__file__) for m in (training, onnx_graph, manifest_module)))
+_MADE_WITH = ("torch", "scikit-learn", "numpy", "onnx", "safetensors")
+_BARE_TIMEOUT_S = 120
+
+
+class TrainingError(IsochroneError):
+    """The demo's models did not become what they must be."""
+
+    code = "training"
+
+
+@dataclass(frozen=True, slots=True)
+class DemoModels:
+    """Packages by model name, what they were not trained on, and how right a bare engine is."""
+
+    packages: dict[str, Path]
+    held_out: Digits
+    answers: dict[str, list[int]]
+    """By model: the bare engine's digit for every held-out image."""
+    accuracy: dict[str, float]
+
+
+def prepare(cache: Path, progress: Callable[[str], None]) -> DemoModels:
+    """Both packages below `cache`, trained now where they are not there already, and checked.
+
+    Raises:
+        TrainingError: a model is less accurate than it must be.
+        PackageError: `cache` cannot be written.
+    """
+    store = cache / f"models-{_fingerprint()}"
+    _, held_out = training.digits()
+    try:
+        progress(f"using the models kept in {store}") if store.is_dir() else _make(store, progress)
+        return _checked(store, held_out)
+    except (PackageError, TrainingError) as error:
+        progress(f"the models kept there cannot be used, so they are made again: {error.message}")
+    shutil.rmtree(store, ignore_errors=True)
+    _make(store, progress)
+    return _checked(store, held_out)
+
+
+def bare_argmax(path: Path, images: Array) -> list[int]:
+    """What a bare engine says of images [n, 1, 8, 8], in another process without our runtime.
+
+    Raises:
+        TrainingError: it did not say anything.
+    """
+    given = BytesIO()
+    np.save(given, images, allow_pickle=False)
+    done = subprocess.run(
+        [sys.executable, "-m", bare.__name__, str(path)],
+        input=given.getvalue(),
+        capture_output=True,
+        check=False,
+        timeout=_BARE_TIMEOUT_S,
+    )
+    if done.returncode:
+        raise TrainingError(f"{path}: a bare engine failed: {done.stderr.decode()[-500:]}")
+    said: list[int] = json.loads(done.stdout)
+    return said
+
+
+def _make(store: Path, progress: Callable[[str], None]) -> None:
+    trained = training.train(progress)
+    write_package(store, *small_package(trained.small))
+    write_package(store, *large_package(trained.large))
+
+
+def small_package(weights: Weights) -> tuple[Manifest, dict[str, bytes]]:
+    """`digits`: an ONNX file."""
+    arrays = {name: tensor.numpy() for name, tensor in weights.items()}
+    data = onnx_graph.onnx_bytes(_with_softmax(training.SMALL), arrays, IMAGE, PROBABILITIES)
+    variant = described(data, name="onnx-fp32", engine="onnx", file="digits.onnx")
+    return _manifest(DIGITS, variant), {variant.file: data}
+
+
+def large_package(weights: Weights) -> tuple[Manifest, dict[str, bytes]]:
+    """`digits-large`: layers and a safetensors file."""
+    data = safetensors.torch.save(weights)
+    variant = described(
+        data,
+        name="torch-fp32",
+        engine="torch",
+        file="digits-large.safetensors",
+        architecture=_with_softmax(training.LARGE),
+    )
+    return _manifest(DIGITS_LARGE, variant), {variant.file: data}
+
+
+def _with_softmax(architecture: Architecture) -> Architecture:
+    return (*architecture, Softmax())
+
+
+def _manifest(name: str, variant: Variant) -> Manifest:
+    return Manifest(
+        name=name,
+        version=VERSION,
+        inputs=(Declared.of(IMAGE),),
+        outputs=(Declared.of(PROBABILITIES),),
+        labels=LABELS,
+        warm_up=(Sample((SampleTensor(IMAGE.name, (1, 1, 8, 8)),)),),
+        variants=(variant,),
+    )
+
+
+def _checked(store: Path, held_out: Digits) -> DemoModels:
+    paths = {name: store / name / VERSION for name in LEAST_ACCURACY}
+    for path in paths.values():
+        _check_digests(open_package(path))
+    answers = {name: bare_argmax(path, held_out.images) for name, path in paths.items()}
+    accuracy = {name: _share_right(said, held_out.labels) for name, said in answers.items()}
+    for name, least in LEAST_ACCURACY.items():
+        if accuracy[name] < least:
+            raise TrainingError(f"{name} gets {accuracy[name]:.3f} right, it must be {least}")
+    return DemoModels(paths, held_out, answers, accuracy)
+
+
+def _check_digests(package: Package) -> None:
+    for variant in package.manifest.variants:
+        package.read(variant)
+
+
+def _share_right(said: Sequence[int], labels: Array) -> float:
+    return float(np.mean(np.asarray(said) == labels))
+
+
+def _fingerprint() -> str:
+    """Names everything that the packages' content depends on."""
+    digest = hashlib.sha256()
+    for path in _MADE_FROM:
+        digest.update(path.read_bytes())
+    for name in _MADE_WITH:
+        digest.update(f"{name}={importlib.metadata.version(name)}\n".encode())
+    return digest.hexdigest()[:16]

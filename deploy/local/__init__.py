@@ -1,0 +1,1 @@
+"""The whole system on one machine: its configuration files, its processes, its distances."""

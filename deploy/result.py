@@ -1,0 +1,66 @@
+"""How commands tell their results: text in columns, or JSON in a file."""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from router.errors import ConfigError
+
+STANDARD_OUTPUT = "-"
+
+
+def add_json_argument(parser: argparse.ArgumentParser) -> None:
+    """`--json FILE`."""
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the result as JSON as well (-: instead, to stdout)"
+    )
+
+
+def write_json(target: str, value: object) -> None:
+    """Write a result to a file, or to standard output where the target is `-`.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    if target == STANDARD_OUTPUT:
+        sys.stdout.write(text.decode())
+        return
+    try:
+        Path(target).write_bytes(text)
+    except OSError as error:
+        raise ConfigError(f"--json {target}: cannot be written: {error.strerror}") from error
+
+
+def tell(args: argparse.Namespace, value: object, lines: Iterable[str]) -> None:
+    """A result for people, for programs, or for both, as `--json` says."""
+    if args.json is not None:
+        write_json(args.json, value)
+    if args.json != STANDARD_OUTPUT:
+        for line in lines:
+            print(line)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of text, each column as wide as its widest cell; numbers stand to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    numeric = [all(map(_is_number, column[1:])) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell[0].isdecimal()
+
+
+def milliseconds(seconds: float) -> str:
+    """Seconds for people."""
+    return f"{seconds * 1000:.1f} ms"

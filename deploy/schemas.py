@@ -1,0 +1,42 @@
+"""The JSON Schemas beside the shipped configuration, made from the structs that read it.
+
+`python -m deploy.schemas` writes them anew; editors use them to complete and to check.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cloud.config import CloudConfig
+
+from edge_agent.config import AgentConfig
+from router.config import RouterConfig
+from router.policy.region_file import RegionFile
+from router.process.settings import schema
+
+KINDS: dict[str, type[Any]] = {
+    "agent": AgentConfig,
+    "cloud": CloudConfig,
+    "regions": RegionFile,
+    "router": RouterConfig,
+}
+"""Name of a configuration file, without `.yaml`, and what it is read into."""
+
+FOLDER = Path(__file__).parents[1] / "configs" / "schema"
+
+
+def rendered(name: str) -> bytes:
+    """The schema file of one kind of configuration."""
+    made = schema(KINDS[name], f"Isochrone: {name}.yaml")
+    return msgspec.json.format(msgspec.json.encode(made, order="sorted"), indent=2) + b"\n"
+
+
+def main(folder: Path = FOLDER) -> None:
+    """Write every schema into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in KINDS:
+        (folder / f"{name}.schema.json").write_bytes(rendered(name))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The edge agent: a daemon that runs light models near their users."""

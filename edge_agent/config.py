@@ -1,0 +1,78 @@
+"""The configuration of one agent: a YAML file, read once into frozen structs, ranges checked."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from router.errors import BadRequest
+from router.process.limits import Limits
+from router.process.settings import Settings, load_settings
+from router.wire.report import Name
+from router.wire.url import parse_url
+
+Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$")]
+
+
+class RouterConfig(Settings, frozen=True, kw_only=True):
+    """A router that this agent joins; `advertise` is the URL under which it reaches the agent."""
+
+    url: str
+    advertise: str | None = None
+
+    def __post_init__(self) -> None:
+        for url in filter(None, (self.url, self.advertise)):
+            try:
+                parse_url(url)
+            except BadRequest as error:
+                raise ValueError(error.message) from error
+
+
+class AdminConfig(Settings, frozen=True):
+    """The listener for administrators: loading, unloading, metrics."""
+
+    listen: Address = "127.0.0.1:8091"
+
+
+class LogConfig(Settings, frozen=True):
+    """What the process says on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class AgentConfig(Settings, frozen=True, kw_only=True):
+    """`agent.yaml`."""
+
+    name: Name
+    region: Name
+    packages: Path
+    zone: Annotated[str, Meta(max_length=63)] = ""
+    hardware_class: Name = "unknown"
+    listen: Address = "127.0.0.1:8090"
+    admin: AdminConfig = AdminConfig()
+    keep_warm: tuple[Name, ...] = ()
+    slots: Annotated[int, Meta(ge=1, le=65536)] = 2
+    queue: Annotated[int, Meta(ge=0, le=4096)] = 8
+    min_service_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    threads: Annotated[int, Meta(ge=1, le=256)] = 1
+    drain_s: Annotated[float, Meta(ge=0, le=600)] = 20.0
+    routers: tuple[RouterConfig, ...] = ()
+    limits: Limits = Limits()
+    log: LogConfig = LogConfig()
+    access_log: Path | None = None
+
+    def __post_init__(self) -> None:
+        urls = [router.url for router in self.routers]
+        twice = next((url for url in urls if urls.count(url) > 1), None)
+        if twice is not None:
+            raise ValueError(f"routers: {twice} stands here twice; name each once")
+
+
+def check(path: Path) -> AgentConfig:
+    """The configuration in a file.
+
+    Raises:
+        ConfigError: it cannot be used; the message names file, line, key and remedy.
+    """
+    return load_settings(path, AgentConfig)

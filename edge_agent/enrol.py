@@ -1,0 +1,112 @@
+"""Joining a router and staying: patient, with jitter, for ever; serving never waits for it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from random import Random
+
+import msgspec
+from aiohttp import ClientError, ClientSession, ClientTimeout
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+
+from router.wire.report import Enrolment, Lease
+
+_TIMEOUT = ClientTimeout(total=5.0, connect=2.0)
+_LEAVE_TIMEOUT = ClientTimeout(total=1.0)
+_FIRST_WAIT_S = 0.25
+_LONGEST_WAIT_S = 15.0
+_DOUBLINGS = 6
+_SHOWN_BYTES = 300
+_log = logging.getLogger("isochrone.agent.enrol")
+_leases = msgspec.json.Decoder(Lease)
+
+
+class NotEnrolledError(Exception):
+    """The router could not be reached, or said no; it is asked again."""
+
+
+class Enroller:
+    """One agent's membership with one router."""
+
+    def __init__(
+        self,
+        router_url: str,
+        enrolment: Callable[[], Enrolment],
+        session: ClientSession,
+        rng: Random,
+    ) -> None:
+        """`enrolment` makes what is sent, anew each time."""
+        self._url = f"{router_url}/isochrone/agents"
+        self._enrolment = enrolment
+        self._session = session
+        self._rng = rng
+        self._told = ""
+
+    async def keep(self) -> None:
+        """Join, and renew for as long as this is not cancelled."""
+        while True:
+            lease: Lease = await self._retrying(self._join)
+            await asyncio.sleep(lease.renew_s)
+
+    async def leave(self) -> None:
+        """Tell the router that this agent is going; its lease runs out where it does not hear."""
+        name = self._enrolment().name
+        try:
+            async with self._session.delete(
+                f"{self._url}/{name}", timeout=_LEAVE_TIMEOUT, allow_redirects=False
+            ) as answer:
+                self._tell(logging.INFO, f"left, {answer.status}")
+        except (ClientError, TimeoutError) as error:
+            self._tell(logging.INFO, f"not told of our leaving: {_text(error)}")
+
+    async def _join(self) -> Lease:
+        body = msgspec.json.encode(self._enrolment())
+        try:
+            async with self._session.post(
+                self._url,
+                data=body,
+                headers={"content-type": "application/json"},
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+            ) as answer:
+                lease = self._lease(answer.status, await answer.content.read(1 << 16))
+        except (ClientError, TimeoutError) as error:
+            self._tell(logging.WARNING, f"not reached: {_text(error)}")
+            raise NotEnrolledError from error
+        self._tell(logging.INFO, "enrolled")
+        return lease
+
+    def _lease(self, status: int, body: bytes) -> Lease:
+        try:
+            if status == HTTPStatus.OK:
+                return _leases.decode(body)
+        except msgspec.MsgspecError as error:
+            self._tell(logging.ERROR, f"answered no lease: {error}")
+            raise NotEnrolledError from error
+        shown = body[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
+        self._tell(logging.ERROR, f"refused us with {status}: {shown!r}")
+        raise NotEnrolledError
+
+    @property
+    def _retrying(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            sleep=asyncio.sleep,
+            retry=retry_if_exception_type(NotEnrolledError),
+            wait=self._pause_s,
+        )
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        """Exponential with full jitter, so that agents do not come back all at once."""
+        most_s = _FIRST_WAIT_S * 2 ** min(state.attempt_number, _DOUBLINGS)
+        return self._rng.uniform(_FIRST_WAIT_S / 2, min(most_s, _LONGEST_WAIT_S))
+
+    def _tell(self, level: int, what: str) -> None:
+        """Once per change: a router that stays away does not fill the log."""
+        if what != self._told:
+            self._told = what
+            _log.log(level, "router %s: %s", self._url, what)
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,98 @@
+"""What an agent says of itself: its report when asked, its enrolment to every router."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edge_agent.config import AgentConfig
+from edge_agent.lifecycle import Lifecycle
+from edge_agent.runtime.load import Load
+from edge_agent.runtime.package import Package
+from edge_agent.runtime.pool import Pool
+from router.wire.report import WIRE_VERSION, EndpointReport, Enrolment, HeldModel, ModelState
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which process this is: `instance` is new at every start, `boot_id` at every boot."""
+
+    instance: str
+    boot_id: str
+
+
+def identity(instance: str) -> Identity:
+    """This process's; where the system has no boot id, a restart counts as a boot."""
+    try:
+        return Identity(instance, _BOOT_ID.read_text().strip())
+    except OSError:
+        return Identity(instance, instance)
+
+
+def broken_in(store: Path, packages: Iterable[Package]) -> tuple[HeldModel, ...]:
+    """What lies in the packages' directory and could not be opened: there, and of no use."""
+    sound = {(package.name, package.version) for package in packages}
+    found = ((path.parent.name, path.name) for path in sorted(store.glob("[!.]*/[!.]*/")))
+    unsound = [_absent(name, version) for name, version in found if (name, version) not in sound]
+    return tuple(held for held in unsound if held is not None)
+
+
+def _absent(name: str, version: str) -> HeldModel | None:
+    try:
+        return msgspec.convert(
+            {"name": name, "version": version, "state": ModelState.ABSENT}, HeldModel
+        )
+    except msgspec.ValidationError:  # a name that nothing can be called by
+        return None
+
+
+class Report:
+    """Puts together what the agent says; `broken` are packages that it cannot use."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        identity: Identity,
+        pool: Pool,
+        load: Load,
+        lifecycle: Lifecycle,
+        broken: tuple[HeldModel, ...],
+    ) -> None:
+        self._config = config
+        self._identity = identity
+        self._pool = pool
+        self._load = load
+        self._lifecycle = lifecycle
+        self._broken = broken
+        self._sequence = 0
+
+    def full(self) -> EndpointReport:
+        """`GET /isochrone/report`."""
+        ready, draining = self._lifecycle.ready, self._lifecycle.draining
+        told = self._load.endpoint_report(ready=ready, draining=draining)
+        return msgspec.structs.replace(told, models=told.models + self._broken)
+
+    def enrolment_at(self, url: str) -> Callable[[], Enrolment]:
+        """Makes the enrolment with a router that reaches this agent at `url`."""
+
+        def enrolment() -> Enrolment:
+            self._sequence += 1
+            config = self._config
+            return Enrolment(
+                wire_version=WIRE_VERSION,
+                name=config.name,
+                instance=self._identity.instance,
+                boot_id=self._identity.boot_id,
+                sequence=self._sequence,
+                url=url,
+                region=config.region,
+                zone=config.zone,
+                hardware_class=config.hardware_class,
+                slots=config.slots,
+                models=self._pool.held() + self._broken,
+            )
+
+        return enrolment

@@ -1,0 +1,63 @@
+"""Engine names and the modules behind them, imported when a package first needs one."""
+
+import importlib
+import importlib.util
+from concurrent.futures import Executor
+from typing import Protocol, cast
+
+from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.model import Model
+from edge_agent.runtime.package import Package, PackageError
+
+_MODULES = {
+    "onnx": "edge_agent.runtime.onnx_engine",
+    "torch": "edge_agent.runtime.torch_engine",
+}
+_NEEDS = {"onnx": ("onnxruntime", "edge"), "torch": ("torch", "torch")}
+PLATFORMS = {"onnx": "onnx_onnxv1", "torch": "pytorch_safetensors"}
+"""What model metadata calls an engine's packages (information only)."""
+
+
+class EngineModule(Protocol):
+    """What the module of an engine offers."""
+
+    def has_gpu(self) -> bool:
+        """A GPU is there that this engine can use."""
+        ...
+
+    def build(self, package: Package, variant: Variant, executor: Executor, threads: int) -> Model:
+        """A model that is not loaded yet; its calls run in `executor`, on `threads` cores each."""
+        ...
+
+
+def engine(name: str) -> EngineModule:
+    """The module of an engine."""
+    return cast(EngineModule, importlib.import_module(_MODULES[name]))
+
+
+def installed(variant: Variant) -> bool:
+    """The engine that a variant needs is there; nothing is imported to find out."""
+    return importlib.util.find_spec(_NEEDS[variant.engine][0]) is not None
+
+
+def choose(package: Package) -> Variant:
+    """The first variant that can run here.
+
+    Raises:
+        PackageError: none can; the message says what each lacks.
+    """
+    lacking = []
+    for variant in package.manifest.variants:
+        lack = _lack(variant)
+        if lack is None:
+            return variant
+        lacking.append(f"variant {variant.name} {lack}")
+    raise PackageError(f"{package.path}: cannot run here: {'; '.join(lacking)}")
+
+
+def _lack(variant: Variant) -> str | None:
+    if not installed(variant):
+        return f"needs {_NEEDS[variant.engine][0]}: install isochrone[{_NEEDS[variant.engine][1]}]"
+    if variant.accelerator == "gpu" and not engine(variant.engine).has_gpu():
+        return f"wishes a GPU, and {_NEEDS[variant.engine][0]} sees none"
+    return None

@@ -1,0 +1,45 @@
+"""What the faces need of whatever holds the models: the pool, or something in front of it."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from router.wire.message import InferRequest, InferResponse, ModelMetadata
+from router.wire.report import HeldModel, ModelState
+
+
+class Holder(Protocol):
+    """Holds models by name and version; None stands for the version that it prefers.
+
+    Every method with a name raises NotFound where no such model or version is held.
+    """
+
+    @property
+    def models_generation(self) -> int:
+        """Grows whenever a model's state changes."""
+        ...
+
+    def held(self) -> tuple[HeldModel, ...]:
+        """Every model version and its state."""
+        ...
+
+    def metadata(self, name: str, version: str | None = None) -> ModelMetadata:
+        """What a model takes and gives."""
+        ...
+
+    def labels(self, name: str, version: str | None = None) -> tuple[str, ...]:
+        """The classes' names, in order; none where the package has none."""
+        ...
+
+    def state(self, name: str, version: str | None = None) -> ModelState:
+        """Where a model stands."""
+        ...
+
+    async def load(self, name: str, version: str | None = None) -> None:
+        """Have a model warm; callers at the same time share one load."""
+        ...
+
+    def request(
+        self, name: str, version: str | None, request: InferRequest
+    ) -> AsyncIterator[InferResponse]:
+        """The answers of a model."""
+        ...

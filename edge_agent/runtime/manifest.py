@@ -1,0 +1,209 @@
+"""`model.yaml`: what a model takes and gives, and the files that hold its weights. Data only.
+
+No code comes with a package: a torch variant describes its network as a list of layers.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, Self
+
+import msgspec
+from msgspec import Meta
+
+from router.process.settings import Settings
+from router.wire.report import Name
+from router.wire.tensor import TensorSpec
+
+TEXT_INPUT = "text_input"
+TEXT_OUTPUT = "text_output"
+
+Engine = Literal["onnx", "torch"]
+Accelerator = Literal["any", "cpu", "gpu"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+DatatypeName = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
+    "FP16", "FP32", "FP64", "BYTES",
+]  # fmt: skip
+FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$")]
+"""A file of the package's own directory: no separator, no leading dot, no two dots in a row."""
+Size = Annotated[int, Meta(ge=1, le=1 << 20)]
+Dimension = Annotated[int, Meta(ge=-1, le=1 << 30)]
+TensorName = Annotated[str, Meta(min_length=1, max_length=256)]
+SUFFIX = {"onnx": ".onnx", "torch": ".safetensors"}
+
+
+class Declared(Settings, frozen=True):
+    """A tensor of the model as callers see it; -1 stands for a variable dimension."""
+
+    name: TensorName
+    datatype: DatatypeName
+    shape: tuple[Dimension, ...]
+
+    def spec(self) -> TensorSpec:
+        """The same in the words of the wire."""
+        return TensorSpec(self.name, self.datatype, self.shape)
+
+    @classmethod
+    def of(cls, spec: TensorSpec) -> Self:
+        """The same as it stands in a manifest.
+
+        Raises:
+            ValueError: the datatype cannot stand in one.
+        """
+        return msgspec.convert(
+            {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}, cls
+        )
+
+
+class SampleTensor(Settings, frozen=True):
+    """One input of a warm-up sample, row-major; without `data`, numbers from a fixed seed."""
+
+    name: TensorName
+    shape: tuple[Annotated[int, Meta(ge=1, le=1 << 16)], ...]
+    data: tuple[bool | int | float | str, ...] | None = None
+
+
+class Sample(Settings, frozen=True):
+    """One request that the model must answer before it counts as warm."""
+
+    inputs: tuple[SampleTensor, ...]
+    parameters: dict[str, bool | int | float | str] = msgspec.field(default_factory=dict)
+
+
+class Generate(Settings, frozen=True, kw_only=True):
+    """How a graph from token ids to the next token's logits writes text.
+
+    A token is a character, its id is its place in `alphabet`, whose first character fills a
+    context that is still too short. The graph takes `ids`, INT64 [1, context], and gives `logits`,
+    FP32 [1, len(alphabet)].
+    """
+
+    alphabet: Annotated[str, Meta(min_length=2, max_length=65536)]
+    context: Annotated[int, Meta(ge=1, le=65536)]
+    ids: TensorName = "ids"
+    logits: TensorName = "logits"
+    max_tokens: Annotated[int, Meta(ge=1, le=1 << 20)] = 1024
+    """The most that one request may ask for."""
+
+    def __post_init__(self) -> None:
+        _check_unique(self.alphabet, "alphabet")
+
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """The graph's inputs."""
+        return (TensorSpec(self.ids, "INT64", (1, self.context)),)
+
+    def gives(self) -> tuple[TensorSpec, ...]:
+        """The graph's outputs."""
+        return (TensorSpec(self.logits, "FP32", (1, len(self.alphabet))),)
+
+
+class Conv2d(Settings, frozen=True, kw_only=True, tag_field="layer", tag="conv2d"):
+    """A convolution with bias and a square kernel."""
+
+    inputs: Size
+    outputs: Size
+    kernel: Annotated[int, Meta(ge=1, le=64)]
+    padding: Annotated[int, Meta(ge=0, le=64)] = 0
+    stride: Annotated[int, Meta(ge=1, le=64)] = 1
+
+
+class Linear(Settings, frozen=True, kw_only=True, tag_field="layer", tag="linear"):
+    """A fully connected layer with bias."""
+
+    inputs: Size
+    outputs: Size
+
+
+class MaxPool2d(Settings, frozen=True, kw_only=True, tag_field="layer", tag="max_pool2d"):
+    """The largest value of each square; squares do not overlap."""
+
+    kernel: Annotated[int, Meta(ge=1, le=64)]
+
+
+class Relu(Settings, frozen=True, tag_field="layer", tag="relu"):
+    """Negative values become zero."""
+
+
+class Flatten(Settings, frozen=True, tag_field="layer", tag="flatten"):
+    """Every dimension after the first becomes one."""
+
+
+class Softmax(Settings, frozen=True, tag_field="layer", tag="softmax"):
+    """Probabilities over the last dimension."""
+
+
+Layer = Conv2d | Linear | MaxPool2d | Relu | Flatten | Softmax
+Architecture = tuple[Layer, ...]
+"""A network without branches. Layer i keeps its weights as `i.weight` and `i.bias`."""
+
+
+class Variant(Settings, frozen=True, kw_only=True):
+    """One way to run the model: an engine, a precision and a file of weights."""
+
+    name: Name
+    engine: Engine
+    precision: Precision = "fp32"
+    accelerator: Accelerator = "any"
+    file: FileName
+    bytes: Annotated[int, Meta(ge=1)]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    architecture: Annotated[Architecture, Meta(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        suffix = SUFFIX[self.engine]
+        if not self.file.endswith(suffix):
+            raise ValueError(f"file {self.file} must end in {suffix} for engine {self.engine}")
+        if (self.architecture is not None) != (self.engine == "torch"):
+            raise ValueError("architecture belongs to engine torch, which needs one")
+
+
+class Manifest(Settings, frozen=True, kw_only=True):
+    """Everything that `model.yaml` says.
+
+    Variants answer alike within `tolerance` (absolute and relative). A call may be sent again
+    after a failure where `repeatable`.
+    """
+
+    name: Name
+    version: Name
+    inputs: Annotated[tuple[Declared, ...], Meta(min_length=1)]
+    outputs: Annotated[tuple[Declared, ...], Meta(min_length=1)]
+    labels: tuple[str, ...] = ()
+    tolerance: Annotated[float, Meta(ge=0)] = 1e-3
+    repeatable: bool = True
+    generate: Generate | None = None
+    warm_up: Annotated[tuple[Sample, ...], Meta(min_length=1)]
+    variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        _check_unique((one.name for one in self.inputs), "inputs")
+        _check_unique((one.name for one in self.outputs), "outputs")
+        _check_unique((one.name for one in self.variants), "variants")
+        _check_unique(self.labels, "labels")
+        if self.generate is not None and not self._speaks_text():
+            raise ValueError(
+                f"a model with generate takes {TEXT_INPUT} and gives {TEXT_OUTPUT}, both BYTES [1]"
+            )
+        names = {one.name for one in self.inputs}
+        for index, sample in enumerate(self.warm_up):
+            if {one.name for one in sample.inputs} != names:
+                raise ValueError(f"warm_up[{index}] must hold exactly {', '.join(sorted(names))}")
+
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """The inputs as callers see them."""
+        return tuple(one.spec() for one in self.inputs)
+
+    def gives(self) -> tuple[TensorSpec, ...]:
+        """The outputs as callers see them."""
+        return tuple(one.spec() for one in self.outputs)
+
+    def _speaks_text(self) -> bool:
+        text = (TensorSpec(TEXT_INPUT, "BYTES", (1,)),), (TensorSpec(TEXT_OUTPUT, "BYTES", (1,)),)
+        return (self.takes(), self.gives()) == text
+
+
+def _check_unique(values: Iterable[str], what: str) -> None:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{what}: {value!r} is there twice")
+        seen.add(value)

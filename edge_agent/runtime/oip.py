@@ -1,0 +1,142 @@
+"""The Open Inference Protocol V2 over REST, in front of whatever holds the models.
+
+The same face stands before an edge agent's pool and before a cloud replica's. What it does not
+offer (statistics, shared memory, tracing, ...) is an unknown path; loading is for administrators.
+"""
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+
+from edge_agent.runtime.holder import Holder
+from edge_agent.runtime.infer import Inference, Target
+from router.errors import BadRequest, Forbidden, IsochroneError, MethodNotAllowed, NotFound
+from router.wire import codec
+from router.wire.http import Request, Response
+from router.wire.problem import json_response, problem_response
+from router.wire.report import HeldModel, ModelState
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "generate",
+    "model_repository",
+    "parameters",
+    "schedule_policy",
+)
+_VERSION = version("isochrone")
+_MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/([a-z_]+))?")
+_CONTROL_PATH = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
+_INTERNAL = b'{"error":"the model failed","code":"internal"}'
+_log = logging.getLogger(__name__)
+
+
+class OpenInference:
+    """Answers every OIP path."""
+
+    def __init__(self, holder: Holder, inference: Inference, ready: Callable[[], bool]) -> None:
+        """`ready` says whether traffic is welcome."""
+        self._holder = holder
+        self._ready = ready
+        self._server: Mapping[str, tuple[str, Callable[[Request], Response]]] = {
+            "/v2": ("GET", self._about),
+            "/v2/health/live": ("GET", lambda _: json_response({"live": True})),
+            "/v2/health/ready": ("GET", self._readiness),
+            "/v2/models": ("GET", self._models),
+            "/v2/repository/index": ("POST", self._index),
+        }
+        self._model: Mapping[str | None, tuple[str, Callable[[Target], Awaitable[Response]]]] = {
+            None: ("GET", self._metadata),
+            "ready": ("GET", self._model_readiness),
+            "infer": ("POST", inference.infer),
+            "generate": ("POST", inference.generate),
+            "generate_stream": ("POST", inference.generate_stream),
+        }
+
+    async def handle(self, request: Request) -> Response:
+        """The answer, also where it is a refusal; nothing is raised but cancellation."""
+        try:
+            return await self._answer(request)
+        except IsochroneError as error:
+            return problem_response(error)
+        except Exception:  # whatever an engine may raise must not reach the client
+            _log.exception("a request failed: %s %s", request.method, request.path)
+            return Response(500, [codec.JSON], _INTERNAL)
+
+    async def _answer(self, request: Request) -> Response:
+        if request.path in self._server:
+            method, action = self._server[request.path]
+            _check_method(request, method)
+            return action(request)
+        if _CONTROL_PATH.fullmatch(request.path):
+            raise Forbidden("models are loaded and unloaded through the admin listener only")
+        path = _MODEL_PATH.fullmatch(request.path)
+        if path is None or path[3] not in self._model:
+            raise NotFound(f"{request.path} is not offered here")
+        method, answer = self._model[path[3]]
+        _check_method(request, method)
+        return await answer(Target(path[1], path[2], request))
+
+    def _about(self, _request: Request) -> Response:
+        about = {"name": "isochrone", "version": _VERSION, "extensions": EXTENSIONS}
+        return json_response(about)
+
+    def _readiness(self, _request: Request) -> Response:
+        if self._ready():
+            return json_response({"live": True, "ready": True})
+        return json_response({"live": True, "ready": False, "error": "not ready"}, 503)
+
+    def _models(self, _request: Request) -> Response:
+        return json_response({"models": sorted({model.name for model in self._holder.held()})})
+
+    def _index(self, request: Request) -> Response:
+        only_ready = _only_ready(request.body)
+        entries = [
+            _index_entry(model)
+            for model in self._holder.held()
+            if model.state is ModelState.WARM or not only_ready
+        ]
+        return json_response(entries)
+
+    async def _metadata(self, target: Target) -> Response:
+        return json_response(self._holder.metadata(target.model, target.version))
+
+    async def _model_readiness(self, target: Target) -> Response:
+        state = self._holder.state(target.model, target.version)
+        if state is ModelState.WARM:
+            return json_response({"name": target.model, "ready": True})
+        problem = f"{target.model} is {state}"
+        return json_response({"name": target.model, "ready": False, "error": problem}, 503)
+
+
+def _check_method(request: Request, method: str) -> None:
+    if request.method != method:
+        raise MethodNotAllowed(f"{request.path} takes {method} only", allow=(method,))
+
+
+def _only_ready(body: bytes) -> bool:
+    try:
+        wish = msgspec.json.decode(body or b"{}", type=dict[str, Any])
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        raise BadRequest("the body must be a JSON object") from None
+    ready = wish.get("ready", False)
+    if not isinstance(ready, bool):
+        raise BadRequest("ready must be true or false")
+    return ready
+
+
+_INDEX_STATES = {
+    ModelState.WARM: ("READY", ""),
+    ModelState.LOADING: ("LOADING", ""),
+    ModelState.WARMING: ("LOADING", ""),
+    ModelState.DRAINING: ("UNLOADING", ""),
+}
+
+
+def _index_entry(model: HeldModel) -> dict[str, str]:
+    state, reason = _INDEX_STATES.get(model.state, ("UNAVAILABLE", str(model.state)))
+    return {"name": model.name, "version": model.version, "state": state, "reason": reason}

@@ -1,0 +1,201 @@
+"""Runs ONNX files with onnxruntime."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from edge_agent.runtime.fit import check_inputs, check_tensors, feeds, wanted
+from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.onnx_file import has_external_data
+from edge_agent.runtime.package import Package, PackageError
+from router.errors import BadRequest, Unavailable
+from router.wire.message import InferRequest, InferResponse
+from router.wire.tensor import Array, Tensor, TensorSpec
+
+_DATATYPES = {
+    "tensor(bool)": "BOOL",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(string)": "BYTES",
+}
+_REFUSALS = (
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NoModel,
+    state.NoSuchFile,
+    state.NotImplemented,
+    state.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
+"""What onnxruntime raises for files and inputs that it does not like; they share no parent."""
+_SILENT = 4
+
+
+def has_gpu() -> bool:
+    """onnxruntime was built for CUDA and its provider is there."""
+    return "CUDAExecutionProvider" in ort.get_available_providers()
+
+
+def open_session(
+    data: bytes, where: str, threads: int, *, gpu: bool = False
+) -> ort.InferenceSession:
+    """A session on the bytes of an ONNX file that must be whole in itself.
+
+    Raises:
+        PackageError: onnxruntime cannot use it; the message begins with `where`.
+    """
+    try:
+        if has_external_data(data):
+            raise PackageError(
+                f"{where}: keeps weights in other files; save the model with its data inside"
+            )
+        wishes = ["CUDAExecutionProvider"] if gpu and has_gpu() else []
+        return ort.InferenceSession(
+            data, _options(threads), providers=[*wishes, "CPUExecutionProvider"]
+        )
+    except _REFUSALS as error:
+        reason = " ".join(str(error).split())
+        raise PackageError(
+            f"{where}: onnxruntime cannot load it ({reason}); export it to ONNX again"
+        ) from error
+
+
+def declared(nodes: list[ort.NodeArg], where: str) -> list[TensorSpec]:
+    """The inputs or outputs of a session as the protocol names them.
+
+    Raises:
+        PackageError: a type has no datatype in the protocol; the message begins with `where`.
+    """
+    specs = []
+    for node in nodes:
+        datatype = _DATATYPES.get(node.type)
+        if datatype is None:
+            raise PackageError(
+                f"{where}: {node.name!r} is {node.type}, which the inference protocol cannot carry;"
+                " export the model with plain tensors"
+            )
+        shape = (size if isinstance(size, int) else -1 for size in node.shape)
+        specs.append(TensorSpec(node.name, datatype, tuple(shape)))
+    return specs
+
+
+class OnnxModel:
+    """One ONNX variant of a package."""
+
+    def __init__(
+        self, package: Package, variant: Variant, executor: Executor, threads: int
+    ) -> None:
+        self._package = package
+        self._variant = variant
+        self._executor = executor
+        self._threads = threads
+        self._session: ort.InferenceSession | None = None
+
+    def startup(self) -> None:
+        """Check the digest, read the graph, prepare it.
+
+        Raises:
+            PackageError: the file is not what the manifest promises.
+        """
+        where = str(self._package.file(self._variant))
+        data = self._package.read(self._variant)
+        gpu = self._variant.accelerator != "cpu"
+        session = open_session(data, where, self._threads, gpu=gpu)
+        check_inputs(where, self._package.takes, declared(session.get_inputs(), where))
+        check_tensors(where, self._package.gives, declared(session.get_outputs(), where))
+        self._session = session
+
+    async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
+        """One answer.
+
+        Raises:
+            BadRequest: the inputs do not fit.
+            Unavailable: the model is not loaded, or ran out of memory.
+        """
+        session = self._session
+        if session is None:
+            raise Unavailable(f"{self._package.name} is not loaded")
+        arrays = feeds(request, self._package.takes)
+        outputs = wanted(request, self._package.gives)
+        loop = asyncio.get_running_loop()
+        tensors = await loop.run_in_executor(self._executor, _run, session, arrays, outputs)
+        yield InferResponse(self._package.name, self._package.version, tensors, request.id)
+
+    def shutdown(self) -> None:
+        """Release the session; a call that still runs keeps it until its end."""
+        self._session = None
+
+    def is_healthy(self) -> bool:
+        """The session is there."""
+        return self._session is not None
+
+
+def build(package: Package, variant: Variant, executor: Executor, threads: int) -> OnnxModel:
+    """A model that is not loaded yet; its calls run in `executor`, on `threads` cores each."""
+    return OnnxModel(package, variant, executor, threads)
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # A thread that spins between calls takes the cores from the models beside it.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _run(
+    session: ort.InferenceSession, arrays: dict[str, Array], outputs: tuple[TensorSpec, ...]
+) -> tuple[Tensor, ...]:
+    options = ort.RunOptions()
+    options.log_severity_level = _SILENT
+    texts = {name: _texts(name, data) for name, data in arrays.items()}
+    try:
+        results = session.run([spec.name for spec in outputs], texts, options)
+    except MemoryError as error:
+        raise Unavailable("the model ran out of memory") from error
+    except _REFUSALS as error:
+        if "alloc" in str(error).lower():
+            raise Unavailable("the model ran out of memory") from error
+        raise BadRequest(
+            "the model cannot compute these inputs: sizes or values do not fit"
+        ) from error
+    return tuple(
+        Tensor(spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else data)
+        for spec, data in zip(outputs, results, strict=True)
+    )
+
+
+def _texts(name: str, data: Array) -> Array:
+    """onnxruntime's strings are text, the protocol's are bytes."""
+    if data.dtype != object:
+        return data
+    try:
+        texts = [element.decode() for element in data.ravel().tolist()]
+    except UnicodeDecodeError:
+        raise BadRequest(f"input {name!r} must be UTF-8 text") from None
+    return np.array(texts, object).reshape(data.shape)
+
+
+def _bytes(data: Array) -> Array:
+    encoded = np.empty(data.size, object)
+    encoded[:] = [str(element).encode() for element in data.ravel()]
+    return encoded.reshape(data.shape)

@@ -1,0 +1,246 @@
+"""The model package on disk: `NAME/VERSION/` with `model.yaml` and the files of its variants.
+
+A file's bytes leave this module only after their digest was found right, and engines parse those
+bytes, never a path: what was checked is what runs.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from edge_agent.runtime.manifest import Architecture, Engine, Manifest, Precision, Variant
+from router.errors import ConfigError, IsochroneError
+from router.process.settings import load_settings
+from router.wire.tensor import TensorSpec
+
+MANIFEST = "model.yaml"
+_REBUILD = "build or copy the package again"
+
+
+class PackageError(IsochroneError):
+    """A model package cannot be used; the message names the file and the remedy."""
+
+    code = "package"
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One version of one model on disk; its manifest was read, its weights were not."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def version(self) -> str:
+        """The model's version."""
+        return self.manifest.version
+
+    @property
+    def takes(self) -> tuple[TensorSpec, ...]:
+        """The inputs of the graph in its files, which a generative model hides from callers."""
+        generate = self.manifest.generate
+        return generate.takes() if generate else self.manifest.takes()
+
+    @property
+    def gives(self) -> tuple[TensorSpec, ...]:
+        """The outputs of the graph in its files."""
+        generate = self.manifest.generate
+        return generate.gives() if generate else self.manifest.gives()
+
+    def file(self, variant: Variant) -> Path:
+        """Where a variant's weights are."""
+        return self.path / variant.file
+
+    def read(self, variant: Variant) -> bytes:
+        """A variant's weights, their digest found right.
+
+        Raises:
+            PackageError: the file is gone, a link, truncated, or not what the manifest promises.
+        """
+        path = self.file(variant)
+        data = _bytes(path, variant.bytes)
+        if len(data) != variant.bytes:
+            found = "more" if len(data) > variant.bytes else str(len(data))
+            raise PackageError(
+                f"{path}: {variant.bytes} bytes were promised, {found} are there; {_REBUILD}"
+            )
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != variant.sha256:
+            raise PackageError(
+                f"{path}: sha256 is {digest}, {MANIFEST} says {variant.sha256}; {_REBUILD}"
+            )
+        return data
+
+
+def open_package(path: Path) -> Package:
+    """The package in a directory `NAME/VERSION`.
+
+    Raises:
+        PackageError: the manifest is wrong, does not fit the directory, or a file is missing or of
+            another size. Digests are checked by `Package.read`.
+    """
+    try:
+        manifest = load_settings(path / MANIFEST, Manifest)
+    except ConfigError as error:
+        raise PackageError(error.message) from error
+    place = path.absolute()
+    if (place.parent.name, place.name) != (manifest.name, manifest.version):
+        raise PackageError(
+            f"{path / MANIFEST}: is {manifest.name}/{manifest.version}; move the directory to"
+            f" {manifest.name}/{manifest.version}, or correct name and version"
+        )
+    package = Package(path, manifest)
+    for variant in manifest.variants:
+        _check_file(package.file(variant), variant.bytes)
+    return package
+
+
+def packages_in(store: Path) -> tuple[list[Package], list[PackageError]]:
+    """Every package below a directory, by name and version, and what is wrong with the others.
+
+    Names that begin with a dot are left out: they are packages still being written.
+    """
+    packages: list[Package] = []
+    errors: list[PackageError] = []
+    if not store.is_dir():
+        return [], [PackageError(f"{store}: is no directory; make it, or correct the path")]
+    for path in sorted(store.glob("[!.]*/[!.]*/")):
+        try:
+            packages.append(open_package(path))
+        except PackageError as error:
+            errors.append(error)
+    return packages, errors
+
+
+def described(
+    data: bytes,
+    *,
+    name: str,
+    engine: Engine,
+    file: str,
+    precision: Precision = "fp32",
+    architecture: Architecture | None = None,
+) -> Variant:
+    """A variant whose weights are `data`."""
+    return Variant(
+        name=name,
+        engine=engine,
+        precision=precision,
+        file=file,
+        bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        architecture=architecture,
+    )
+
+
+def write_package(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Package:
+    """Write `store/NAME/VERSION` so that it is there whole or not at all.
+
+    The same manifest and files give the same bytes; writing them twice changes nothing.
+
+    Raises:
+        PackageError: that version is there with other content, or the place cannot be written.
+    """
+    target = store / manifest.name / manifest.version
+    content = {**files, MANIFEST: _written(manifest)}
+    try:
+        if target.exists():
+            _check_same(target, content)
+        else:
+            _write_whole(target, content)
+    except OSError as error:
+        raise PackageError(f"{target}: cannot be written: {error.strerror}") from error
+    return open_package(target)
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    """At most one byte more than `most`; a link is not followed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(most + 1)
+    except OSError as error:
+        raise PackageError(f"{path}: cannot be read: {error.strerror}; {_REBUILD}") from error
+
+
+def _check_file(path: Path, promised: int) -> None:
+    if path.is_symlink() or not path.is_file():
+        raise PackageError(f"{path}: is no plain file of this directory; {_REBUILD}")
+    size = path.stat().st_size
+    if size != promised:
+        raise PackageError(f"{path}: {promised} bytes were promised, {size} are there; {_REBUILD}")
+
+
+def _written(manifest: Manifest) -> bytes:
+    data = _without_defaults(msgspec.to_builtins(manifest), manifest)
+    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    return text.encode()
+
+
+def _without_defaults(data: Any, value: object) -> Any:  # noqa: ANN401 - plain data of any shape
+    """What stands in `value` beyond its defaults, so that a manifest is short to read."""
+    if isinstance(value, msgspec.Struct):
+        kept = {
+            field.encode_name: _without_defaults(data[field.encode_name], given)
+            for field in msgspec.structs.fields(value)
+            if (given := getattr(value, field.name)) not in (field.default, {})
+        }
+        tag = value.__struct_config__.tag_field
+        return {tag: data[tag], **kept} if tag else kept
+    if isinstance(value, tuple):
+        return [_without_defaults(*pair) for pair in zip(data, value, strict=True)]
+    return data
+
+
+def _check_same(target: Path, content: Mapping[str, bytes]) -> None:
+    for name, data in content.items():
+        path = target / name
+        if not path.is_file() or path.read_bytes() != data:
+            raise PackageError(
+                f"{target}: is there already with another {name}; choose another version,"
+                " or remove that directory first"
+            )
+
+
+def _write_whole(target: Path, content: Mapping[str, bytes]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for name, data in content.items():
+            _write_through(draft / name, data)
+        draft.chmod(0o755)
+        _sync(draft)
+        draft.rename(target)
+        _sync(target.parent)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # renamed: all is well
+            shutil.rmtree(draft)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

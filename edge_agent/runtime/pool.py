@@ -1,0 +1,170 @@
+"""The models that one process holds: found by name, loaded once however many ask, unloaded."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from edge_agent.runtime.held import Held, ModelMoved, Workshop
+from edge_agent.runtime.package import Package, PackageError
+from router.errors import NotFound, Unavailable
+from router.process.clock import Clock, monotonic
+from router.wire.message import InferRequest, InferResponse, ModelMetadata
+from router.wire.report import HeldModel, ModelState, version_order
+
+
+def _unheard(_moved: ModelMoved) -> None:
+    """Nobody listens."""
+
+
+class Pool:
+    """Packages and their loaded models. Made and used on one event loop.
+
+    Wherever a version may be None, it stands for the highest one whose newest load did not fail.
+    """
+
+    def __init__(
+        self,
+        packages: Iterable[Package],
+        *,
+        slots: int = 1,
+        threads: int = 1,
+        clock: Clock = monotonic,
+        on_event: Callable[[ModelMoved], None] = _unheard,
+    ) -> None:
+        """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move.
+
+        Raises:
+            PackageError: two packages have the same name and version.
+        """
+        self._runner = ThreadPoolExecutor(slots, thread_name_prefix="infer")
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._on_event = on_event
+        self._generation = 0
+        self._closed = False
+        self._models: dict[str, dict[str, Held]] = {}
+        workshop = Workshop(self._loader, self._runner, threads, clock, self._moved)
+        for package in sorted(packages, key=_highest_first, reverse=True):
+            versions = self._models.setdefault(package.name, {})
+            if package.version in versions:
+                raise PackageError(
+                    f"{package.path}: {package.name} {package.version} is here twice; remove one"
+                )
+            versions[package.version] = Held(package, workshop)
+
+    @property
+    def models_generation(self) -> int:
+        """Grows whenever a model's state changes."""
+        return self._generation
+
+    def held(self) -> tuple[HeldModel, ...]:
+        """Every model version and its state."""
+        return tuple(held.told() for held in self._all())
+
+    def package(self, name: str, version: str | None = None) -> Package:
+        """A model's package.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
+        return self._find(name, version).package
+
+    def labels(self, name: str, version: str | None = None) -> tuple[str, ...]:
+        """The classes' names, in order; none where the package has none.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
+        return self.package(name, version).manifest.labels
+
+    def metadata(self, name: str, version: str | None = None) -> ModelMetadata:
+        """What a model takes and gives.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
+        held = self._find(name, version)
+        manifest = held.package.manifest
+        versions = (held.package.version,) if version else tuple(self._models[name])
+        return ModelMetadata(name, versions, held.platform, manifest.takes(), manifest.gives())
+
+    def state(self, name: str, version: str | None = None) -> ModelState:
+        """Where a model stands.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
+        return self._find(name, version).state
+
+    def is_healthy(self) -> bool:
+        """Every loaded model can still answer."""
+        return all(held.is_healthy() for held in self._all())
+
+    async def load(self, name: str, version: str | None = None) -> None:
+        """Have a model warm; callers at the same time share one load.
+
+        Raises:
+            NotFound: no such model or version is held.
+            Unavailable, NoSpace: it cannot be loaded; the cause is a PackageError that says why.
+                It is tried again after `retry_after_s`, no sooner.
+        """
+        await self._open(name, version).load()
+
+    async def unload(self, name: str, version: str | None = None) -> None:
+        """Let a model's running calls end, then give its memory back; it stays on disk.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
+        await self._find(name, version).unload()
+
+    async def request(
+        self, name: str, version: str | None, request: InferRequest
+    ) -> AsyncIterator[InferResponse]:
+        """The answers of a model: one, or several where it streams; a cold one is loaded first.
+
+        Raises:
+            NotFound, Unavailable, NoSpace: as `load`.
+            BadRequest: the inputs do not fit the model.
+        """
+        parts = self._open(name, version).request(request)
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            await parts.aclose()
+
+    async def close(self) -> None:
+        """Refuse new calls, let running ones end, unload everything."""
+        self._closed = True
+        for held in self._all():
+            await held.unload()
+        await asyncio.to_thread(self._loader.shutdown)
+        await asyncio.to_thread(self._runner.shutdown)
+
+    def _all(self) -> Iterable[Held]:
+        return (held for versions in self._models.values() for held in versions.values())
+
+    def _open(self, name: str, version: str | None) -> Held:
+        if self._closed:
+            raise Unavailable("this endpoint is shutting down", retry_after_s=1.0)
+        return self._find(name, version)
+
+    def _find(self, name: str, version: str | None) -> Held:
+        versions = self._models.get(name)
+        if versions is None:
+            raise NotFound(f"no model {name!r} is here")
+        if version is None:
+            sound = (held for held in versions.values() if held.failure is None)
+            return next(sound, next(iter(versions.values())))
+        held = versions.get(version)
+        if held is None:
+            raise NotFound(f"{name!r} has no version {version!r}; it has {', '.join(versions)}")
+        return held
+
+    def _moved(self, event: ModelMoved) -> None:
+        self._generation += 1
+        self._on_event(event)
+
+
+def _highest_first(package: Package) -> tuple[tuple[int, int | str], ...]:
+    return version_order(package.version)

@@ -1,0 +1,48 @@
+"""From a package to a warm model: build, load, ask the warm-up samples. Everything here blocks."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from edge_agent.runtime import warmup
+from edge_agent.runtime.engines import engine
+from edge_agent.runtime.manifest import Manifest, Variant
+from edge_agent.runtime.model import Model
+from edge_agent.runtime.package import Package
+from edge_agent.runtime.text_model import TextModel
+
+
+def _unheard() -> None:
+    """Nobody waits for the weights alone."""
+
+
+def start(
+    package: Package,
+    variant: Variant,
+    executor: Executor,
+    threads: int = 1,
+    loaded: Callable[[], None] = _unheard,
+) -> Model:
+    """A variant's model, warm; `loaded` is called when its weights are in memory.
+
+    Must run outside any event loop, and not in one of `executor`'s own threads.
+
+    Raises:
+        PackageError: the package or its file is wrong; nothing of it stays in memory.
+        MemoryError: it does not fit.
+    """
+    built = engine(variant.engine).build(package, variant, executor, threads)
+    generate = package.manifest.generate
+    model = built if generate is None else TextModel(built, package, generate)
+    try:
+        model.startup()
+        loaded()
+        asyncio.run(_warm(model, package.manifest))
+    except BaseException:
+        model.shutdown()
+        raise
+    return model
+
+
+async def _warm(model: Model, manifest: Manifest) -> None:
+    await warmup.answers(model.request, manifest)

@@ -1,0 +1,139 @@
+"""What an agent answers: OIP and its report to everybody, loading and metrics to administrators."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from edge_agent.lifecycle import Lifecycle
+from edge_agent.report import Report
+from edge_agent.runtime.oip import OpenInference
+from edge_agent.runtime.pool import Pool
+from router.errors import BadRequest, IsochroneError, MethodNotAllowed, NotFound, Unavailable
+from router.wire.http import Request, Response
+from router.wire.problem import json_response, problem_response
+from router.wire.report import ModelState, Name
+
+_CONTROL_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
+
+
+class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /isochrone/wake`."""
+
+    model: Name
+    version: Name | None = None
+
+
+class Waking(msgspec.Struct, frozen=True):
+    """Its answer; `expected_s` is what the last load took, None where there was none."""
+
+    model: str
+    version: str
+    state: ModelState
+    expected_s: float | None
+
+
+class Public:
+    """The public listener: OIP, `GET /isochrone/report`, `POST /isochrone/wake`."""
+
+    def __init__(
+        self,
+        face: OpenInference,
+        pool: Pool,
+        report: Report,
+        lifecycle: Lifecycle,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        """Loads that a wake begins run in `tasks`."""
+        self._face = face
+        self._pool = pool
+        self._report = report
+        self._lifecycle = lifecycle
+        self._tasks = tasks
+
+    async def handle(self, request: Request) -> Response:
+        """The answer, also where it is a refusal."""
+        try:
+            if request.path == "/isochrone/report":
+                check_method(request, "GET")
+                return json_response(self._report.full())
+            if request.path == "/isochrone/wake":
+                check_method(request, "POST")
+                return json_response(self._wake(request), HTTPStatus.ACCEPTED)
+        except IsochroneError as error:
+            return problem_response(error)
+        return await self._face.handle(request)
+
+    def _wake(self, request: Request) -> Waking:
+        try:
+            wake = msgspec.json.decode(request.body, type=Wake)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise BadRequest(f"wake: {error}") from error
+        if self._lifecycle.draining:
+            raise Unavailable("this agent is leaving")
+        version = self._pool.package(wake.model, wake.version).version
+        if self._pool.state(wake.model, version) is ModelState.COLD:
+            self._tasks.create_task(self._load(wake.model, version))
+        held = next(m for m in self._pool.held() if (m.name, m.version) == (wake.model, version))
+        expected_s = 0.0 if held.state is ModelState.WARM else held.load_s
+        return Waking(wake.model, version, held.state, expected_s)
+
+    async def _load(self, model: str, version: str) -> None:
+        try:
+            await self._pool.load(model, version)
+        except IsochroneError:
+            return  # the pool has said it in the log, and the report shows it cold
+
+
+class Admin:
+    """The admin listener: load, unload, metrics, health."""
+
+    def __init__(self, pool: Pool, lifecycle: Lifecycle, registry: CollectorRegistry) -> None:
+        self._pool = pool
+        self._lifecycle = lifecycle
+        self._registry = registry
+
+    async def handle(self, request: Request) -> Response:
+        """The answer, also where it is a refusal."""
+        try:
+            return await self._answer(request)
+        except IsochroneError as error:
+            return problem_response(error)
+
+    async def _answer(self, request: Request) -> Response:
+        control = _CONTROL_PATH.fullmatch(request.path)
+        if control:
+            check_method(request, "POST")
+            return await self._control(control[1], control[2], request.body)
+        answers: dict[str, Callable[[], Response]] = {
+            "/metrics": self._metrics,
+            "/health": self._health,
+        }
+        if request.path not in answers:
+            raise NotFound(f"{request.path} is not offered here")
+        check_method(request, "GET")
+        return answers[request.path]()
+
+    async def _control(self, model: str, verb: str, body: bytes) -> Response:
+        if body.strip() not in (b"", b"{}") and verb == "load":
+            raise BadRequest("load takes no configuration: packages on disk say everything")
+        await (self._pool.load(model) if verb == "load" else self._pool.unload(model))
+        return json_response({})
+
+    def _metrics(self) -> Response:
+        content_type = (b"content-type", CONTENT_TYPE_LATEST.encode())
+        return Response(200, [content_type], generate_latest(self._registry))
+
+    def _health(self) -> Response:
+        healthy = self._pool.is_healthy()
+        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
+        return json_response({"phase": self._lifecycle.phase, "healthy": healthy}, status)
+
+
+def check_method(request: Request, method: str) -> None:
+    """Refuse every method but one."""
+    if request.method != method:
+        raise MethodNotAllowed(f"{request.path} takes {method} only", allow=(method,))

@@ -1,0 +1,73 @@
+"""An agent's own gate: so many slots, a short line before them, and a refusal at once when full."""
+
+import asyncio
+from collections.abc import Callable
+
+from router.admission.limit import Lease, Limit
+from router.admission.queue import Line, Outcome
+from router.errors import DeadlineExceeded, Overloaded
+from router.process.clock import Clock
+
+
+class SlotGate:
+    """Admits at most `slots` calls at once and lets at most `queue` wait for a slot."""
+
+    def __init__(
+        self, slots: int, queue: int, clock: Clock, service_s: Callable[[], float]
+    ) -> None:
+        """`service_s` is how long one call takes of late: Retry-After is made of it."""
+        self.slots = slots
+        self._limit = Limit(slots, self._freed)
+        self._line = Line(queue)
+        self._clock = clock
+        self._service_s = service_s
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that hold a slot."""
+        return self._limit.in_flight
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for one."""
+        return len(self._line)
+
+    async def admit(self, deadline_s: float, priority: int) -> Lease:
+        """A slot; see `Gate`."""
+        lease = None if self.queued else self._limit.acquire()
+        return lease or await self._wait(deadline_s, priority)
+
+    async def _wait(self, deadline_s: float, priority: int) -> Lease:
+        turn: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+        ticket = self._line.join(
+            self._clock(), deadline_s, priority, lambda outcome: self._settle(turn, outcome)
+        )
+        if ticket is None:
+            due_s = (self.in_flight + self.queued) * self._service_s() / self.slots
+            raise Overloaded("every slot and the queue are full", retry_after_s=due_s)
+        timer = asyncio.get_running_loop().call_later(
+            deadline_s - self._clock(), lambda: self._line.expire(max(deadline_s, self._clock()))
+        )  # the loop's timers may ring a little early
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            self._line.leave(ticket)
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                turn.result().release()
+            raise
+        finally:
+            timer.cancel()
+
+    def _settle(self, turn: asyncio.Future[Lease], outcome: Outcome) -> None:
+        if turn.done():
+            return
+        if outcome is Outcome.EXPIRED:
+            turn.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+        elif outcome is Outcome.STARTED:
+            lease = self._limit.acquire()
+            assert lease is not None
+            turn.set_result(lease)
+
+    def _freed(self) -> None:
+        while self.in_flight < self.slots and self._line.start(self._clock()):
+            pass  # one that was cancelled a moment ago takes no slot

@@ -1,0 +1,1 @@
+"""Pure limits and queues: may this request start now, wait, or must it be shed."""

@@ -1,0 +1,274 @@
+"""The composition root: everything a router is made of, joined once."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from importlib.metadata import version
+from ipaddress import ip_network
+from pathlib import Path
+from random import Random, SystemRandom
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from router.config import EndpointConfig, RouterConfig
+from router.dispatch.probe import Prober
+from router.dispatch.record import Record
+from router.dispatch.runner import Runner
+from router.dispatch.upstreams import Upstreams
+from router.errors import ConfigError, IsochroneError
+from router.fleet.endpoint import Endpoint, Tier
+from router.fleet.ledger import Ledger
+from router.fleet.membership import Member, Membership
+from router.fleet.store import Store
+from router.frontend.admin import Admin
+from router.frontend.agents import Agents
+from router.frontend.asking import Asking
+from router.frontend.decisions import Decisions, access_line
+from router.frontend.metrics import FleetCollector, Metrics
+from router.frontend.oip import Inference
+from router.frontend.place import Places
+from router.frontend.refusal import refuse
+from router.frontend.server import Readiness, Server
+from router.geo.network import prior_rtt_s
+from router.geo.region import distance_km
+from router.policy.policy import Policy
+from router.policy.region_policy import RegionPolicy
+from router.process import log
+from router.process.access_log import AccessLog
+from router.process.clock import Clock, monotonic, wall
+from router.process.listener import Listener
+from router.process.run import run
+from router.process.settings import load_settings
+from router.process.sockets import address_of, bind
+from router.wire.report import Lease
+from router.wire.url import parse_url
+
+TICK_S = 0.02
+"""How often deadlines, probes and leases are looked at: the grain of every time limit here."""
+RESTORED_S = 3600.0
+"""Agents that were seen this lately are asked at once after a restart."""
+
+_log = logging.getLogger("isochrone.router")
+
+
+class Router:
+    """One worker of one router, without its sockets."""
+
+    def __init__(
+        self,
+        config: RouterConfig,
+        law: RegionPolicy,
+        store: Store,
+        *,
+        clock: Clock,
+        wall: Clock,
+        rng: Random,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._store = store
+        self._access = AccessLog(config.log.access) if config.log.access else None
+        self.registry = CollectorRegistry()
+        self.upstreams = Upstreams(tasks, clock)
+        lease = Lease(config.enrolment.lease_s, config.enrolment.renew_s)
+        self.membership = Membership(map(_member, config.endpoints), law.regions.names, lease)
+        self.ledger = Ledger(_prior_rtts(config, law), config.name)
+        self.decisions = Decisions(law.fingerprint)
+        self.runner = Runner(
+            sender=config.name,
+            ledger=self.ledger,
+            upstream=self.upstreams.of,
+            refuse=refuse,
+            ended=self._ended,
+            clock=clock,
+            most_tries=config.tries,
+        )
+        self.prober = Prober(
+            ledger=self.ledger,
+            upstream=self.upstreams.of,
+            condemned=self._condemned,
+            clock=clock,
+            interval_s=config.probe.interval_s,
+            timeout_s=config.probe.timeout_s,
+        )
+        self.readiness = Readiness(self.ledger)
+        self._metrics = Metrics(self.registry)
+        self.registry.register(FleetCollector(self.ledger, self.runner))
+        self.serve = self._server(config, law, rng, tasks)
+        self.admin = Admin(
+            name=config.name,
+            region=config.region,
+            readiness=self.readiness,
+            ledger=self.ledger,
+            decisions=self.decisions,
+            law=law,
+            registry=self.registry,
+        )
+        self._restore()
+
+    def _server(
+        self, config: RouterConfig, law: RegionPolicy, rng: Random, tasks: asyncio.TaskGroup
+    ) -> Server:
+        policy = Policy()
+        named = frozenset(model for e in config.endpoints for model in e.models)
+        asking = Asking(law, self.ledger, self.membership, named, self._clock)
+        return Server(
+            version=version("isochrone"),
+            readiness=self.readiness,
+            asking=asking,
+            inference=Inference(
+                policy=policy,
+                asking=asking,
+                ledger=self.ledger,
+                runner=self.runner,
+                prober=self.prober,
+                rng=rng,
+                in_flight=config.in_flight,
+            ),
+            places=Places(policy, asking, self.ledger, rng),
+            agents=Agents(
+                membership=self.membership,
+                store=self._store,
+                allowed=[ip_network(text) for text in config.enrolment.allowed_networks],
+                changed=self._changed,
+                clock=self._clock,
+                tasks=tasks,
+            ),
+            rng=rng,
+        )
+
+    def tick(self) -> None:
+        """Look at everything that happens because time passes."""
+        now_s = self._clock()
+        self.runner.sweep(now_s)
+        self.prober.sweep(now_s)
+        self.ledger.sweep(now_s)
+        if self._access is not None:
+            self._access.flush()
+        gone = self.membership.expire(now_s)
+        if gone:
+            _log.warning("lease ran out: %s", ", ".join(gone))
+            self._changed()
+
+    async def close(self) -> None:
+        """Give everything back."""
+        await self.upstreams.close()
+        if self._access is not None:
+            self._access.close()
+
+    def _changed(self) -> None:
+        """Somebody joined or left."""
+        left = self.ledger.follow(self.membership, self._clock())
+        for name in left:
+            self.runner.condemn(name, "it has left")
+        if left:
+            self.upstreams.retain(site.endpoint for site in self.ledger.sites())
+
+    def _condemned(self, name: str, why: str) -> None:
+        _log.warning("endpoint %s is out: %s", name, why)
+        self.runner.condemn(name, why)
+
+    def _ended(self, record: Record) -> None:
+        now_s = self._wall()
+        self._metrics.ended(record)
+        self.decisions.keep(record, now_s)
+        if self._access is not None:
+            self._access.write(**access_line(record, now_s))
+
+    def _restore(self) -> None:
+        now_s = self._clock()
+        for enrolment, url, age_s in self._store.load():
+            self.membership.remember((m.name for m in enrolment.models), now_s - age_s)
+            if age_s < RESTORED_S:
+                try:
+                    self.membership.enrol(enrolment, url, now_s)
+                except IsochroneError as error:  # the configuration has changed since
+                    _log.info("%s is not restored: %s", enrolment.name, error)
+        self._changed()
+
+
+def load(path: Path) -> tuple[RouterConfig, RegionPolicy]:
+    """A router's configuration and its region policy, checked against each other.
+
+    Raises:
+        ConfigError: one of the files cannot be used.
+    """
+    config = load_settings(path, RouterConfig)
+    law = RegionPolicy.from_file(config.regions_file)
+    for key, region in _named_regions(config):
+        if region not in law.regions:
+            known = ", ".join(sorted(law.regions.names))
+            raise ConfigError(f"{path}: {key} {region!r} is not in {config.regions_file}: {known}")
+    return config, law
+
+
+def main(path: Path) -> int:
+    """Run a router until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        ConfigError: it cannot start, and why.
+    """
+    config, law = load(path)
+    log.setup(config.log.level, config.log.format)
+    return run(lambda stop: _serve(config, law, stop))
+
+
+async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -> int:
+    public, admin = bind(config.listen), bind(config.admin.listen)
+    store = Store(config.state_file, wall)
+    async with asyncio.TaskGroup() as tasks:
+        router = Router(
+            config, law, store, clock=monotonic, wall=wall, rng=SystemRandom(), tasks=tasks
+        )
+        listener = Listener(router.serve, config.limits, monotonic)
+        settled = asyncio.Event()
+        ticking = tasks.create_task(_tick(router, settled))
+        await listener.start(public)
+        site = web.AppRunner(router.admin.application(), access_log=None)
+        await site.setup()
+        await web.SockSite(site, admin).start()
+        await settled.wait()
+        print(f"ready http://{address_of(public)}", flush=True)
+        _log.info("admin on http://%s", address_of(admin))
+        await stop.wait()
+        router.readiness.draining = True
+        cut = await listener.drain(config.drain_s)
+        _log.info("drained, %d requests cut", cut)
+        await site.cleanup()
+        await router.close()
+        ticking.cancel()
+    store.close()
+    return 0
+
+
+async def _tick(router: Router, settled: asyncio.Event) -> None:
+    while True:
+        router.tick()
+        if router.readiness:
+            settled.set()
+        await asyncio.sleep(TICK_S)
+
+
+def _member(config: EndpointConfig) -> Member:
+    endpoint = Endpoint(
+        name=config.name,
+        url=parse_url(config.url).url,
+        region=config.region,
+        zone=config.zone,
+        tier=Tier(config.tier),
+        hardware_class=config.hardware_class,
+    )
+    return Member(endpoint=endpoint, slots=config.slots, models=())
+
+
+def _prior_rtts(config: RouterConfig, law: RegionPolicy) -> dict[str, float]:
+    here = law.regions[config.region].point
+    return {r.name: prior_rtt_s(distance_km(here, r.point)) for r in law.regions}
+
+
+def _named_regions(config: RouterConfig) -> Iterator[tuple[str, str]]:
+    yield "region", config.region
+    for index, endpoint in enumerate(config.endpoints):
+        yield f"endpoints[{index}].region", endpoint.region

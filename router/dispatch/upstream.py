@@ -1,0 +1,164 @@
+"""One try on one endpoint: a way to send a request there and hear what comes back.
+
+HTTP/1.1 over kept connections is the first kind of way; nothing outside knows which kind it uses.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from router.dispatch.event import Answer, Cause, Lost
+from router.dispatch.upstream_connection import UpstreamConnection
+from router.dispatch.upstream_request import encode_request
+from router.process.clock import Clock
+from router.wire.http import Request
+from router.wire.url import parse_url
+
+OnEvent = Callable[[Answer], None]
+
+
+class Call(Protocol):
+    """One request under way; after `cancel` and after End or Lost no event comes."""
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more."""
+        ...
+
+    def pause(self) -> None:
+        """Let the answer wait: what has been read already may still come."""
+        ...
+
+    def resume(self) -> None:
+        """Let it come again."""
+        ...
+
+
+class Upstream(Protocol):
+    """A way to one endpoint."""
+
+    def send(self, request: Request, on_event: OnEvent) -> Call:
+        """Send a request; its events come later, never before this returns."""
+        ...
+
+    async def close(self) -> None:
+        """Close the way; what is under way is lost."""
+        ...
+
+
+class HttpUpstream:
+    """Kept HTTP/1.1 connections to one address, as many as are needed at once.
+
+    `connect_s` bounds the making of a connection, `idle_s` how long one is kept unused, `max_idle`
+    how many are.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tasks: asyncio.TaskGroup,
+        clock: Clock,
+        connect_s: float = 1.0,
+        idle_s: float = 60.0,
+        max_idle: int = 256,
+    ) -> None:
+        """Nothing is opened yet.
+
+        Raises:
+            BadRequest: `url` is not `http://HOST:PORT`.
+        """
+        self._address = parse_url(url)
+        self._host = self._address.url.removeprefix("http://").encode("ascii")
+        self._tasks = tasks
+        self._clock = clock
+        self._connect_s = connect_s
+        self._idle_s = idle_s
+        self._max_idle = max_idle
+        self._idle: list[tuple[UpstreamConnection, float]] = []
+        self._connections: set[UpstreamConnection] = set()
+        self._opening: dict[HttpCall, asyncio.Task[None]] = {}
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+        self._closed = False
+
+    def send(self, request: Request, on_event: OnEvent) -> Call:
+        """Send on a kept connection, or on a new one, which costs a task.
+
+        Raises:
+            ValueError: a header field or the query would end its line.
+        """
+        call = HttpCall(self, encode_request(request, self._host), request.method, on_event)
+        connection = self._kept()
+        if connection is not None:
+            connection.carry(call, fresh=False)
+        else:
+            self.open_for(call)
+        return call
+
+    def open_for(self, call: "HttpCall") -> None:
+        """Send on a new connection."""
+        if self._closed:
+            asyncio.get_running_loop().call_soon(call.lose, Lost(Cause.REFUSED, "it has left"))
+            return
+        self._opening[call] = self._tasks.create_task(self._open(call))
+
+    def stop_opening(self, call: "HttpCall") -> None:
+        """The connection that is being made for a call is not needed."""
+        opening = self._opening.get(call)
+        if opening is not None:
+            opening.cancel()
+
+    def keep(self, connection: UpstreamConnection) -> None:
+        """Take back a connection whose answer is whole."""
+        if self._closed or len(self._idle) >= self._max_idle:
+            connection.close()
+            return
+        self._idle.append((connection, self._clock()))
+        if self._sweeping is None:
+            self._schedule_sweep()
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """A connection has ended."""
+        self._connections.discard(connection)
+        self._idle = [kept for kept in self._idle if kept[0] is not connection]
+        if not self._connections:
+            self._emptied.set()
+
+    async def close(self) -> None:
+        """Close every connection; what is under way is lost."""
+        self._closed = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for opening in list(self._opening.values()):
+            opening.cancel()
+        for connection in list(self._connections):
+            connection.close()
+        while self._connections:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def _kept(self) -> UpstreamConnection | None:
+        """The connection that was used last: the others may grow old and go."""
+        while self._idle:
+            connection, since_s = self._idle.pop()
+            if connection.usable and self._clock() - since_s < self._idle_s:
+                return connection
+            connection.close()
+        return None
+
+    async def _open(self, call: "HttpCall") -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_s):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self), self._address.host, self._address.port
+                )
+        except TimeoutError:
+            call.lose(Lost(Cause.REFUSED, f"no connection within {self._connect_s:g} s"))
+        except OSError as error:
+            call.lose(Lost(Cause.REFUSED, _why(error)))
+        else:
+            self._connections.add(connection)
+            connection.carry(call, fresh=True)
+        finally:
+            self._opening.pop(call, None)

@@ -1,0 +1,1 @@
+"""The router's HTTP faces: inference, enrolment and administration."""

@@ -1,0 +1,131 @@
+"""The administration's face, on its own listener: health, metrics, fleet, decisions, policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from router.errors import IsochroneError, NotFound
+from router.fleet.ledger import Ledger
+from router.fleet.site import Site
+from router.frontend.decisions import Decisions
+from router.frontend.server import Readiness
+from router.policy.region_policy import RegionPolicy
+from router.process.metrics import render
+from router.wire.http import Response
+from router.wire.problem import json_response, problem_response
+
+_Answer = Callable[[web.Request], Response]
+
+
+class Admin:
+    """Everything an operator may ask of a running router."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        region: str,
+        readiness: Readiness,
+        ledger: Ledger,
+        decisions: Decisions,
+        law: RegionPolicy,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._name = name
+        self._region = region
+        self._readiness = readiness
+        self._ledger = ledger
+        self._decisions = decisions
+        self._law = law
+        self._registry = registry
+
+    def application(self) -> web.Application:
+        """The routes, for aiohttp."""
+        routes: dict[str, _Answer] = {
+            "/v2/health/live": lambda _: json_response({"live": True}),
+            "/v2/health/ready": self._ready,
+            "/metrics": lambda _: render(self._registry),
+            "/isochrone/fleet": self._fleet,
+            "/isochrone/decisions/{id}": self._decision,
+            "/isochrone/policy": self._policy,
+        }
+        application = web.Application()
+        for path, answer in routes.items():
+            application.router.add_get(path, _handler(answer))
+        return application
+
+    def _ready(self, request: web.Request) -> Response:
+        del request
+        ready = bool(self._readiness)
+        return json_response({"ready": ready, "live": True}, 200 if ready else 503)
+
+    def _fleet(self, request: web.Request) -> Response:
+        del request
+        return json_response(
+            {
+                "schema": "isochrone.fleet/1",
+                "ok": True,
+                "router": {"name": self._name, "region": self._region},
+                "generation": self._ledger.generation,
+                "endpoints": [_site(site) for site in self._ledger.sites()],
+            }
+        )
+
+    def _decision(self, request: web.Request) -> Response:
+        told = self._decisions.tell(request.match_info["id"])
+        if told is None:
+            raise NotFound("no decision of that request id is kept")
+        return json_response(told)
+
+    def _policy(self, request: web.Request) -> Response:
+        del request
+        return json_response(
+            {
+                "schema": "isochrone.policy/1",
+                "ok": True,
+                "fingerprint": self._law.fingerprint,
+                "regions": {r.name: r.jurisdiction for r in self._law.regions},
+                "models": sorted(self._law.known_models),
+                "geoip_failures": self._law.locator.failures,
+            }
+        )
+
+
+def _site(site: Site) -> dict[str, Any]:
+    endpoint = site.endpoint
+    return {
+        "name": endpoint.name,
+        "url": endpoint.url,
+        "region": endpoint.region,
+        "zone": endpoint.zone,
+        "tier": endpoint.tier,
+        "hardware_class": endpoint.hardware_class,
+        "out": site.out,
+        "slots": site.slots,
+        "in_flight": site.in_flight,
+        "rtt_s": site.net_s,
+        "models": [
+            {
+                "name": holding.model,
+                "version": holding.version,
+                "state": holding.state,
+                "service_s": holding.service_s,
+                "load_s": holding.load_s,
+            }
+            for holding in site.holdings.values()
+        ],
+    }
+
+
+def _handler(answer: _Answer) -> Callable[[web.Request], Any]:
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            response = answer(request)
+        except IsochroneError as error:
+            response = problem_response(error)
+        fields = {name.decode(): value.decode() for name, value in response.headers}
+        return web.Response(status=response.status, body=response.body, headers=fields)
+
+    return handle

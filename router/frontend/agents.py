@@ -1,0 +1,101 @@
+"""Agents join, renew and leave here; an address is checked before anything is sent to it."""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+
+from router.errors import BadRequest, Forbidden, NotFound
+from router.fleet.address import pin
+from router.fleet.membership import Membership
+from router.fleet.store import Store
+from router.geo.address import Network, read_address
+from router.process.clock import Clock
+from router.process.exchange import Exchange
+from router.process.service import asynchronous
+from router.wire.headers import CallHeaders
+from router.wire.http import Request, Response
+from router.wire.problem import json_response
+from router.wire.report import decode_enrolment
+from router.wire.url import HostPort, parse_url
+
+RESOLVE_S = 2.0
+
+
+class Agents:
+    """`POST /isochrone/agents` and `DELETE /isochrone/agents/{name}`.
+
+    `changed` is called after somebody has joined or left.
+    """
+
+    def __init__(
+        self,
+        *,
+        membership: Membership,
+        store: Store,
+        allowed: Sequence[Network],
+        changed: Callable[[], None],
+        clock: Clock,
+        tasks: asyncio.TaskGroup,
+    ) -> None:
+        self._membership = membership
+        self._store = store
+        self._allowed = allowed
+        self._changed = changed
+        self._clock = clock
+        self._join = asynchronous(self._enrol, tasks)
+
+    def enrol(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
+        """An agent joins or renews.
+
+        Raises:
+            Forbidden: the caller is outside the allowed networks.
+        """
+        del headers, request_id
+        self._check_peer(exchange.request.peer)
+        self._join(exchange)
+
+    def leave(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        """An agent leaves.
+
+        Raises:
+            Forbidden: the caller is outside the allowed networks.
+            NotFound: no agent of that name is enrolled.
+        """
+        del headers, request_id
+        self._check_peer(exchange.request.peer)
+        name = exchange.request.path.removeprefix("/isochrone/agents/")
+        if not self._membership.leave(name):
+            raise NotFound("no agent of that name is enrolled")
+        self._changed()
+        return json_response({"left": name})
+
+    async def _enrol(self, request: Request) -> Response:
+        enrolment = decode_enrolment(request.body)
+        where = parse_url(enrolment.url)
+        pinned = pin(where, await _addresses(where), self._allowed)
+        lease = self._membership.enrol(enrolment, pinned.url, self._clock())
+        self._changed()
+        await self._store.save(enrolment, pinned.url)
+        return json_response(lease)
+
+    def _check_peer(self, peer: str) -> None:
+        address = read_address(peer)
+        if address is None or not any(address in network for network in self._allowed):
+            raise Forbidden("agents join from enrolment.allowed_networks of this router only")
+
+
+async def _addresses(where: HostPort) -> list[str]:
+    """Every address of a host.
+
+    Raises:
+        BadRequest: it cannot be resolved in time.
+    """
+    if where.is_literal:
+        return [where.host]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_S):
+            found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError) as error:
+        raise BadRequest(f"url: {where.host} cannot be resolved") from error
+    return [str(address[0]) for *_, address in found]

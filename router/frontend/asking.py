@@ -1,0 +1,74 @@
+"""From a request's header fields to a `Query`: who asks, and under which law."""
+
+from router.errors import BadRequest, NotFound
+from router.fleet.ledger import Ledger
+from router.fleet.membership import Membership
+from router.policy.query import Query
+from router.policy.region_policy import RegionPolicy
+from router.process.clock import Clock
+from router.wire.headers import CallHeaders
+
+_LONGEST_NAME = 128
+
+
+class Asking:
+    """Makes queries under one region policy; knows which models there are."""
+
+    def __init__(
+        self,
+        law: RegionPolicy,
+        ledger: Ledger,
+        membership: Membership,
+        configured_models: frozenset[str],
+        clock: Clock,
+    ) -> None:
+        self.law = law
+        self._ledger = ledger
+        self._membership = membership
+        self._configured = configured_models | law.known_models
+        self._clock = clock
+
+    def models(self) -> list[str]:
+        """Every known model: configured, held somewhere, or enrolled in the last day."""
+        held = self._ledger.models()
+        return sorted(self._configured.union(held, self._membership.known()))
+
+    def query(
+        self, headers: CallHeaders, request_id: str, model: str, version: str | None
+    ) -> Query:
+        """The query of one request for a model.
+
+        Raises:
+            BadRequest: a name is not one, or a header field cannot be honoured.
+            Unauthenticated, Forbidden, Unlawful: as the region policy says.
+            NotFound: the model, or this version of it, is unknown.
+        """
+        tenant = self.law.tenant_of(headers.key)
+        if not model.isascii() or len(model) > _LONGEST_NAME:
+            raise BadRequest("a model's name is ASCII, and not longer than 128 characters")
+        self._check_known(model, version)
+        ruling = self.law.rule(
+            tenant, model, regions=headers.regions, data_class=headers.data_class
+        )
+        now_s = self._clock()
+        return Query(
+            request_id=request_id,
+            model=model,
+            version=version,
+            now_s=now_s,
+            deadline_s=now_s + headers.timeout_s,
+            tenant=tenant,
+            rule=ruling.rule,
+            required_regions=ruling.required_regions,
+            requirement=ruling.requirement,
+            preferred=ruling.preferred,
+            priority=headers.priority,
+        )
+
+    def _check_known(self, model: str, version: str | None) -> None:
+        held = self._ledger.candidates(model, None)
+        known = bool(held) or model in self._configured or self._membership.knows(model)
+        if not known:
+            raise NotFound(f"model {model} is unknown")
+        if version is not None and held and not self._ledger.candidates(model, version):
+            raise NotFound(f"model {model} has no version {version}")

@@ -1,0 +1,131 @@
+"""The public face of a router: one table of paths, and a guard that turns errors into answers."""
+
+from dataclasses import dataclass
+from random import Random
+
+import msgspec
+
+from router.errors import BadRequest, Forbidden, IsochroneError, MethodNotAllowed, NotFound
+from router.fleet.ledger import Ledger
+from router.frontend.agents import Agents
+from router.frontend.asking import Asking
+from router.frontend.oip import Handler, Inference
+from router.frontend.place import Places
+from router.frontend.refusal import refuse
+from router.process.exchange import Exchange
+from router.wire.headers import REQUEST_ID, CallHeaders, read_call_headers
+from router.wire.http import Response
+from router.wire.problem import json_response
+
+EXTENSIONS = ("binary_tensor_data", "generate")
+
+
+class IndexQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v2/repository/index`."""
+
+    ready: bool = False
+
+
+@dataclass(slots=True)
+class Readiness:
+    """May this router take traffic: it has heard from its endpoints once, and is not leaving."""
+
+    ledger: Ledger
+    settled: bool = False
+    draining: bool = False
+
+    def __bool__(self) -> bool:
+        self.settled = self.settled or all(site.proven for site in self.ledger.sites())
+        return self.settled and not self.draining
+
+
+class Server:
+    """The service behind the public listener."""
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        readiness: Readiness,
+        asking: Asking,
+        inference: Inference,
+        places: Places,
+        agents: Agents,
+        rng: Random,
+    ) -> None:
+        self._version = version
+        self._readiness = readiness
+        self._asking = asking
+        self._inference = inference
+        self._rng = rng
+        self._exact: dict[str, tuple[str, Handler]] = {
+            "/v2": ("GET", self._metadata),
+            "/v2/health/live": ("GET", self._live),
+            "/v2/health/ready": ("GET", self._ready),
+            "/v2/models": ("GET", self._models),
+            "/v2/repository/index": ("POST", self._index),
+            "/isochrone/place": ("POST", places.handle),
+            "/isochrone/agents": ("POST", agents.enrol),
+        }
+        self._leave = agents.leave
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer one request, whatever it is."""
+        request_id = f"{self._rng.getrandbits(64):016x}"
+        try:
+            headers = read_call_headers(exchange.request.headers)
+            request_id = headers.request_id or request_id
+            response = self._route(exchange)(exchange, headers, request_id)
+        except IsochroneError as error:
+            refuse(exchange, request_id, error)
+            return
+        if response is not None and isinstance(response.body, bytes):
+            response.headers.append((REQUEST_ID, request_id.encode()))
+            exchange.respond(response.status, response.headers, response.body)
+
+    def _route(self, exchange: Exchange) -> Handler:
+        path, method = exchange.request.path, exchange.request.method
+        if path.startswith("/v2/models/"):
+            return self._inference.handle
+        if path.startswith("/isochrone/agents/"):
+            return _only(method, "DELETE", self._leave)
+        if path.startswith("/v2/repository/models/"):
+            raise Forbidden("models are loaded and unloaded on an agent's admin listener")
+        found = self._exact.get(path)
+        if found is None:
+            raise NotFound("this path is not offered here")
+        return _only(method, *found)
+
+    def _metadata(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        del exchange, headers, request_id
+        return json_response(
+            {"name": "isochrone", "version": self._version, "extensions": EXTENSIONS}
+        )
+
+    def _live(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        del exchange, headers, request_id
+        return json_response({"live": True})
+
+    def _ready(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        del exchange, headers, request_id
+        ready = bool(self._readiness)
+        return json_response({"ready": ready, "live": True}, 200 if ready else 503)
+
+    def _models(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        del exchange, headers, request_id
+        return json_response({"models": self._asking.models()})
+
+    def _index(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        del headers, request_id
+        try:
+            asked = msgspec.json.decode(exchange.request.body or b"{}", type=IndexQuery)
+        except msgspec.MsgspecError as error:
+            raise BadRequest(f'the body must be {{}} or {{"ready": true}}: {error}') from error
+        models = self._inference.index()
+        return json_response([m for m in models if not asked.ready or m["state"] == "READY"])
+
+
+def _only(method: str, allowed: str, handler: Handler) -> Handler:
+    if method == allowed or (method == "HEAD" and allowed == "GET"):
+        return handler
+    raise MethodNotAllowed(f"this path takes {allowed}", allow=(allowed,))

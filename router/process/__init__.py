@@ -1,0 +1,1 @@
+"""What every process of ours needs: configuration, log, metrics, listener, signals."""

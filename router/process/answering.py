@@ -1,0 +1,202 @@
+"""The answering half of an exchange: framing, and the promise of exactly one answer."""
+
+from collections.abc import Callable
+from enum import Enum, auto
+from typing import Protocol
+
+from router.process.answer import LAST_CHUNK, encode_chunk, encode_head
+from router.process.request_reader import Received
+from router.wire.http import Headers, first
+
+
+class Carrier(Protocol):
+    """The connection that an answer goes out on."""
+
+    @property
+    def date(self) -> bytes:
+        """The Date line of this second."""
+        ...
+
+    @property
+    def stays(self) -> bool:
+        """More requests will be taken on this connection."""
+        ...
+
+    @property
+    def stalled(self) -> bool:
+        """The client reads too slowly just now."""
+        ...
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+        ...
+
+    def ended(self, *, keep: bool) -> None:
+        """The present exchange is over; the connection is kept for the next, or closed."""
+        ...
+
+    def cut(self) -> None:
+        """The present exchange is over, and the connection with it, at once."""
+        ...
+
+
+class _State(Enum):
+    OPEN = auto()
+    STREAMING = auto()
+    ENDED = auto()
+    GONE = auto()
+
+
+class HttpExchange:
+    """One request of one connection and its answer: an `exchange.Exchange`."""
+
+    __slots__ = (
+        "_carrier",
+        "_chunked",
+        "_gone",
+        "_keep",
+        "_left",
+        "_pause",
+        "_received",
+        "_resume",
+        "_silent",
+        "_state",
+        "request",
+    )
+
+    def __init__(self, carrier: Carrier, received: Received) -> None:
+        self._carrier = carrier
+        self._received = received
+        self.request = received.request
+        self._state = _State.OPEN
+        self._keep = False
+        self._silent = False
+        self._chunked = False
+        self._left: int | None = None
+        self._gone: Callable[[], None] | None = None
+        self._pause: Callable[[], None] | None = None
+        self._resume: Callable[[], None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        """The client has left, or the answer was given up."""
+        return self._state is _State.GONE
+
+    @property
+    def unanswered(self) -> bool:
+        """Nothing has left for the client yet."""
+        return self._state is _State.OPEN
+
+    def respond(self, status: int, headers: Headers, body: bytes) -> None:
+        """A whole answer, in one write."""
+        if not self._may(_State.OPEN):
+            return
+        bare = _is_bare(status)
+        silent = bare or self.request.method == "HEAD"
+        length = first(headers, b"content-length") if silent else None
+        if length is None and not bare:
+            length = b"%d" % len(body)
+        keep = self._received.keep_alive and self._carrier.stays
+        head = self._head(status, headers, keep, _length_line(length))
+        self._state = _State.ENDED
+        self._carrier.send(head if silent else head + body)
+        self._carrier.ended(keep=keep)
+
+    def start(self, status: int, headers: Headers) -> None:
+        """The head of a streamed answer."""
+        if not self._may(_State.OPEN):
+            return
+        self._silent = _is_bare(status) or self.request.method == "HEAD"
+        length = first(headers, b"content-length")
+        self._left = None if length is None else int(length)
+        self._chunked = length is None and self._received.chunks and not self._silent
+        framed = self._chunked or self._silent or length is not None
+        self._keep = self._received.keep_alive and self._carrier.stays and framed
+        framing = _CHUNKED if self._chunked else _length_line(length)
+        head = self._head(status, headers, self._keep, framing)
+        self._state = _State.STREAMING
+        self._carrier.send(head)
+
+    def write(self, chunk: bytes) -> None:
+        """A part of a streamed answer; more than was announced cuts the connection."""
+        if not self._may(_State.STREAMING) or self._silent or not chunk:
+            return
+        if self._chunked:
+            self._carrier.send(encode_chunk(chunk))
+            return
+        if self._left is not None:
+            if len(chunk) > self._left:
+                self.abort()
+                return
+            self._left -= len(chunk)
+        self._carrier.send(chunk)
+
+    def finish(self) -> None:
+        """The end of a streamed answer; less than was announced cuts the connection."""
+        if not self._may(_State.STREAMING):
+            return
+        if self._left and not self._silent:
+            self.abort()
+            return
+        self._state = _State.ENDED
+        if self._chunked:
+            self._carrier.send(LAST_CHUNK)
+        self._carrier.ended(keep=self._keep)
+
+    def abort(self) -> None:
+        """Close the connection without ending the answer."""
+        if self._state in (_State.OPEN, _State.STREAMING):
+            self._state = _State.GONE
+            self._carrier.cut()
+
+    def watch(
+        self,
+        *,
+        gone: Callable[[], None],
+        pause: Callable[[], None] | None = None,
+        resume: Callable[[], None] | None = None,
+    ) -> None:
+        """Be told once when the client leaves early, and when it reads too slowly."""
+        self._gone, self._pause, self._resume = gone, pause, resume
+        if pause is not None and self._carrier.stalled:
+            pause()
+
+    def leave(self) -> None:
+        """The client has left."""
+        if self._state in (_State.OPEN, _State.STREAMING):
+            self._state = _State.GONE
+            if self._gone is not None:
+                self._gone()
+
+    def stall(self, *, stalled: bool) -> None:
+        """The client has begun, or stopped, to read too slowly."""
+        told = self._pause if stalled else self._resume
+        if told is not None and self._state in (_State.OPEN, _State.STREAMING):
+            told()
+
+    def _may(self, state: _State) -> bool:
+        if self._state is _State.GONE:
+            return False
+        if self._state is not state:
+            raise RuntimeError("an exchange is answered once, in order")
+        return True
+
+    def _head(self, status: int, headers: Headers, keep: bool, framing: bytes) -> bytes:
+        connection = b""
+        if not keep:
+            connection = b"connection: close\r\n"
+        elif not self._received.chunks:  # HTTP/1.0, where keeping must be said
+            connection = b"connection: keep-alive\r\n"
+        return encode_head(status, headers, framing, self._carrier.date, connection)
+
+
+_CHUNKED = b"transfer-encoding: chunked\r\n"
+
+
+def _is_bare(status: int) -> bool:
+    """Answers of this status have no body (RFC 9110 §6.4.1)."""
+    return status in (204, 304) or status < 200
+
+
+def _length_line(length: bytes | None) -> bytes:
+    return b"" if length is None else b"content-length: %b\r\n" % length

@@ -1,0 +1,295 @@
+"""One client's connection: requests are handed to the service one by one, answers leave in order.
+
+Nothing here makes a task or a timer. The listener's sweep asks each connection now and then whether
+its time is over.
+"""
+
+import asyncio
+import logging
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from router.errors import IsochroneError
+from router.process.answer import CONTINUE, encode_refusal
+from router.process.answering import HttpExchange
+from router.process.clock import Clock
+from router.process.exchange import Service
+from router.process.limits import Limits
+from router.process.request_head import Refusal
+from router.process.request_reader import Received, RequestReader, Stage
+from router.wire.problem import problem_answer
+
+PIPELINED = 16
+"""Whole requests that may wait on one connection before nothing more is read from it."""
+LINGER_S = 2.0
+"""How long a refused client may still send before the connection goes (RFC 9112 §9.6)."""
+FRESH_S = 1.0
+"""While draining: how long a connection that has asked nothing yet may still do so."""
+
+_log = logging.getLogger("isochrone.listener")
+_FAILED = problem_answer(IsochroneError("internal error"))
+_FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", "too many connections")
+_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", "the request took too long to arrive")
+
+
+class Host(Protocol):
+    """The listener, as its connections see it."""
+
+    limits: Limits
+    clock: Clock
+    service: Service
+    date: bytes
+    draining: bool
+    in_flight: int
+
+    def admit(self, connection: "Connection") -> bool:
+        """Count a new connection, if there is room."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """It is gone."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one accepted connection, and the carrier of its answers."""
+
+    __slots__ = (
+        "_current",
+        "_deaf",
+        "_held",
+        "_host",
+        "_pumping",
+        "_reader",
+        "_refusal",
+        "_served",
+        "_stalled_s",
+        "_transport",
+        "_until_s",
+        "stalled",
+    )
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._transport: asyncio.Transport
+        self._reader: RequestReader
+        self._current: HttpExchange | None = None
+        self._refusal: Refusal | None = None
+        self._held = b""
+        self._deaf = False
+        self._pumping = False
+        self._served = False
+        self._until_s: float | None = None
+        self.stalled = False
+        self._stalled_s = 0.0
+
+    # --- the transport calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        host = self._host
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=host.limits.write_buffer_bytes)
+        peer = transport.get_extra_info("peername")
+        self._reader = RequestReader(host.limits, host.clock, peer[0] if peer else "")
+        if not host.admit(self):
+            self._deaf = True
+            self._transport.write(encode_refusal(_FULL))
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self._deaf:
+            return
+        if self._held:  # some more came before reading stopped
+            self._held += data
+            return
+        self._take(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or has been sent away."""
+        del exc
+        self._deaf = True
+        self._held = b""
+        self._reader.requests.clear()
+        current, self._current = self._current, None
+        if current is not None:
+            self._host.in_flight -= 1
+            current.leave()
+        self._host.forget(self)
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        self.stalled = True
+        self._stalled_s = self._host.clock()
+        if self._current is not None:
+            self._current.stall(stalled=True)
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.stalled = False
+        if self._current is not None:
+            self._current.stall(stalled=False)
+        self._pump()
+
+    # --- the answers' carrier ---
+
+    @property
+    def date(self) -> bytes:
+        """The Date line of this second."""
+        return self._host.date
+
+    @property
+    def stays(self) -> bool:
+        """More requests will be taken here."""
+        return not self._host.draining
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+        self._transport.write(data)
+
+    def ended(self, *, keep: bool) -> None:
+        """The present exchange is over."""
+        self._current = None
+        self._host.in_flight -= 1
+        if not keep or self._host.draining:
+            self._close()
+            return
+        self._served = True
+        if self._reader.stage is Stage.IDLE:
+            self._reader.since_s = self._host.clock()
+        self._pump()
+
+    def cut(self) -> None:
+        """The present exchange is over, and everything with it."""
+        self._current = None
+        self._host.in_flight -= 1
+        self.abort()
+
+    # --- the listener's hand ---
+
+    @property
+    def busy(self) -> bool:
+        """A request is under way, or half here."""
+        here = self._reader.stage is not Stage.IDLE or bool(self._reader.requests)
+        return self._current is not None or (here and not self._deaf)
+
+    def abort(self) -> None:
+        """Drop everything now."""
+        self._deaf = True
+        self._transport.abort()
+
+    def drain(self) -> None:
+        """Close if nothing is under way; what is under way ends with `connection: close`."""
+        if not self.busy and self._served:
+            self._close()
+
+    def sweep(self, now_s: float) -> None:
+        """End what has taken too long."""
+        if now_s < self._deadline_s():
+            return
+        if self._until_s is not None or self.stalled:
+            self.abort()
+        elif self._reader.stage is Stage.IDLE:
+            self._close()
+        else:
+            self._refuse(_SLOW)
+
+    def _deadline_s(self) -> float:
+        limits, since_s = self._host.limits, self._reader.since_s
+        if self._until_s is not None:
+            return self._until_s
+        if self.stalled:
+            return self._stalled_s + limits.idle_s
+        if self._held or self._reader.waits:  # it is we who keep it waiting
+            return float("inf")
+        if self._reader.stage is Stage.HEAD:
+            return since_s + limits.header_s
+        if self._reader.stage is Stage.BODY:
+            return since_s + limits.body_s
+        if self._current is not None:
+            return float("inf")
+        if self._served:
+            return since_s + limits.idle_s
+        return since_s + (min(FRESH_S, limits.header_s) if self._host.draining else limits.header_s)
+
+    # --- requests in, in order ---
+
+    def _take(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while rest and not self._deaf:
+            if len(self._reader.requests) >= PIPELINED:
+                self._held = bytes(rest)
+                self._transport.pause_reading()
+                return
+            try:
+                taken = self._reader.feed(rest)
+            except Refusal as refusal:
+                self._refuse(refusal)
+                return
+            rest = memoryview(rest)[taken:] if taken < len(rest) else b""
+            self._pump()
+
+    def _pump(self) -> None:
+        if self._pumping:  # an answer given while the service is called
+            return
+        self._pumping = True
+        requests = self._reader.requests
+        while self._current is None and requests and not self.stalled:
+            self._serve(requests.popleft())
+        self._pumping = False
+        if self._current is None and not requests:
+            self._between()
+        if self._held and len(requests) < PIPELINED:
+            self._take_held()
+
+    def _serve(self, received: Received) -> None:
+        host = self._host
+        exchange = self._current = HttpExchange(self, received)
+        host.in_flight += 1
+        try:
+            host.service(exchange)
+        except Exception:  # whatever it is, the client gets an answer and the others are served
+            _log.exception("the service failed on %s", received.request.method)
+            if exchange.unanswered:
+                exchange.respond(*_FAILED)
+            else:
+                exchange.abort()
+
+    def _between(self) -> None:
+        """Nothing is under way, nothing waits: what had to wait for its turn?"""
+        if self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self._reader.waits and not self._deaf:
+            self._reader.waits = False
+            self._reader.since_s = self._host.clock()
+            self._transport.write(CONTINUE)
+
+    def _take_held(self) -> None:
+        held, self._held = self._held, b""
+        self._reader.since_s = self._host.clock()
+        self._transport.resume_reading()
+        self._take(held)
+
+    # --- the end ---
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with this after what is under way, and listen to nothing more."""
+        self._deaf = True
+        self._held = b""
+        self._refusal = refusal
+        self._pump()
+
+    def _send_refusal(self, refusal: Refusal) -> None:
+        """The client may still be sending: closing at once would take the answer from it."""
+        self._refusal = None
+        self._until_s = self._host.clock() + LINGER_S
+        self._transport.write(encode_refusal(refusal))
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        self._deaf = True
+        self._reader.requests.clear()
+        self._until_s = self._host.clock() + self._host.limits.idle_s
+        self._transport.close()

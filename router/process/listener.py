@@ -1,0 +1,100 @@
+"""The hardened HTTP/1.1 listener: every whole request is handed to one service, synchronously.
+
+Framing is llhttp's (through httptools); what it leaves open, the limits, the deadlines, the order of
+answers and the drain are here and in `connection`. TLS, HTTP/2 and compression are a proxy's work.
+"""
+
+import asyncio
+import socket
+from email.utils import formatdate
+
+from router.process.clock import Clock
+from router.process.connection import Connection
+from router.process.exchange import Service
+from router.process.limits import Limits
+
+__all__ = ["Limits", "Listener"]
+
+_SWEEPS = 8
+"""Sweeps in the shortest time limit: a limit is overrun by an eighth at most."""
+
+
+class Listener:
+    """Serves HTTP/1.1 on one listening socket, until it is drained.
+
+    `in_flight` counts the requests that the service has and has not answered.
+    """
+
+    def __init__(self, service: Service, limits: Limits, clock: Clock) -> None:
+        self.service = service
+        self.limits = limits
+        self.clock = clock
+        self.date = b""
+        self.draining = False
+        self.in_flight = 0
+        self._connections: set[Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._emptied = asyncio.Event()
+        shortest_s = min(limits.header_s, limits.body_s, limits.idle_s)
+        self._sweep_s = min(0.5, shortest_s / _SWEEPS)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve the clients of a bound, listening socket; it belongs to the listener from here."""
+        loop = asyncio.get_running_loop()
+        self._sweep(loop)
+        self._server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=1024)
+
+    async def drain(self, grace_s: float) -> int:
+        """Take no new clients, finish what runs; returns how many requests had to be cut.
+
+        Clients are told `connection: close` with their last answer. It ends when all are gone, or
+        after `grace_s` seconds.
+        """
+        self.draining = True
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.drain()
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._wait_empty()
+        except TimeoutError:
+            pass
+        cut = sum(connection.busy for connection in self._connections)
+        for connection in list(self._connections):
+            connection.abort()
+        await self._wait_empty()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        return cut
+
+    def admit(self, connection: Connection) -> bool:
+        """Count a new connection, if there is room for it."""
+        if len(self._connections) >= self.limits.connections:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._emptied.set()
+
+    async def _wait_empty(self) -> None:
+        while self._connections:
+            self._emptied.clear()
+            await self._emptied.wait()
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.date = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
+        now_s = self.clock()
+        for connection in list(self._connections):
+            connection.sweep(now_s)
+        self._sweeping = loop.call_later(self._sweep_s, self._sweep, loop)

@@ -1,0 +1,192 @@
+"""Bytes in, whole requests out: the reading half of a connection, without I/O."""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum, auto
+
+import httptools
+
+from router.process.clock import Clock
+from router.process.limits import Limits
+from router.process.request_head import (
+    Framing,
+    Refusal,
+    bad,
+    head_too_large,
+    read_framing,
+    read_target,
+    too_large,
+)
+from router.wire.http import Request
+
+STEP_BYTES = 4096
+"""Most bytes that are parsed at once where new requests may begin: a bound on what they become."""
+_CHUNK_OVERHEAD = 16
+"""Framing bytes that go with each byte of a chunked body at most, beside those of a head."""
+
+if not httptools.parser.parser.__file__.endswith((".so", ".pyd")):
+    raise ImportError("httptools must be the C parser: its checks are what this listener rests on")
+
+
+class Stage(Enum):
+    """Which part of a request is awaited."""
+
+    IDLE = auto()
+    HEAD = auto()
+    BODY = auto()
+
+
+@dataclass(slots=True)
+class Received:
+    """A whole request, and what its sender can take."""
+
+    request: Request
+    keep_alive: bool
+    chunks: bool
+
+
+class RequestReader:
+    """Reads the requests of one connection; whole ones wait in `requests`, in order.
+
+    `since_s` is the instant at which the present stage began; `waits` says that the client has sent
+    a head with `Expect: 100-continue` and sends no body before it gets one.
+    """
+
+    __slots__ = (
+        "_body",
+        "_body_bytes",
+        "_clock",
+        "_fed_bytes",
+        "_final",
+        "_framing",
+        "_head_bytes",
+        "_headers",
+        "_left",
+        "_limits",
+        "_parser",
+        "_peer",
+        "_received",
+        "_url",
+        "requests",
+        "since_s",
+        "stage",
+        "waits",
+    )
+
+    def __init__(self, limits: Limits, clock: Clock, peer: str) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._peer = peer
+        self._parser = httptools.HttpRequestParser(self)
+        self._final = False
+        self.requests: deque[Received] = deque()
+        self.waits = False
+        self._start(Stage.IDLE)
+
+    def feed(self, data: bytes | memoryview) -> int:
+        """Parse a part of what came; returns how many bytes that was.
+
+        Raises:
+            Refusal: it is no HTTP that we take; nothing more may be fed.
+        """
+        if self._final:  # RFC 9112 §9.6: nothing after the last request is looked at
+            return len(data)
+        step = max(STEP_BYTES, self._left)
+        part = data if len(data) <= step else data[:step]
+        try:
+            self._parser.feed_data(part)
+        except httptools.HttpParserUpgrade as upgrade:  # not taken: the request is an ordinary one
+            return int(upgrade.args[0])
+        except httptools.HttpParserCallbackError as error:
+            raise _cause(error) from None
+        except httptools.HttpParserError as error:
+            if not self._final:
+                raise bad(f"not HTTP/1.1: {error}") from None
+        self._account(len(part))
+        return len(part)
+
+    def _account(self, fed: int) -> None:
+        """Bound what the parser keeps to itself: unfinished fields, chunk extensions, trailers."""
+        if self.stage is Stage.IDLE or self._framing.length:
+            return
+        self._fed_bytes += fed
+        most = self._limits.header_bytes + _CHUNK_OVERHEAD * self._body_bytes
+        if self._fed_bytes - self._body_bytes > most + STEP_BYTES:
+            raise head_too_large(self._limits.header_bytes)
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        self._start(Stage.HEAD)
+
+    def _start(self, stage: Stage) -> None:
+        self.stage = stage
+        self.since_s = self._clock()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._fed_bytes = 0
+        self._framing = Framing(None, waits=False)
+        self._left = 0
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+        self._received: Received | None = None
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser, possibly in parts."""
+        self._url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser; also for trailers, which nobody here needs."""
+        self._count_head(len(name) + len(value) + 4)
+        if self._received is None:
+            self._headers.append((name.lower(), value.strip(b" \t")))
+
+    def _count_head(self, more: int) -> None:
+        self._head_bytes += more
+        if self._head_bytes > self._limits.header_bytes:
+            raise head_too_large(self._limits.header_bytes)
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        version = self._parser.get_http_version()
+        method = self._parser.get_method().decode("ascii")
+        framing = read_framing(version, self._headers, self._limits.body_bytes)
+        path, query = read_target(method, self._url)
+        self.stage = Stage.BODY
+        self.since_s = self._clock()
+        self._framing = framing
+        self._left = framing.length or 0
+        self.waits = framing.waits
+        request = Request(
+            method, path, self._headers, b"", query, peer=self._peer, received_s=self.since_s
+        )
+        self._received = Received(request, self._parser.should_keep_alive(), version == "1.1")
+
+    def on_body(self, data: bytes) -> None:
+        """Called by the parser."""
+        self.waits = False
+        self._body.append(data)
+        self._body_bytes += len(data)
+        self._left = max(0, self._left - len(data))
+        if self._body_bytes > self._limits.body_bytes:
+            raise too_large(self._limits.body_bytes)
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        received = self._received
+        assert received is not None  # the parser has called on_headers_complete
+        body = self._body
+        if body:
+            received.request.body = body[0] if len(body) == 1 else b"".join(body)
+            self._body = []
+        self.stage = Stage.IDLE
+        self.waits = False
+        self._final = not received.keep_alive
+        self.requests.append(received)
+
+
+def _cause(error: httptools.HttpParserCallbackError) -> BaseException:
+    """What a callback raised: a refusal, or a mistake of ours that must be seen."""
+    return error.__context__ if error.__context__ is not None else error
+

@@ -1,0 +1,39 @@
+"""From a coroutine to an exit code: the event loop, and the signals that end a daemon."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+try:
+    import uvloop
+except ImportError:  # not on this platform: the same loop interface, at half the speed
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
+else:
+    new_loop = uvloop.new_event_loop
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
+"""A daemon: it runs until the event is set, then ends in good order with an exit code."""
+
+
+def run(main: Main) -> int:
+    """Run a daemon; SIGTERM and SIGINT ask it to end, a second one ends the process at once."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(_until_signalled(main))
+
+
+async def _until_signalled(main: Main) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def ask() -> None:
+        stop.set()
+        for number in _SIGNALS:  # from here on a signal does what it does by default
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, ask)
+    return await main(stop)

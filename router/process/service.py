@@ -1,0 +1,76 @@
+"""Async handlers behind a listener: one task per request, for what is not the hot path."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+from router.errors import IsochroneError
+from router.process.exchange import Exchange, Service
+from router.wire.http import Request, Response
+from router.wire.problem import problem_response
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+_log = logging.getLogger("isochrone.service")
+
+
+def asynchronous(handler: Handler, tasks: asyncio.TaskGroup) -> Service:
+    """A service that runs `handler` in a task of its own for every request.
+
+    An `IsochroneError` becomes its answer, anything else a logged 500. A streamed body is passed on
+    chunk by chunk, no faster than the client reads; when the client goes the task is cancelled.
+    """
+
+    def service(exchange: Exchange) -> None:
+        flow = asyncio.Event()
+        flow.set()
+        task = tasks.create_task(_serve(handler, exchange, flow))
+
+        def gone() -> None:
+            task.cancel()
+
+        exchange.watch(gone=gone, pause=flow.clear, resume=flow.set)
+
+    return service
+
+
+async def _serve(handler: Handler, exchange: Exchange, flow: asyncio.Event) -> None:
+    request = exchange.request
+    try:
+        response, chunk = await _begun(handler, request)
+    except IsochroneError as error:
+        response, chunk = problem_response(error), None
+    except Exception:  # a mistake of ours must not end the task group, nor tell its inside
+        _log.exception("%s %s failed", request.method, request.path)
+        response, chunk = problem_response(IsochroneError("internal error")), None
+    if isinstance(response.body, bytes):
+        exchange.respond(response.status, response.headers, response.body)
+        return
+    exchange.start(response.status, response.headers)
+    try:
+        await _pass_on(exchange, chunk, response.body, flow)
+    except Exception:  # the head has left: all that can be told is that this is not the whole
+        _log.exception("%s %s broke off", request.method, request.path)
+        exchange.abort()
+
+
+async def _begun(handler: Handler, request: Request) -> tuple[Response, bytes | None]:
+    """The answer and, of a stream, its first chunk: until then an error can still be told."""
+    response = await handler(request)
+    if isinstance(response.body, bytes):
+        return response, None
+    return response, await anext(response.body, None)
+
+
+async def _pass_on(
+    exchange: Exchange, chunk: bytes | None, rest: AsyncIterator[bytes], flow: asyncio.Event
+) -> None:
+    try:
+        while chunk is not None:
+            exchange.write(chunk)
+            await flow.wait()
+            chunk = await anext(rest, None)
+        exchange.finish()
+    finally:
+        if isinstance(rest, AsyncGenerator):  # cancelled: what it holds is let go now
+            await rest.aclose()

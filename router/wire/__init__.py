@@ -1,0 +1,1 @@
+"""The published language: what an endpoint must speak so that requests can be routed to it."""

@@ -1,0 +1,80 @@
+"""Inference messages as HTTP bodies: JSON, or with binary tensors where the header says so."""
+
+from collections.abc import Sequence
+
+from router.errors import BadRequest
+from router.wire import binary_codec, json_codec
+from router.wire.http import Headers, first
+from router.wire.json_codec import BINARY_WISHES
+from router.wire.message import InferRequest, InferResponse
+from router.wire.tensor import TensorSpec
+
+HEAD_LENGTH = b"inference-header-content-length"
+JSON = (b"content-type", b"application/json")
+BINARY = (b"content-type", b"application/octet-stream")
+
+
+def decode_request(headers: Headers, body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest:
+    """The request in a body; `inputs` are the model's, which a raw body needs.
+
+    Raises:
+        BadRequest: it is not one; never anything else, whatever the bytes.
+    """
+    head_bytes = _head_bytes(headers)
+    if head_bytes is None:
+        request = json_codec.decode_request(body)
+    elif head_bytes == 0:
+        request = binary_codec.decode_raw(body, inputs)
+    else:
+        request = binary_codec.decode_request(body, head_bytes)
+    if not isinstance(request.parameters.get(BINARY_WISHES, False), bool):
+        raise BadRequest(f"{BINARY_WISHES} must be true or false")
+    return request
+
+
+def encode_response(
+    request: InferRequest, response: InferResponse
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Header fields and body of the answer to `request`, each output in the form that it asked for.
+
+    Raises:
+        BadRequest: an output that is wanted as JSON has no JSON form.
+    """
+    wishes = {output.name: output.binary for output in request.outputs}
+    default = bool(request.parameters.get(BINARY_WISHES, False))
+
+    def binary(name: str) -> bool:
+        wish = wishes.get(name)
+        return default if wish is None else wish
+
+    if not any(binary(output.name) for output in response.outputs):
+        return [JSON], json_codec.encode_response(response)
+    body, head_bytes = binary_codec.encode_response(response, binary)
+    return [BINARY, (HEAD_LENGTH, b"%d" % head_bytes)], body
+
+
+def encode_request(request: InferRequest) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """Header fields and body of a request, every tensor binary."""
+    body, head_bytes = binary_codec.encode_request(request)
+    return [BINARY, (HEAD_LENGTH, b"%d" % head_bytes)], body
+
+
+def decode_response(headers: Headers, body: bytes) -> InferResponse:
+    """The answer in a body.
+
+    Raises:
+        BadRequest: it is not one.
+    """
+    head_bytes = _head_bytes(headers)
+    if head_bytes is None:
+        return json_codec.decode_response(body)
+    return binary_codec.decode_response(body, head_bytes)
+
+
+def _head_bytes(headers: Headers) -> int | None:
+    value = first(headers, HEAD_LENGTH)
+    if value is None:
+        return None
+    if not value.isdigit() or len(value) > 12:  # more digits than any body has
+        raise BadRequest("Inference-Header-Content-Length must be a whole number of bytes")
+    return int(value)

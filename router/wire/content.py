@@ -1,0 +1,69 @@
+"""Content-Encoding of bodies: gzip and deflate, unpacked within a bound, packed where it pays.
+
+`deflate` is the zlib container (RFC 9110 §8.4.1.2).
+"""
+
+import zlib
+
+from router.errors import BadRequest, TooLarge
+
+WORTH_BYTES = 1024
+"""Below this, packing costs more than it saves."""
+_LEVEL = 1  # latency matters more than the last tenth of the size
+_WINDOW = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
+_PREFERRED = (b"gzip", b"deflate")
+
+
+def packed(encoding: bytes | None) -> bool:
+    """A body with this Content-Encoding needs `unpack`."""
+    return encoding is not None and encoding.strip().lower() not in (b"", b"identity")
+
+
+def unpack(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
+    """The body as it was before it was packed; no more than `limit_bytes` + 1 are ever made.
+
+    Raises:
+        BadRequest: the encoding is unknown, or the body is not in it, is cut or goes on.
+        TooLarge: it unpacks to more than `limit_bytes`.
+    """
+    name = encoding.strip().lower()
+    if name not in _WINDOW:
+        raise BadRequest("content-encoding must be gzip, deflate or identity")
+    machine = zlib.decompressobj(_WINDOW[name])
+    try:
+        plain = machine.decompress(body, limit_bytes + 1)
+    except zlib.error:
+        raise BadRequest(f"the body is not {name.decode()} data") from None
+    if len(plain) > limit_bytes:
+        raise TooLarge(f"the body unpacks to more than {limit_bytes} bytes")
+    if not machine.eof or machine.unused_data:
+        raise BadRequest(f"the {name.decode()} body is cut short, or more follows it")
+    return plain
+
+
+def choose(accept: bytes | None, size_bytes: int) -> bytes | None:
+    """The encoding for an answer of `size_bytes` to a client that sent this Accept-Encoding."""
+    if accept is None or size_bytes < WORTH_BYTES:
+        return None
+    wishes = dict(map(_wish, accept.lower().split(b",")))
+    best = max(_PREFERRED, key=lambda name: _quality(wishes, name))
+    return best if _quality(wishes, best) > 0 else None
+
+
+def pack(body: bytes, encoding: bytes) -> bytes:
+    """`body` in one of the encodings that `choose` names."""
+    machine = zlib.compressobj(_LEVEL, zlib.DEFLATED, _WINDOW[encoding])
+    return machine.compress(body) + machine.flush()
+
+
+def _wish(text: bytes) -> tuple[bytes, float]:
+    name, _, quality = text.partition(b";")
+    _, _, number = quality.partition(b"=")
+    try:
+        return name.strip(), float(number) if number else 1.0
+    except ValueError:
+        return name.strip(), 0.0
+
+
+def _quality(wishes: dict[bytes, float], name: bytes) -> float:
+    return wishes.get(name, wishes.get(b"*", 0.0))

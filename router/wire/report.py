@@ -1,0 +1,176 @@
+"""What an endpoint says of itself: in full when asked, in brief with every answer.
+
+The brief form travels as the response header `endpoint-load-metrics: JSON {...}` with the field
+names of xDS ORCA's `OrcaLoadReport`, so that other balancers can read it too.
+"""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from router.errors import BadRequest
+
+WIRE_VERSION = 1
+LOAD_HEADER = b"endpoint-load-metrics"
+_PREFIX = b"JSON "
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class ModelState(StrEnum):
+    """Where a model stands on one endpoint, in the order of its life."""
+
+    ABSENT = "absent"
+    COLD = "cold"
+    LOADING = "loading"
+    WARMING = "warming"
+    WARM = "warm"
+    DRAINING = "draining"
+
+
+class HeldModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model version that an endpoint holds; `load_s` is its last measured cold start."""
+
+    name: Name
+    version: Name
+    state: ModelState
+    load_s: Seconds | None = None
+    bytes: Count | None = None
+
+
+class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`POST /isochrone/agents`: an endpoint joins, or renews its lease."""
+
+    wire_version: int
+    name: Name
+    instance: str
+    boot_id: str
+    sequence: Count
+    url: str
+    region: Name
+    zone: str = ""
+    tier: str = "edge"
+    hardware_class: str = "unknown"
+    slots: Annotated[int, msgspec.Meta(ge=1, le=65536)]
+    models: tuple[HeldModel, ...]
+
+
+class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The answer to an enrolment: how long it holds, and when to renew it."""
+
+    lease_s: float = 15.0
+    renew_s: float = 5.0
+
+
+class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """`GET /isochrone/report`: everything an endpoint says of itself.
+
+    `instance` names one process (a replica, behind a cloud ingress) and changes at every start;
+    `sequence` grows with every report of that instance; `models_generation` grows whenever a
+    model's state changes; `seen` holds the highest `x-isochrone-seq` of every sender.
+    """
+
+    wire_version: int
+    name: str
+    instance: str
+    sequence: Count
+    in_flight: Count
+    slots: Count
+    queued: Count = 0
+    ready: bool
+    draining: bool
+    models_generation: Count
+    models: tuple[HeldModel, ...]
+    seen: dict[str, int] = {}
+
+
+class CallReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What one answer says of the endpoint that gave it.
+
+    `latency_s` is the recent service time at this `in_flight`; `wait_s` and `infer_s` are what
+    this request itself cost.
+    """
+
+    instance: str
+    sequence: int
+    in_flight: int
+    slots: int
+    latency_s: float
+    wait_s: float
+    infer_s: float
+    models_generation: int
+    seq_seen: int = 0
+
+
+class _Orca(msgspec.Struct):
+    application_utilization: float
+    named_metrics: dict[str, float]
+    instance: str
+
+
+_NUMBERS = tuple(f for f in CallReport.__struct_fields__ if f != "instance")
+_orca = msgspec.json.Decoder(_Orca)
+_encode = msgspec.json.Encoder().encode
+
+
+def encode_call_report(report: CallReport) -> bytes:
+    """The value of the `endpoint-load-metrics` header."""
+    return _PREFIX + _encode(
+        _Orca(
+            application_utilization=report.in_flight / max(1, report.slots),
+            named_metrics={name: getattr(report, name) for name in _NUMBERS},
+            instance=report.instance,
+        )
+    )
+
+
+def decode_call_report(value: bytes) -> CallReport | None:
+    """The report in a header value; None where it is not one of ours (never an error)."""
+    if not value.startswith(_PREFIX):
+        return None
+    try:
+        orca = _orca.decode(value[len(_PREFIX) :])
+        return msgspec.convert(
+            {**orca.named_metrics, "instance": orca.instance}, CallReport, strict=False
+        )
+    except msgspec.MsgspecError:
+        return None
+
+
+_reports = msgspec.json.Decoder(EndpointReport)
+_enrolments = msgspec.json.Decoder(Enrolment)
+
+
+def decode_endpoint_report(body: bytes) -> EndpointReport | None:
+    """A full report; None where the body is not one that this wire version understands."""
+    try:
+        report = _reports.decode(body)
+    except msgspec.MsgspecError:
+        return None
+    return report if abs(report.wire_version - WIRE_VERSION) <= 1 else None
+
+
+def decode_enrolment(body: bytes) -> Enrolment:
+    """An enrolment.
+
+    Raises:
+        BadRequest: a field is missing, unknown or out of range, or the wire version is too far off.
+    """
+    try:
+        enrolment = _enrolments.decode(body)
+    except msgspec.MsgspecError as error:
+        raise BadRequest(f"enrolment: {error}") from error
+    if abs(enrolment.wire_version - WIRE_VERSION) > 1:
+        raise BadRequest(
+            f"enrolment: wire_version {enrolment.wire_version} is too far from {WIRE_VERSION};"
+            " upgrade the older side"
+        )
+    return enrolment
+
+
+def version_order(version: str) -> tuple[tuple[int, int | str], ...]:
+    """A sort key under which `10` comes after `9`, and `1.10` after `1.9`."""
+    return tuple((1, int(part)) if part.isdecimal() else (0, part) for part in version.split("."))

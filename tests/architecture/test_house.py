@@ -1,0 +1,80 @@
+"""The rules of the house that no linter knows."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("router", "edge_agent", "cloud", "deploy")
+MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+DRAWERS = {"common", "shared", "utils", "util", "helpers", "helper", "constants", "manager", "misc"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_module_says_what_it_is_for(path):
+    said = ast.get_docstring(tree_of(path))
+    assert said, "no docstring"
+    assert said.splitlines()[0].endswith((".", ":")), "its first line is a sentence"
+
+
+def test_there_are_rooms_and_no_drawers():
+    assert [name_of(p) for p in MODULES if p.stem in DRAWERS or p.parent.name in DRAWERS] == []
+
+
+def test_nothing_is_imported_inside_a_function():
+    inside = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for function in ast.walk(tree_of(path))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    assert inside == []
+
+
+def test_lazy_imports_stand_in_two_tables():
+    lazy = {name_of(path) for path in MODULES if "import_module" in path.read_text()}
+    assert lazy == {"deploy/cli.py", "edge_agent/runtime/engines.py"}
+
+
+def test_only_the_law_makes_permits():
+    makers = {
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"Permit", "object.__new__"}
+    }
+    assert makers == {"router/policy/law.py"}
+
+
+def test_of_the_agent_the_cloud_knows_the_runtime_only():
+    known = {
+        node.module
+        for path in MODULES
+        if path.is_relative_to(ROOT / "cloud")
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edge_agent")
+    }
+    assert known
+    assert all(module and module.startswith("edge_agent.runtime") for module in known)
+
+
+def test_the_constraints_can_be_used_anywhere():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.lstrip().startswith("#")]
+    pin = re.compile(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*( ; .+)?")
+    assert [line for line in pins if not pin.fullmatch(line)] == [], "no +local, option, URL or path"
+    assert any(line.startswith("torch==2.13.") for line in pins)

@@ -1,0 +1,58 @@
+"""The shipped configuration parses, its schemas accept it, and they are what the structs give."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from deploy.schemas import KINDS, main, rendered
+from router.policy.region_policy import RegionPolicy, region_problems
+from router.process.document import read_document
+from router.process.settings import problems_in
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+each_kind = pytest.mark.parametrize("name", KINDS)
+
+
+@each_kind
+def test_a_shipped_file_has_no_problems(name):
+    assert problems_in(CONFIGS / f"{name}.yaml", KINDS[name]) == []
+
+
+@each_kind
+def test_a_shipped_file_is_accepted_by_its_schema(name):
+    made = json.loads((CONFIGS / "schema" / f"{name}.schema.json").read_bytes())
+    jsonschema.Draft202012Validator.check_schema(made)
+    jsonschema.Draft202012Validator(made).validate(read_document(CONFIGS / f"{name}.yaml").data)
+
+
+@each_kind
+def test_a_schema_is_what_the_structs_give(name):
+    committed = (CONFIGS / "schema" / f"{name}.schema.json").read_bytes()
+    assert committed == rendered(name), "run: make schemas"
+
+
+@each_kind
+def test_a_typo_is_refused_by_the_schema_too(name):
+    made = json.loads(rendered(name))
+    errors = jsonschema.Draft202012Validator(made).iter_errors({"no_such_key": 1})
+    assert "additionalProperties" in {error.validator for error in errors}
+
+
+def test_every_schema_is_written(tmp_path):
+    main(tmp_path / "schema")
+    written = {path.name for path in (tmp_path / "schema").iterdir()}
+    assert written == {f"{name}.schema.json" for name in KINDS}
+    assert written == {path.name for path in (CONFIGS / "schema").iterdir()}
+
+
+def test_the_shipped_region_policy_can_be_used():
+    assert region_problems(CONFIGS / "regions.yaml") == []
+    policy = RegionPolicy.from_file(CONFIGS / "regions.yaml")
+    assert policy.rule("default", "digits").required_regions is None
+    assert policy.rule("acme", "digits").required_regions == frozenset({"eu-west", "eu-central"})
+    assert policy.known_models == {"digits", "digits-large"}
+    place = policy.locator.place("192.0.2.1")
+    assert (place.region, place.country) == ("eu-west", "IE")

@@ -1,0 +1,202 @@
+"""`isochrone status`, `explain` and `infer`, against what running parts answer."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deploy.cli import FINE, PROBLEM, USAGE, main
+from deploy.infer import pixels
+from deploy.result import columns
+from router.errors import ConfigError
+from router.wire.codec import decode_request, encode_response
+from router.wire.message import InferResponse
+from router.wire.tensor import Tensor
+
+FLEET = {
+    "schema": "isochrone.fleet/1",
+    "ok": True,
+    "router": {"name": "eu-west", "region": "eu-west"},
+    "generation": 3,
+    "endpoints": [
+        {
+            "name": "far",
+            "region": "us-east",
+            "zone": "",
+            "tier": "cloud",
+            "out": None,
+            "slots": 4,
+            "in_flight": 0,
+            "rtt_s": 0.09,
+            "models": [],
+        },
+        {
+            "name": "near",
+            "region": "eu-west",
+            "zone": "dublin",
+            "tier": "edge",
+            "out": None,
+            "slots": 3,
+            "in_flight": 2,
+            "rtt_s": 0.0041,
+            "models": [{"name": "digits", "version": "1", "state": "warm"}],
+        },
+    ],
+}
+DECISION = {
+    "schema": "isochrone.decision/1",
+    "ok": True,
+    "request_id": "r-1",
+    "tenant": "clinic",
+    "model": "digits",
+    "version": None,
+    "requirement": "EU, says tenant clinic",
+    "why": "nearest",
+    "considered": [
+        {
+            "endpoint": "near",
+            "region": "eu-west",
+            "seconds": {"net": 0.004, "wait": 0, "service": 0.03, "cold": 0, "total": 0.034},
+            "reason": None,
+        },
+        {"endpoint": "far", "region": "us-east", "seconds": None, "reason": "outside EU"},
+    ],
+    "not_considered": {"does not hold the model": 2},
+    "attempts": [{"endpoint": "near", "why": "nearest", "outcome": "answered", "seconds": 0.035}],
+    "status": 200,
+    "seconds": 0.036,
+}
+METADATA = {
+    "name": "digits",
+    "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 1, 8, 8]}],
+    "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 10]}],
+}
+
+
+def reply(value, status=200):
+    return status, {"content-type": "application/json"}, json.dumps(value).encode()
+
+
+def test_status_shows_the_fleet_nearest_first(part, capsys):
+    part.replies["GET", "/isochrone/fleet"] = reply(FLEET)
+    assert main(["status", "--admin", part.url]) == FINE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "router eu-west in eu-west, 2 endpoints"
+    assert lines[2].split() == [
+        *("near", "eu-west", "dublin", "edge", "yes", "4.1", "ms", "2", "of", "3"),
+        *("digits/1", "warm"),
+    ]
+    assert lines[3].startswith("far ")
+
+
+def test_status_with_an_endpoint_out_is_1(part, capsys):
+    out = {**FLEET["endpoints"][0], "out": "2 probes missed"}
+    part.replies["GET", "/isochrone/fleet"] = reply({**FLEET, "endpoints": [out]})
+    assert main(["status", "--admin", part.url]) == PROBLEM
+    assert "out: 2 probes missed" in capsys.readouterr().out
+
+
+def test_json_on_standard_output_comes_alone(part, capsys):
+    part.replies["GET", "/isochrone/fleet"] = reply(FLEET)
+    assert main(["status", "--admin", part.url, "--json", "-"]) == FINE
+    assert json.loads(capsys.readouterr().out) == FLEET
+
+
+def test_explain_tells_predictions_reasons_and_tries(part, capsys):
+    part.replies["GET", "/isochrone/decisions/r-1"] = reply(DECISION)
+    assert main(["explain", "r-1", "--admin", part.url]) == FINE
+    told = capsys.readouterr().out
+    assert "r-1: digits for clinic" in told
+    assert "outside EU" in told
+    assert "2 more: does not hold the model" in told
+    assert "try 1: near (nearest): answered after 35.0 ms" in told
+
+
+def test_a_decision_that_is_not_kept_is_1_with_what_the_router_says(part, capsys):
+    problem = {"error": "no decision of that request id is kept", "code": "not_found"}
+    part.replies["GET", "/isochrone/decisions/r-2"] = reply(problem, 404)
+    assert main(["explain", "r-2", "--admin", part.url]) == PROBLEM
+    expected = "isochrone: 404 not_found: no decision of that request id is kept\n"
+    assert capsys.readouterr().err == expected
+
+
+def answer_seven(part):
+    classes = np.array([[b"0.9:7:seven", b"0.08:1:one", b"0.02:9:nine"]], object)
+    output = (Tensor("scores", "BYTES", classes),)
+    asked = decode_request([], b'{"inputs":[]}', ())
+    fields, body = encode_response(asked, InferResponse("digits", "1", output))
+    headers = {name.decode(): value.decode() for name, value in fields}
+    headers |= {f"x-isochrone-{name}": name for name in ("endpoint", "region", "reason")}
+    headers |= {"x-isochrone-attempts": "1", "x-request-id": "r-9"}
+    part.replies["GET", "/v2/models/digits"] = reply(METADATA)
+    part.replies["POST", "/v2/models/digits/infer"] = 200, headers, body
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """A dark vertical stroke on white paper, as people make them."""
+    image = np.full((64, 48), 255, np.uint8)
+    image[:, 18:24] = 0
+    path = tmp_path / "one.png"
+    Image.fromarray(image).save(path)
+    return path
+
+
+def test_infer_sends_the_picture_and_says_who_answered(part, picture, tmp_path, capsys):
+    answer_seven(part)
+    key = tmp_path / "key"
+    key.write_text("secret\n")
+    arguments = ["infer", "digits", "--image", str(picture), "--router", part.url]
+    assert main([*arguments, "--key-file", str(key)]) == FINE
+    told = capsys.readouterr().out
+    assert "digits says seven (0.900; then one 0.080, nine 0.020)" in told
+    assert "answered by endpoint in region (reason, tries 1)" in told
+    assert "isochrone explain r-9" in told
+    _, _, headers, body = part.asked[-1]
+    assert headers["Authorization"] == "Bearer secret"
+    sent = decode_request([(k.lower().encode(), v.encode()) for k, v in headers.items()], body, ())
+    assert sent.inputs[0].shape == (1, 1, 8, 8)
+    assert sent.inputs[0].data[0, 0, :, 3].min() > 0.9  # the stroke, now bright
+    assert sent.inputs[0].data[0, 0, :, 0].max() < 0.1
+
+
+def test_infer_tells_a_refusal_with_its_reasons(part, picture, capsys):
+    part.replies["GET", "/v2/models/digits"] = reply(METADATA)
+    problem = {"error": "nobody may", "code": "no_endpoint", "reasons": {"far": "outside EU"}}
+    part.replies["POST", "/v2/models/digits/infer"] = reply(problem, 503)
+    arguments = ["infer", "digits", "--image", str(picture), "--router", part.url]
+    assert main(arguments) == PROBLEM
+    assert "503 no_endpoint: nobody may\n  far: outside EU" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_picture_is_2(part, tmp_path, capsys):
+    part.replies["GET", "/v2/models/digits"] = reply(METADATA)
+    path = tmp_path / "x.png"
+    path.write_text("no picture")
+    arguments = ["infer", "digits", "--image", str(path), "--router", part.url]
+    assert main(arguments) == USAGE
+    assert f"--image {path}: is no picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "shape", [[8], [-1, 3, 8, 8], [-1, 1, 8, -1]], ids=["a row", "colours", "any width"]
+)
+def test_models_that_take_no_grey_picture_are_refused(shape, picture):
+    with pytest.raises(ConfigError, match="no single grey picture"):
+        pixels(picture, shape)
+
+
+def test_bright_ink_on_dark_ground_is_left_as_it_is(tmp_path):
+    image = np.zeros((8, 8), np.uint8)
+    image[2, 2] = 255
+    Image.fromarray(image).save(tmp_path / "dot.png")
+    assert pixels(tmp_path / "dot.png", [-1, 8, 8])[0, 2, 2] == 1.0
+
+
+def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_right():
+    assert columns([["NAME", "COUNT"], ["a", "5"], ["longer", "12345"]]) == [
+        "NAME    COUNT",
+        "a           5",
+        "longer  12345",
+    ]

@@ -1,0 +1,402 @@
+"""The OIP face over a real pool: every path, what is refused, and what every answer tells."""
+
+import asyncio
+import gzip
+import json
+import re
+import time
+import zlib
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+
+from edge_agent.runtime.calls import Calls
+from edge_agent.runtime.gate import OpenGate
+from edge_agent.runtime.infer import Inference
+from edge_agent.runtime.load import Load
+from edge_agent.runtime.oip import OpenInference
+from edge_agent.runtime.package import packages_in
+from edge_agent.runtime.pool import Pool
+from router.wire import codec
+from router.wire.http import Request, first
+from router.wire.message import InferRequest
+from router.wire.report import LOAD_HEADER, ModelState, decode_call_report
+from router.wire.tensor import Tensor
+
+BODY_LIMIT = 100_000
+
+
+class Face:
+    def __init__(self, pool, min_service_s=0.0):
+        self.pool = pool
+        self.gate = OpenGate(4)
+        self.load = Load("edge-1", "instance-1", self.gate, pool)
+
+        def served(model, _wait_s, infer_s):
+            self.load.served(model, infer_s)
+
+        calls = Calls(pool, self.gate, time.monotonic, served, min_service_s)
+        inference = Inference(calls, self.load, body_limit_bytes=BODY_LIMIT)
+        self.ready = True
+        self._oip = OpenInference(pool, inference, lambda: self.ready)
+
+    async def ask(self, method, path, body=b"", *headers):
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        received_s = time.monotonic()
+        return await self._oip.handle(
+            Request(method, path, list(headers), content, received_s=received_s)
+        )
+
+    async def post(self, path, body, *headers):
+        return await self.ask("POST", path, body, *headers)
+
+
+@asynccontextmanager
+async def opened(store, **more):
+    packages, errors = packages_in(store)
+    assert not errors
+    pool = Pool(packages, slots=2)
+    try:
+        yield Face(pool, **more)
+    finally:
+        await pool.close()
+
+
+@pytest.fixture
+async def face(store):
+    async with opened(store) as face:
+        yield face
+
+
+def rows(*values, datatype="FP32", **more):
+    data = [list(value) for value in values]
+    shape = [len(values), 2]
+    return {"inputs": [{"name": "x", "shape": shape, "datatype": datatype, "data": data}], **more}
+
+
+def read(response):
+    return json.loads(response.body)
+
+
+INFER = "/v2/models/double/infer"
+
+
+@pytest.mark.parametrize(
+    ("path", "part"),
+    [
+        pytest.param("/v2", {"name": "isochrone"}, id="server"),
+        pytest.param("/v2/health/live", {"live": True}, id="live"),
+        pytest.param("/v2/health/ready", {"ready": True}, id="ready"),
+        pytest.param("/v2/models", {"models": ["double", "talk", "words"]}, id="models"),
+        pytest.param(
+            "/v2/models/double",
+            {
+                "name": "double",
+                "versions": ["1"],
+                "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 2]}],
+            },
+            id="metadata",
+        ),
+        pytest.param("/v2/models/double/versions/1", {"versions": ["1"]}, id="version_metadata"),
+    ],
+)
+async def test_what_can_be_read_is_json(face, path, part):
+    response = await face.ask("GET", path)
+    assert response.status == 200
+    assert part.items() <= read(response).items()
+
+
+async def test_a_model_is_ready_once_it_is_warm(face):
+    before = await face.ask("GET", "/v2/models/double/ready")
+    assert (before.status, read(before)["ready"]) == (503, False)
+    await face.post(INFER, rows((1, 2)))
+    after = await face.ask("GET", "/v2/models/double/versions/1/ready")
+    assert (after.status, read(after)) == (200, {"name": "double", "ready": True})
+
+
+async def test_the_index_tells_what_is_warm(face):
+    await face.post(INFER, rows((1, 2)))
+    index = read(await face.post("/v2/repository/index", b""))
+    states = {entry["name"]: entry["state"] for entry in index}
+    assert states == {"double": "READY", "talk": "UNAVAILABLE", "words": "UNAVAILABLE"}
+    only = read(await face.post("/v2/repository/index", {"ready": True}))
+    assert [entry["name"] for entry in only] == ["double"]
+
+
+async def test_a_process_that_is_not_ready_says_so(face):
+    face.ready = False
+    response = await face.ask("GET", "/v2/health/ready")
+    assert response.status == 503
+    assert read(response)["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        pytest.param("POST", "/v2/models/nobody/infer", 404, id="unknown_model"),
+        pytest.param("GET", "/v2/models/nobody", 404, id="unknown_model_metadata"),
+        pytest.param("GET", "/v2/models/double/versions/9", 404, id="unknown_version"),
+        pytest.param("GET", "/v2/models/double/config", 404, id="config"),
+        pytest.param("GET", "/v2/models/double/stats", 404, id="stats"),
+        pytest.param("GET", "/v2/models/double/trace/setting", 404, id="trace"),
+        pytest.param("GET", "/v2/logging", 404, id="logging"),
+        pytest.param("GET", "/v2/systemsharedmemory/status", 404, id="shared_memory"),
+        pytest.param("GET", "/v2/models/double/", 404, id="trailing_slash"),
+        pytest.param("GET", "/", 404, id="root"),
+        pytest.param("POST", "/v2/repository/models/double/load", 403, id="load"),
+        pytest.param("POST", "/v2/repository/models/double/unload", 403, id="unload"),
+        pytest.param("GET", INFER, 405, id="infer_with_get"),
+        pytest.param("POST", "/v2", 405, id="server_with_post"),
+        pytest.param("DELETE", "/v2/models/double", 405, id="metadata_with_delete"),
+    ],
+)
+async def test_what_is_not_offered_is_refused_with_a_reason(face, method, path, status):
+    response = await face.ask(method, path)
+    assert response.status == status
+    assert read(response)["error"]
+    if status == 405:
+        assert first(response.headers, b"allow") in (b"GET", b"POST")
+
+
+async def test_json_is_answered_in_json_with_the_id(face):
+    response = await face.post(INFER, rows((1, 2), (3, 4), id="call-7"))
+    answer = read(response)
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == (
+        "call-7",
+        "double",
+        "1",
+    )
+    y = next(output for output in answer["outputs"] if output["name"] == "y")
+    assert (y["shape"], y["data"]) == ([2, 2], [2, 4, 6, 8])
+
+
+async def test_binary_is_answered_in_binary(face):
+    data = np.array([[1.5, 2]], np.float32)
+    request = InferRequest((Tensor("x", "FP32", data),), parameters={"binary_data_output": True})
+    headers, body = codec.encode_request(request)
+    response = await face.post(INFER, body, *headers)
+    answer = codec.decode_response(response.headers, response.body)
+    assert answer.outputs[0].data.tolist() == [[3.0, 4.0]]
+
+
+async def test_a_raw_body_is_enough(face):
+    body = np.array([1, 2, 3, 4], np.float32).tobytes()
+    response = await face.post(INFER, body, (codec.HEAD_LENGTH, b"0"))
+    answer = codec.decode_response(response.headers, response.body)
+    assert answer.outputs[0].data.tolist() == [[2, 4], [6, 8]]
+
+
+async def test_only_the_wanted_outputs_come_and_in_that_order(face):
+    wishes = {"outputs": [{"name": "root"}, {"name": "y"}]}
+    answer = read(await face.post(INFER, rows((4, 9), **wishes)))
+    assert [(output["name"], output["data"]) for output in answer["outputs"]] == [
+        ("root", [2, 3]),
+        ("y", [8, 18]),
+    ]
+
+
+async def test_classes_come_best_first_with_their_labels(face):
+    wish = {"outputs": [{"name": "y", "parameters": {"classification": 2}}]}
+    answer = read(await face.post(INFER, rows((1, 2), (5, 4), **wish)))
+    assert answer["outputs"][0]["datatype"] == "BYTES"
+    assert answer["outputs"][0]["shape"] == [2, 2]
+    assert answer["outputs"][0]["data"] == [
+        "4.000000:1:yes",
+        "2.000000:0:no",
+        "10.000000:0:no",
+        "8.000000:1:yes",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param(b"{", "no inference message", id="malformed"),
+        pytest.param(rows((1, 2), datatype="INT32"), "'x'", id="another_datatype"),
+        pytest.param(
+            {"inputs": [{"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}]},
+            "'x'",
+            id="another_rank",
+        ),
+        pytest.param(
+            {"inputs": [{"name": "z", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]},
+            "'x'",
+            id="another_name",
+        ),
+        pytest.param({"inputs": []}, "'x'", id="no_input"),
+        pytest.param(rows((1, 2), outputs=[{"name": "w"}]), "'w'", id="unknown_output"),
+        pytest.param(rows((-1, 2)), "'root'.*binary", id="nan_in_the_answer"),
+        pytest.param(rows((1, 2), parameters={"timeout": -1}), "timeout", id="timeout"),
+        pytest.param(rows((1, 2), parameters={"priority": 1.5}), "priority", id="priority"),
+        pytest.param(
+            rows((1, 2), outputs=[{"name": "y", "parameters": {"classification": 0}}]),
+            "classification",
+            id="no_classes",
+        ),
+    ],
+)
+async def test_bad_input_is_a_400_that_names_it(face, body, words):
+    response = await face.post(INFER, body)
+    assert response.status == 400
+    assert re.search(words, read(response)["error"])
+    assert decode_call_report(first(response.headers, LOAD_HEADER)) is not None
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        pytest.param(b"gzip", gzip.compress, id="gzip"),
+        pytest.param(b"deflate", zlib.compress, id="deflate"),
+    ],
+)
+async def test_bodies_may_be_packed_both_ways(face, encoding, pack):
+    body = pack(json.dumps(rows(*[(1, 2)] * 500)).encode())
+    fields = (b"content-encoding", encoding), (b"accept-encoding", encoding)
+    response = await face.post(INFER, body, *fields)
+    assert response.status == 200
+    assert first(response.headers, b"content-encoding") == encoding
+    plain = zlib.decompress(response.body, 47)
+    assert json.loads(plain)["outputs"][0]["shape"] == [500, 2]
+
+
+async def test_a_bomb_is_a_413(face):
+    body = gzip.compress(b" " * (BODY_LIMIT + 1))
+    assert (await face.post(INFER, body, (b"content-encoding", b"gzip"))).status == 413
+
+
+async def test_every_answer_tells_of_the_load_and_the_time(face):
+    await face.post(INFER, rows((1, 2)))
+    seen = (b"x-isochrone-seq", b"router-eu=41")
+    response = await face.post(INFER, rows((1, 2)), seen)
+    report = decode_call_report(first(response.headers, LOAD_HEADER))
+    assert report.instance == "instance-1"
+    assert (report.slots, report.in_flight, report.seq_seen) == (4, 0, 41)
+    assert 0 < report.infer_s < 5
+    assert 0 < report.latency_s < 5
+    assert first(response.headers, b"server-timing").startswith(b"wait;dur=")
+    older = await face.post(INFER, rows((1, 2)), (b"x-isochrone-seq", b"router-eu=7"))
+    assert decode_call_report(first(older.headers, LOAD_HEADER)).seq_seen == 41
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"=", b"7", b"a=-1", b"a=" + b"9" * 99, b"a=\xb2", b"\xff=x"]
+)
+async def test_a_sequence_of_another_form_is_ignored(face, value):
+    response = await face.post(INFER, rows((1, 2)), (b"x-isochrone-seq", value))
+    assert response.status == 200
+    assert decode_call_report(first(response.headers, LOAD_HEADER)).seq_seen == 0
+
+
+async def test_many_calls_of_a_cold_model_cause_one_load(face):
+    answers = await asyncio.gather(*(face.post(INFER, rows((i, i))) for i in range(40)))
+    assert {answer.status for answer in answers} == {200}
+    assert [read(a)["outputs"][0]["data"][0] for a in answers] == [2 * i for i in range(40)]
+    assert face.pool.models_generation == 3  # loading, warming, warm: once
+
+
+@pytest.mark.parametrize(
+    ("headers", "parameters"),
+    [
+        pytest.param([(b"x-request-timeout-seconds", b"0.000001")], {}, id="header"),
+        pytest.param([], {"timeout": 1}, id="parameter_in_microseconds"),
+    ],
+)
+async def test_a_deadline_ends_the_wait_for_a_cold_model(face, headers, parameters):
+    response = await face.post(INFER, rows((1, 2), parameters=parameters), *headers)
+    assert response.status == 504
+    assert face.gate.in_flight == 0
+    assert (await face.post(INFER, rows((1, 2)))).status == 200  # the load went on
+
+
+async def test_a_call_keeps_its_slot_for_the_least_service_time(store):
+    async with opened(store, min_service_s=0.05) as face:
+        await face.pool.load("double")
+        began_s = time.monotonic()
+        response = await face.post(INFER, rows((1, 2)))
+        assert time.monotonic() - began_s >= 0.05
+        assert decode_call_report(first(response.headers, LOAD_HEADER)).infer_s >= 0.049
+
+
+TALK = {"text_input": "a", "parameters": {"temperature": 0, "max_tokens": 4}}
+
+
+async def test_generate_answers_a_text(face):
+    body = {**TALK, "id": "t-1", "parameters": {**TALK["parameters"], "details": True}}
+    answer = read(await face.post("/v2/models/talk/generate", body))
+    assert answer == {
+        "text_output": "bcde",
+        "model_name": "talk",
+        "model_version": "1",
+        "id": "t-1",
+        "details": {"finish_reason": "length"},
+    }
+
+
+def events(chunks):
+    assert all(chunk.startswith(b"data: ") and chunk.endswith(b"\n\n") for chunk in chunks)
+    return [json.loads(chunk[6:]) for chunk in chunks]
+
+
+async def test_generate_stream_answers_piece_by_piece(face):
+    response = await face.post("/v2/models/talk/generate_stream", TALK)
+    assert first(response.headers, b"content-type") == b"text/event-stream; charset=utf-8"
+    assert face.gate.in_flight == 1
+    pieces = events([chunk async for chunk in response.body])
+    assert [piece["text_output"] for piece in pieces] == list("bcde")
+    assert face.gate.in_flight == 0
+
+
+async def test_a_stream_that_nobody_reads_gives_its_slot_back(face):
+    response = await face.post("/v2/models/talk/generate_stream", TALK)
+    await response.body.aclose()
+    assert face.gate.in_flight == 0
+    assert face.pool.state("talk") is ModelState.WARM
+
+
+async def test_an_error_after_the_first_piece_is_the_last_event(face):
+    await face.pool.load("talk")
+    body = {"text_input": "a", "parameters": {"max_tokens": 1000, "timeout": 100_000}}
+    response = await face.post("/v2/models/talk/generate_stream", body)
+    assert response.status == 200
+
+    async def slowly():
+        chunks = [await anext(response.body)]
+        await asyncio.to_thread(time.sleep, 0.15)  # the client's slowness is what is tested
+        return chunks + [chunk async for chunk in response.body]
+
+    *pieces, last = events(await slowly())
+    assert "text_output" in pieces[0]
+    assert last["code"] == "deadline_exceeded"
+    assert face.gate.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        pytest.param("talk", b"{", "generate request", id="malformed"),
+        pytest.param("talk", {"text_input": 3}, "text_input", id="no_text"),
+        pytest.param("talk", {**TALK, "more": 1}, "more", id="unknown_field"),
+        pytest.param("talk", {"text_input": "a", "parameters": {"top_p": 2}}, "top_p", id="top_p"),
+        pytest.param("talk", {"text_input": "é"}, "é", id="unknown_character"),
+        pytest.param("double", TALK, "does not generate", id="no_text_model"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["generate", "generate_stream"])
+async def test_a_bad_generate_request_is_a_plain_400(face, verb, path, body, words):
+    response = await face.post(f"/v2/models/{path}/{verb}", body)
+    assert response.status == 400
+    assert words in read(response)["error"]
+
+
+async def test_a_model_that_writes_may_be_inferred_only_in_one_part(face):
+    body = {"inputs": [{"name": "text_input", "shape": [1], "datatype": "BYTES", "data": ["a"]}]}
+    response = await face.post("/v2/models/talk/infer", body)
+    assert response.status == 400
+    assert "generate_stream" in read(response)["error"]
+
+
+async def test_texts_pass_as_they_are(face):
+    body = {"inputs": [{"name": "text", "shape": [2], "datatype": "BYTES", "data": ["é", ""]}]}
+    answer = read(await face.post("/v2/models/words/infer", body))
+    assert answer["outputs"][0]["data"] == ["é", ""]

@@ -1,0 +1,136 @@
+"""An agent joins a router that is away, refuses, redirects or answers rubbish, and stays joined."""
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from random import Random
+
+import msgspec
+import pytest
+from aiohttp import ClientSession, web
+
+from edge_agent.enrol import Enroller
+from router.wire.report import WIRE_VERSION, Enrolment, Lease, decode_enrolment
+
+SOON_S = 10
+
+
+class Eager(Random):
+    """No pause between tries."""
+
+    def uniform(self, a, b):
+        assert 0 < a <= b <= 15
+        return 0.0
+
+
+class RouterOfOurs:
+    """Answers enrolments from a script, the last entry for ever, and writes down what came."""
+
+    def __init__(self, script):
+        self._script = list(script)
+        self.joined: asyncio.Queue[Enrolment] = asyncio.Queue()
+        self.left: asyncio.Queue[str] = asyncio.Queue()
+
+    async def join(self, request):
+        self.joined.put_nowait(decode_enrolment(await request.read()))
+        status, body, headers = self._script.pop(0) if self._script[1:] else self._script[0]
+        return web.Response(status=status, body=body, headers=headers)
+
+    async def leave(self, request):
+        self.left.put_nowait(request.match_info["name"])
+        return web.json_response({})
+
+
+def lease(renew_s=60.0):
+    return 200, msgspec.json.encode(Lease(15.0, renew_s)), {}
+
+
+@asynccontextmanager
+async def serving(router, port=0):
+    app = web.Application()
+    app.router.add_post("/isochrone/agents", router.join)
+    app.router.add_delete("/isochrone/agents/{name}", router.leave)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
+    await site.start()
+    try:
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def enrolling(port):
+    sequence = iter(range(1, 1_000_000))
+
+    def enrolment():
+        return Enrolment(
+            wire_version=WIRE_VERSION,
+            name="edge-1",
+            instance="i",
+            boot_id="b",
+            sequence=next(sequence),
+            url="http://127.0.0.1:1",
+            region="eu-west",
+            slots=2,
+            models=(),
+        )
+
+    async with ClientSession() as session:
+        enroller = Enroller(f"http://127.0.0.1:{port}", enrolment, session, Eager())
+        task = asyncio.get_running_loop().create_task(enroller.keep())
+        try:
+            yield enroller
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+
+async def soon(awaitable):
+    async with asyncio.timeout(SOON_S):
+        return await awaitable
+
+
+async def test_it_joins_renews_and_leaves():
+    router = RouterOfOurs([lease(renew_s=0.01)])
+    async with serving(router) as port, enrolling(port) as enroller:
+        sequences = [(await soon(router.joined.get())).sequence for _ in range(3)]
+        assert sequences == sorted(set(sequences))
+        await enroller.leave()
+        assert await soon(router.left.get()) == "edge-1"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param((403, b'{"error":"outside the allowed networks"}', {}), id="refused"),
+        pytest.param((503, b"", {}), id="overloaded"),
+        pytest.param((200, b"rubbish", {}), id="rubbish"),
+        pytest.param((302, b"", {"Location": "http://127.0.0.1:1/"}), id="redirected"),
+    ],
+)
+async def test_it_asks_again_until_it_is_let_in_and_tells_once(answer, caplog):
+    caplog.set_level(logging.INFO)
+    router = RouterOfOurs([answer, answer, answer, lease()])
+    async with serving(router) as port, enrolling(port):
+        for _ in range(4):
+            await soon(router.joined.get())
+        async with asyncio.timeout(SOON_S):
+            while "enrolled" not in caplog.text:
+                await asyncio.sleep(0)
+        assert router.joined.empty()
+    told = [record for record in caplog.records if record.name == "isochrone.agent.enrol"]
+    assert [record.levelname for record in told] == ["ERROR", "INFO"]
+
+
+async def test_a_router_that_comes_later_is_joined(unused_tcp_port, caplog):
+    caplog.set_level(logging.INFO)
+    async with enrolling(unused_tcp_port) as enroller:
+        async with asyncio.timeout(SOON_S):
+            while "not reached" not in caplog.text:
+                await asyncio.sleep(0)
+        await enroller.leave()  # nobody is there to be told: no harm
+        router = RouterOfOurs([lease()])
+        async with serving(router, unused_tcp_port):
+            assert (await soon(router.joined.get())).name == "edge-1"

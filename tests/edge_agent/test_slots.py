@@ -1,0 +1,82 @@
+"""The agent's gate: slots, a short line, a refusal at once; nobody's slot is ever lost."""
+
+import asyncio
+import time
+
+import pytest
+
+from edge_agent.slots import SlotGate
+from router.errors import DeadlineExceeded, Overloaded
+
+FAR_S = 1e6
+
+
+def gate(slots=1, queue=1, service_s=0.5):
+    return SlotGate(slots, queue, time.monotonic, lambda: service_s)
+
+
+def later(seconds):
+    return time.monotonic() + seconds
+
+
+async def test_slots_then_the_queue_then_a_refusal_at_once():
+    door = gate(slots=2, queue=1)
+    first, _second = [await door.admit(later(FAR_S), 5) for _ in range(2)]
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(door.admit(later(FAR_S), 5))
+        await asyncio.sleep(0)
+        assert (door.in_flight, door.queued) == (2, 1)
+        began_s = time.monotonic()
+        with pytest.raises(Overloaded) as refused:
+            await door.admit(later(FAR_S), 5)
+        assert time.monotonic() - began_s < 0.01
+        assert refused.value.retry_after_s == pytest.approx(3 * 0.5 / 2)
+        first.release()
+        (await waiting).release()
+    assert (door.in_flight, door.queued) == (1, 0)
+
+
+async def test_the_deadline_passes_in_the_queue():
+    door = gate()
+    lease = await door.admit(later(FAR_S), 5)
+    with pytest.raises(DeadlineExceeded):
+        await door.admit(later(0.01), 5)
+    assert door.queued == 0
+    lease.release()
+    assert door.in_flight == 0
+
+
+async def test_the_more_urgent_goes_first():
+    door, order = gate(queue=2), []
+
+    async def pass_through(priority):
+        lease = await door.admit(later(FAR_S), priority)
+        order.append(priority)
+        lease.release()
+
+    lease = await door.admit(later(FAR_S), 5)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(pass_through(9))
+        tasks.create_task(pass_through(1))
+        await asyncio.sleep(0)
+        lease.release()
+    assert order == [1, 9]
+
+
+@pytest.mark.parametrize("released", ["before", "after"])
+async def test_a_waiter_that_goes_away_costs_no_slot(released):
+    door = gate(queue=2)
+    lease = await door.admit(later(FAR_S), 5)
+    loop = asyncio.get_running_loop()
+    leaver, stayer = [loop.create_task(door.admit(later(FAR_S), 5)) for _ in range(2)]
+    await asyncio.sleep(0)
+    if released == "before":  # the slot is the leaver's already when it is cancelled
+        lease.release()
+    leaver.cancel()
+    if released == "after":
+        lease.release()
+    async with asyncio.timeout(5):
+        (await stayer).release()
+        await asyncio.wait([leaver])
+    assert leaver.cancelled()
+    assert (door.in_flight, door.queued) == (0, 0)

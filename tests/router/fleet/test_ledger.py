@@ -1,0 +1,252 @@
+"""The ledger: what it makes of observations, with time as an argument."""
+
+from dataclasses import replace
+
+import pytest
+
+from router.fleet.endpoint import Endpoint, Tier
+from router.fleet.ledger import Ledger, Outcome
+from router.fleet.membership import Member, Membership
+from router.wire.report import (
+    CallReport,
+    EndpointReport,
+    HeldModel,
+    Lease,
+    ModelState,
+)
+
+EDGE = Endpoint("edge", "http://127.0.0.1:1", "eu-west")
+CLOUD = Endpoint("cloud", "http://127.0.0.1:2", "us-east", tier=Tier.CLOUD)
+HELD = HeldModel("digits", "1", ModelState.WARM, load_s=0.5)
+
+
+def report(sequence: int, *, in_flight: int = 0, models=(HELD,), **other) -> EndpointReport:
+    return EndpointReport(
+        wire_version=1,
+        name="edge",
+        instance=other.pop("instance", "i1"),
+        sequence=sequence,
+        in_flight=in_flight,
+        slots=2,
+        ready=True,
+        draining=other.pop("draining", False),
+        models_generation=1,
+        models=tuple(models),
+        **other,
+    )
+
+
+def call_report(sequence: int, **other) -> CallReport:
+    defaults = {"in_flight": 0, "slots": 2, "latency_s": 0.02, "wait_s": 0.0, "infer_s": 0.02}
+    merged = {"instance": "i1", "models_generation": 1, **defaults, **other}
+    return CallReport(sequence=sequence, **merged)
+
+
+def ledger_of(*endpoints: Endpoint) -> Ledger:
+    members = [Member(e, slots=2, models=(HELD,)) for e in endpoints]
+    membership = Membership(members, ["eu-west", "us-east"], Lease())
+    ledger = Ledger({"eu-west": 0.015, "us-east": 0.09}, "r1")
+    ledger.follow(membership, 0.0)
+    return ledger
+
+
+def proven(*endpoints: Endpoint) -> Ledger:
+    ledger = ledger_of(*endpoints)
+    for site in ledger.sites():
+        ledger.probe_sent(site, 0.0)
+        ledger.probe_answered(site, report(1), 0.01, 0.01)
+    return ledger
+
+
+def only(ledger: Ledger):
+    (candidate,) = ledger.candidates("digits", None)
+    return candidate
+
+
+def test_a_new_endpoint_is_asked_before_it_is_trusted():
+    ledger = ledger_of(EDGE)
+    assert only(ledger).out == "not heard from yet"
+    assert only(ledger).net_s == 0.015, "the prior of its region"
+    (site,) = ledger.due(0.0, 1.0)
+    ledger.probe_sent(site, 0.0)
+    assert ledger.due(5.0, 1.0) == [], "one probe at a time"
+    ledger.probe_answered(site, report(1), 0.01, 0.02)
+    assert only(ledger).out is None
+    assert only(ledger).net_s == 0.01, "measured"
+    assert ledger.due(0.5, 1.0) == []
+    assert ledger.due(1.0, 1.0) == [site]
+
+
+def test_own_requests_that_a_report_cannot_have_seen_are_added():
+    ledger = proven(EDGE)
+    leases = [ledger.sent(EDGE, "digits", "1", 1.0) for _ in range(3)]
+    assert (only(ledger).in_flight, only(ledger).unseen) == (3, 3)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, in_flight=4, seen={"r1": 2}), 0.01, 1.1)
+    assert (only(ledger).in_flight, only(ledger).unseen) == (5, 1), "four seen there, one not yet"
+    for lease in leases:
+        assert lease is not None
+        ledger.close(lease, Outcome.ANSWERED, 1.2)
+        ledger.close(lease, Outcome.FAILED, 1.2)  # a second close is none
+    assert (only(ledger).in_flight, only(ledger).unseen) == (4, 0)
+    assert only(ledger).out is None
+
+
+def test_round_trip_and_service_time_come_from_answers():
+    ledger = proven(EDGE)
+    for sequence, wait_s in [(5, 0.002), (6, 0.1)]:
+        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        ledger.answered(lease, call_report(sequence, wait_s=wait_s, infer_s=0.03), 1.035 + wait_s)
+    assert only(ledger).net_s == pytest.approx(0.005)
+    assert only(ledger).service_s == pytest.approx(0.032), "the least wait is no queue"
+
+
+def test_an_old_report_changes_nothing():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(9, in_flight=1), 0.01, 1.0)
+    ledger.probe_answered(site, report(8, in_flight=7), 0.01, 1.1)
+    assert only(ledger).in_flight == 1
+
+
+def test_a_restarted_agent_begins_anew():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(900, in_flight=7), 0.01, 1.0)
+    ledger.probe_answered(site, report(1, in_flight=0, instance="i2"), 0.01, 2.0)
+    assert only(ledger).in_flight == 0
+
+
+def test_a_cloud_region_is_the_sum_of_its_newest_reports():
+    ledger = proven(CLOUD)
+    (site,) = ledger.sites()
+    for instance, sequence, count in [("a", 1, 3), ("b", 1, 4), ("a", 2, 1)]:
+        ledger.probe_answered(site, report(sequence, in_flight=count, instance=instance), 0.01, 1.0)
+    assert only(ledger).in_flight == 5
+    ledger.probe_answered(site, report(2, in_flight=4, instance="b"), 0.01, 20.0)
+    assert only(ledger).in_flight == 4, "a replica that is silent does not count for ever"
+
+
+def test_two_missed_probes_take_it_out_and_two_good_ones_bring_it_back():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_missed(site)
+    assert only(ledger).out is None
+    ledger.probe_missed(site)
+    assert only(ledger).out == "2 probes missed"
+    ledger.probe_answered(site, report(2), 0.01, 3.0)
+    assert only(ledger).out is not None
+    ledger.probe_answered(site, report(3), 0.01, 4.0)
+    assert only(ledger).out is None
+
+
+FAILURES = {
+    "refused": (Outcome.REFUSED, 1),
+    "failed": (Outcome.FAILED, 3),
+    "busy": (Outcome.BUSY, None),
+    "late": (Outcome.LATE, None),
+    "cancelled": (Outcome.CANCELLED, None),
+}
+
+
+@pytest.mark.parametrize(("outcome", "enough"), FAILURES.values(), ids=FAILURES)
+def test_how_many_failures_take_it_out(outcome, enough):
+    ledger = proven(EDGE)
+    taken_out_after = None
+    for count in range(1, 6):
+        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        ledger.close(lease, outcome, 1.1)
+        if only(ledger).out is not None and taken_out_after is None:
+            taken_out_after = count
+    assert taken_out_after == enough
+
+
+def test_an_answer_between_failures_starts_the_count_again():
+    ledger = proven(EDGE)
+    for outcome in [Outcome.FAILED, Outcome.FAILED, Outcome.ANSWERED] * 3:
+        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        ledger.close(lease, outcome, 1.1)
+    assert only(ledger).out is None
+
+
+def test_full_for_one_service_time():
+    ledger = proven(EDGE)
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.close(lease, Outcome.BUSY, 2.0)
+    assert only(ledger).full_until_s == pytest.approx(2.0 + only(ledger).service_s)
+
+
+def test_a_wake_is_remembered_until_the_load_begins_or_it_came_to_nothing():
+    cold = HeldModel("digits", "1", ModelState.COLD, load_s=0.5)
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, models=[cold]), 0.01, 1.0)
+    ledger.woken(EDGE, "digits", "1", 1.0)
+    assert only(ledger).woken
+    ledger.sweep(10.9)
+    assert only(ledger).woken
+    ledger.sweep(11.0)
+    assert not only(ledger).woken
+    ledger.woken(EDGE, "digits", "1", 12.0)
+    loading = HeldModel("digits", "1", ModelState.LOADING)
+    ledger.probe_answered(site, report(3, models=[loading]), 0.01, 12.5)
+    assert not only(ledger).woken
+    assert only(ledger).warm_at_s == pytest.approx(13.0)
+
+
+def test_draining_is_told():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, draining=True), 0.01, 1.0)
+    assert only(ledger).out == "draining"
+
+
+def test_without_a_version_each_endpoints_newest_counts():
+    versions = [HeldModel("digits", v, ModelState.WARM) for v in ("9", "10", "1.5")]
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, models=versions), 0.01, 1.0)
+    assert only(ledger).version == "10"
+    (named,) = ledger.candidates("digits", "9")
+    assert named.version == "9"
+    assert ledger.elsewhere("digits", "7") == 1
+
+
+def test_an_agents_changed_models_are_asked_for_at_once():
+    ledger = proven(EDGE)
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    assert ledger.due(0.5, 1.0) == []
+    ledger.answered(lease, call_report(5, models_generation=2), 1.1)
+    assert len(ledger.due(0.5, 1.0)) == 1
+
+
+def test_who_has_left_is_told_and_gone():
+    agent = Member(EDGE, slots=2, models=(HELD,), instance="i1", expires_s=15.0)
+    membership = Membership([agent], ["eu-west"], Lease())
+    ledger = Ledger({"eu-west": 0.01}, "r1")
+    assert ledger.follow(membership, 0.0) == []
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    membership.expire(15.0)
+    assert ledger.follow(membership, 15.0) == ["edge"]
+    assert ledger.candidates("digits", None) == ()
+    assert ledger.sent(EDGE, "digits", "1", 16.0) is None
+    assert lease is not None
+    ledger.close(lease, Outcome.ANSWERED, 16.0)  # what was under way ends without harm
+
+
+def test_a_moved_endpoint_is_a_new_one():
+    moved = replace(EDGE, url="http://127.0.0.1:9")
+    membership = Membership([Member(EDGE, 2, (HELD,))], ["eu-west"], Lease())
+    ledger = Ledger({"eu-west": 0.01}, "r1")
+    ledger.follow(membership, 0.0)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(1), 0.002, 1.0)
+    again = Membership([Member(EDGE, 2, (HELD,)), Member(moved, 2, (HELD,))], ["eu-west"], Lease())
+    ledger.follow(again, 2.0)
+    assert only(ledger).endpoint == moved
+    assert only(ledger).out == "not heard from yet"
