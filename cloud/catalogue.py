@@ -1,14 +1,14 @@
 """What a region holds: each model's manifest, and how its replicas stand. No weights are here."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cloud.scale import Standing
 from edge_agent.runtime.engines import PLATFORMS
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError, open_package, packages_in
-from router.errors import NotFound, Unsupported
-from router.wire.message import InferRequest, InferResponse, ModelMetadata
+from router.errors import NotFound
+from router.wire.message import ModelMetadata
 from router.wire.report import HeldModel, ModelState, version_order
 
 
@@ -31,7 +31,7 @@ def find_package(store: Path, name: str, version: str | None) -> Package:
 
 
 class Catalogue:
-    """The models of one region, and what was last seen of their replicas. A `Holder`."""
+    """The models of one region, and what was last seen of their replicas. A `Shelf`."""
 
     def __init__(self, manifests: Sequence[Manifest]) -> None:
         self.models_generation = 0
@@ -88,16 +88,6 @@ class Catalogue:
     def state(self, name: str, version: str | None = None) -> ModelState:
         """Warm where a replica runs, loading where one starts, else cold."""
         return self._standings[self._manifest(name, version).name].state
-
-    async def load(self, name: str, version: str | None = None) -> None:
-        """Only replicas load."""
-        raise Unsupported(f"{name} is loaded by its replicas")
-
-    def request(
-        self, name: str, version: str | None, request: InferRequest
-    ) -> AsyncIterator[InferResponse]:
-        """Only replicas answer."""
-        raise Unsupported(f"{name} is answered by its replicas")
 
     def _manifest(self, name: str, version: str | None) -> Manifest:
         manifest = self._manifests.get(name)

@@ -104,6 +104,6 @@ def _answers(config: CloudConfig) -> bool:
 def _withdraw(config: CloudConfig) -> None:
     """Let what runs end; on a Ray of others, take nothing away but what we brought."""
     if config.ray.address is None:
-        serve.shutdown()
+        serve.shutdown()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
     else:
         serve.delete(config.name)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from cloud.config import CloudConfig
 
+from cloud.config import CloudConfig
 from edge_agent.config import AgentConfig
 from router.config import RouterConfig
 from router.policy.region_file import RegionFile

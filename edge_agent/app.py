@@ -1,15 +1,17 @@
-"""The composition root: everything an agent is made of, joined once, and its life from end to end."""
+"""The composition root: everything an agent is made of, joined once, from start to drain."""
 
 import asyncio
 import logging
-from random import Random
+from pathlib import Path
+from random import Random, SystemRandom
 
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
 
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
-from edge_agent.lifecycle import Lifecycle, Settled
+from edge_agent.front import Front
+from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.metrics import Metrics
 from edge_agent.report import Report, broken_in, identity
 from edge_agent.runtime.calls import Calls
@@ -17,12 +19,23 @@ from edge_agent.runtime.held import ModelMoved
 from edge_agent.runtime.infer import Inference
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.oip import OpenInference
+from edge_agent.runtime.package import Package, packages_in
 from edge_agent.runtime.pool import Pool
 from edge_agent.server import Admin, Public
 from edge_agent.slots import SlotGate
-from router.errors import IsochroneError
-from router.process.clock import Clock
+from router.errors import ConfigError, IsochroneError
+from router.process import log
+from router.process.access_log import AccessLog
+from router.process.clock import Clock, monotonic, wall
+from router.process.limits import Limits
+from router.process.listener import Listener
+from router.process.run import run
+from router.process.service import asynchronous
+from router.process.sockets import address_of, bind
 
+__all__ = ["Agent", "check", "main"]
+
+_ADMIN_DRAIN_S = 1.0
 _log = logging.getLogger("isochrone.agent")
 
 
@@ -37,32 +50,27 @@ class Agent:
         rng: Random,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        """Work that no request waits for runs in `tasks`."""
-        self.config = config
-        self.lifecycle = Lifecycle(config.keep_warm)
-        self._rng = rng
+        """Loads that no request waits for run in `tasks`."""
         packages = _packages(config.packages)
         registry = CollectorRegistry()
+        self.config = config
+        self.lifecycle = Lifecycle(config.keep_warm)
         self.metrics = Metrics(registry)
         self.pool = Pool(
-            packages,
-            slots=config.slots,
-            threads=config.threads,
-            clock=clock,
-            on_event=self._moved,
+            packages, slots=config.slots, threads=config.threads, clock=clock, on_event=self._moved
         )
-        self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
         who = identity(f"{rng.getrandbits(64):016x}")
+        self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
         self.load = Load(config.name, who.instance, self.gate, self.pool)
         self.metrics.watch(lambda: self.gate.in_flight, lambda: self.gate.queued)
-        self.report = Report(
-            config, who, self.pool, self.load, self.lifecycle, broken_in(config.packages, packages)
-        )
+        broken = broken_in(config.packages, packages)
+        self.report = Report(config, who, self.pool, self.load, self.lifecycle, broken)
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
         self.public = Public(face, self.pool, self.report, self.lifecycle, tasks)
         self.admin = Admin(self.pool, self.lifecycle, registry)
+        self._rng = rng
 
     async def warm(self) -> None:
         """Load every model that is kept warm; one that cannot be is told of and left."""
@@ -70,11 +78,11 @@ class Agent:
             try:
                 await self.pool.load(name)
             except IsochroneError as error:
-                _log.error("keep_warm: %s: %s", name, error.message)
+                log.event(_log, "not_warm", level=logging.ERROR, model=name, error=error.message)
             self.lifecycle.on(Settled(name))
 
     def enrollers(self, session: ClientSession, own_url: str) -> list[Enroller]:
-        """One for every router of the configuration."""
+        """One for every router of the configuration; `own_url` is where this agent listens."""
         return [
             Enroller(
                 router.url,
@@ -92,3 +100,73 @@ class Agent:
     def _moved(self, event: ModelMoved) -> None:
         if event.load_s is not None:
             self.metrics.loaded(event.name, event.load_s)
+            version, load_s = event.version, event.load_s
+            log.event(_log, "model_loaded", model=event.name, version=version, load_s=load_s)
+
+
+def main(path: Path) -> int:
+    """Run an agent until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        ConfigError: it cannot start, and why.
+    """
+    config = check(path)
+    if not config.packages.is_dir():
+        raise ConfigError(f"{path}: packages: {config.packages} is no directory; make it")
+    log.setup(config.log.level, config.log.format)
+    return run(lambda stop: serve(config, stop))
+
+
+async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
+    """Run an agent until `stop` is set, then drain it; prints `ready URL` once it is ready."""
+    sockets = bind(config.listen), bind(config.admin.listen)
+    url = f"http://{address_of(sockets[0])}"
+    access = None if config.access_log is None else AccessLog(config.access_log)
+    rng = SystemRandom()
+    async with ClientSession() as session, asyncio.TaskGroup() as tasks:
+        agent = Agent(config, clock=monotonic, rng=rng, tasks=tasks)
+        front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
+        public = Listener(asynchronous(front.handle, tasks), config.limits, monotonic)
+        admin = Listener(asynchronous(agent.admin.handle, tasks), Limits(), monotonic)
+        await public.start(sockets[0])
+        await admin.start(sockets[1])
+        agent.lifecycle.on(Listening())
+        log.event(_log, "listening", url=url, admin=f"http://{address_of(sockets[1])}")
+        enrollers = agent.enrollers(session, url)
+        background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
+        background.append(tasks.create_task(_become_ready(agent, url)))
+        await stop.wait()
+        await _leave(agent, enrollers, background)
+        cut = await public.drain(config.drain_s)
+        await admin.drain(_ADMIN_DRAIN_S)
+        agent.lifecycle.on(Idle())
+        await agent.pool.close()
+        log.event(_log, "stopped", requests_cut=cut)
+    if access is not None:
+        access.close()
+    return 0
+
+
+async def _become_ready(agent: Agent, url: str) -> None:
+    await agent.warm()
+    if agent.lifecycle.phase is Phase.READY:
+        print(f"ready {url}", flush=True)
+
+
+async def _leave(
+    agent: Agent, enrollers: list[Enroller], background: list[asyncio.Task[None]]
+) -> None:
+    """Readiness goes first, then the routers are told; meanwhile whatever comes is still served."""
+    agent.lifecycle.on(Drain())
+    log.event(_log, "draining")
+    for task in background:
+        task.cancel()
+    await asyncio.wait(background)
+    await asyncio.gather(*(enroller.leave() for enroller in enrollers))
+
+
+def _packages(store: Path) -> list[Package]:
+    packages, errors = packages_in(store)
+    for error in errors:
+        log.event(_log, "package_broken", level=logging.ERROR, error=error.message)
+    return packages

@@ -67,6 +67,9 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         twice = next((url for url in urls if urls.count(url) > 1), None)
         if twice is not None:
             raise ValueError(f"routers: {twice} stands here twice; name each once")
+        everywhere = self.listen.startswith(("0.0.0.0:", "[::]:"))
+        if everywhere and not all(router.advertise for router in self.routers):
+            raise ValueError("routers: each needs `advertise` where `listen` is every address")
 
 
 def check(path: Path) -> AgentConfig:

@@ -5,8 +5,9 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from router.process.metrics import SECONDS_BUCKETS
+
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_CALL_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _OUTCOMES = {
     HTTPStatus.SERVICE_UNAVAILABLE: "refused",
     HTTPStatus.GATEWAY_TIMEOUT: "late",
@@ -31,14 +32,14 @@ class Metrics:
             "isochrone_agent_wait_seconds",
             "Before the inference: the queue, and a cold model's load.",
             ["model"],
-            buckets=_CALL_S,
+            buckets=SECONDS_BUCKETS,
             registry=registry,
         )
         self._infer = Histogram(
             "isochrone_agent_infer_seconds",
             "The inference itself.",
             ["model"],
-            buckets=_CALL_S,
+            buckets=SECONDS_BUCKETS,
             registry=registry,
         )
         self._in_flight = Gauge(

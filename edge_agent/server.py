@@ -6,13 +6,14 @@ from collections.abc import Callable
 from http import HTTPStatus
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 
 from edge_agent.lifecycle import Lifecycle
 from edge_agent.report import Report
 from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.pool import Pool
 from router.errors import BadRequest, IsochroneError, MethodNotAllowed, NotFound, Unavailable
+from router.process.metrics import render
 from router.wire.http import Request, Response
 from router.wire.problem import json_response, problem_response
 from router.wire.report import ModelState, Name
@@ -109,7 +110,7 @@ class Admin:
             check_method(request, "POST")
             return await self._control(control[1], control[2], request.body)
         answers: dict[str, Callable[[], Response]] = {
-            "/metrics": self._metrics,
+            "/metrics": lambda: render(self._registry),
             "/health": self._health,
         }
         if request.path not in answers:
@@ -122,10 +123,6 @@ class Admin:
             raise BadRequest("load takes no configuration: packages on disk say everything")
         await (self._pool.load(model) if verb == "load" else self._pool.unload(model))
         return json_response({})
-
-    def _metrics(self) -> Response:
-        content_type = (b"content-type", CONTENT_TYPE_LATEST.encode())
-        return Response(200, [content_type], generate_latest(self._registry))
 
     def _health(self) -> Response:
         healthy = self._pool.is_healthy()

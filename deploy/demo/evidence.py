@@ -19,7 +19,7 @@ from router.process.clock import Clock, monotonic
 
 T = TypeVar("T")
 _LOOK_S = 0.05
-_SERVE_LINE = re.compile(r"(?P<id>[A-Za-z0-9._-]+) -- (?P<call>.+)$")
+_SERVE_LINE = re.compile(r" (?P<id>[A-Za-z0-9._-]+) -- [A-Z]+ \S+ 200 ")
 
 
 class AccessLine(msgspec.Struct, frozen=True):
@@ -72,12 +72,10 @@ class Evidence:
         return log.read_text(errors="replace").count("model_loaded")
 
     def _answered_by_ray(self) -> Iterator[str]:
-        """Ids in the access lines of Serve's replicas and proxies, answered with 200."""
-        for log in self._layout.ray_folder.glob("session_2*/logs/serve/*.log"):
-            for line in log.read_text(errors="replace").splitlines():
-                found = _SERVE_LINE.search(line)
-                if found is not None and " 200 " in found["call"]:
-                    yield found["id"]
+        """Ids in the access lines of Serve's proxies, answered with 200."""
+        for log in self._layout.ray_folder.glob("session_2*/logs/serve/proxy_*.log"):
+            for found in _SERVE_LINE.finditer(log.read_text(errors="replace")):
+                yield found["id"]
 
 
 def outside(served: dict[str, list[str]], region: str) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Writes a network that is a list of layers as an ONNX graph; the same weights give the same bytes."""
+"""Writes a list of layers as an ONNX graph; the same weights give the same bytes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -67,17 +67,21 @@ def _node(layer: Layer, index: int, source: str, target: str) -> onnx.NodeProto:
     inputs = [source, f"{index}.weight", f"{index}.bias"]
     match layer:
         case Conv2d():
-            sizes = {
-                "kernel_shape": [layer.kernel] * 2,
-                "pads": [layer.padding] * 4,
-                "strides": [layer.stride] * 2,
-            }
-            return helper.make_node("Conv", inputs, [target], **sizes)
+            return helper.make_node(
+                "Conv",
+                inputs,
+                [target],
+                kernel_shape=[layer.kernel] * 2,
+                pads=[layer.padding] * 4,
+                strides=[layer.stride] * 2,
+            )
         case Linear():
             return helper.make_node("Gemm", inputs, [target], transB=1)
         case MaxPool2d():
-            sizes = {"kernel_shape": [layer.kernel] * 2, "strides": [layer.kernel] * 2}
-            return helper.make_node("MaxPool", [source], [target], **sizes)
+            square = [layer.kernel] * 2
+            return helper.make_node(
+                "MaxPool", [source], [target], kernel_shape=square, strides=square
+            )
         case Relu():
             return helper.make_node("Relu", [source], [target])
         case Flatten():

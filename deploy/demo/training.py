@@ -116,9 +116,9 @@ def _fit(
         optimiser, max_lr=rate, total_steps=epochs * batches
     )
     for _ in range(epochs):
-        for chosen in torch.randperm(len(images)).split(_BATCH):
+        for chosen in torch.randperm(len(images)).split(_BATCH):  # type: ignore[no-untyped-call]  # torch leaves it bare
             optimiser.zero_grad()
-            loss(net(images[chosen]), chosen).backward()
+            loss(net(images[chosen]), chosen).backward()  # type: ignore[no-untyped-call]  # torch leaves it bare
             optimiser.step()
             schedule.step()
     return net.eval()

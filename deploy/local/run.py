@@ -8,16 +8,16 @@ import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from deploy.local.files import write_files
 from deploy.local.layout import lay_out
 from deploy.local.system import System, Tell
 from router.errors import ConfigError
 
+T = TypeVar("T")
 _SHORT = Path("/tmp")
 """Ray makes sockets below its folder, and the system bounds the length of their paths."""
-TERMINATED = 143
-"""What a shell calls a process that SIGTERM ended."""
 
 
 @dataclass(slots=True)
@@ -82,10 +82,14 @@ async def local_system(
         yield system
 
 
-def run_to_end(play: Coroutine[None, None, int]) -> int:
-    """Run a play; SIGTERM and SIGHUP end it as Ctrl-C does, in good order."""
+def run_to_end(play: Coroutine[None, None, T]) -> T:
+    """Run a play; SIGTERM and SIGHUP end it as Ctrl-C does, in good order.
 
-    async def guarded() -> int:
+    Raises:
+        KeyboardInterrupt: one of these signals came.
+    """
+
+    async def guarded() -> T:
         task = asyncio.current_task()
         assert task is not None  # we are in one
         for number in (signal.SIGTERM, signal.SIGHUP):
@@ -95,4 +99,4 @@ def run_to_end(play: Coroutine[None, None, int]) -> int:
     try:
         return asyncio.run(guarded())
     except asyncio.CancelledError:
-        return TERMINATED
+        raise KeyboardInterrupt from None

@@ -48,14 +48,15 @@ def choose(package: Package) -> Variant:
     """
     lacking = []
     for variant in package.manifest.variants:
-        lack = _lack(variant)
-        if lack is None:
+        missing = lack(variant)
+        if missing is None:
             return variant
-        lacking.append(f"variant {variant.name} {lack}")
+        lacking.append(f"variant {variant.name} {missing}")
     raise PackageError(f"{package.path}: cannot run here: {'; '.join(lacking)}")
 
 
-def _lack(variant: Variant) -> str | None:
+def lack(variant: Variant) -> str | None:
+    """Why a variant cannot run here; None where it can."""
     if not installed(variant):
         return f"needs {_NEEDS[variant.engine][0]}: install isochrone[{_NEEDS[variant.engine][1]}]"
     if variant.accelerator == "gpu" and not engine(variant.engine).has_gpu():

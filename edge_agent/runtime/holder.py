@@ -7,8 +7,8 @@ from router.wire.message import InferRequest, InferResponse, ModelMetadata
 from router.wire.report import HeldModel, ModelState
 
 
-class Holder(Protocol):
-    """Holds models by name and version; None stands for the version that it prefers.
+class Shelf(Protocol):
+    """Knows models by name and version; None stands for the version that it prefers.
 
     Every method with a name raises NotFound where no such model or version is held.
     """
@@ -33,6 +33,10 @@ class Holder(Protocol):
     def state(self, name: str, version: str | None = None) -> ModelState:
         """Where a model stands."""
         ...
+
+
+class Holder(Shelf, Protocol):
+    """A shelf whose models answer."""
 
     async def load(self, name: str, version: str | None = None) -> None:
         """Have a model warm; callers at the same time share one load."""

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 
 from edge_agent.runtime.gate import Gate
-from edge_agent.runtime.holder import Holder
+from edge_agent.runtime.holder import Shelf
 from router.wire.report import WIRE_VERSION, CallReport, EndpointReport
 
 _MAX_SENDERS = 64
@@ -15,12 +15,12 @@ _MAX_DIGITS = 18
 class Load:
     """Service times by model and in-flight calls, and the highest number seen of every sender."""
 
-    def __init__(self, name: str, instance: str, gate: Gate, holder: Holder) -> None:
+    def __init__(self, name: str, instance: str, gate: Gate, shelf: Shelf) -> None:
         """`instance` names this process and no other before or after it."""
         self._name = name
         self._instance = instance
         self._gate = gate
-        self._holder = holder
+        self._shelf = shelf
         self._sequence = 0
         self._latency_s: dict[tuple[str, int], float] = {}
         self.service_s = 0.0
@@ -61,7 +61,7 @@ class Load:
             latency_s=self.latency_s(model),
             wait_s=wait_s,
             infer_s=infer_s,
-            models_generation=self._holder.models_generation,
+            models_generation=self._shelf.models_generation,
             seq_seen=seq_seen,
         )
 
@@ -77,8 +77,8 @@ class Load:
             queued=self._gate.queued,
             ready=ready,
             draining=draining,
-            models_generation=self._holder.models_generation,
-            models=self._holder.held(),
+            models_generation=self._shelf.models_generation,
+            models=self._shelf.held(),
             seen=dict(self._seen),
         )
 

@@ -179,6 +179,11 @@ class Manifest(Settings, frozen=True, kw_only=True):
         _check_unique((one.name for one in self.outputs), "outputs")
         _check_unique((one.name for one in self.variants), "variants")
         _check_unique(self.labels, "labels")
+        classes = self.outputs[0].shape[-1:] if self.labels else ()
+        if any(size not in (-1, len(self.labels)) for size in classes):
+            raise ValueError(
+                f"labels: {len(self.labels)} are given, {self.outputs[0].name} has {classes[0]}"
+            )
         if self.generate is not None and not self._speaks_text():
             raise ValueError(
                 f"a model with generate takes {TEXT_INPUT} and gives {TEXT_OUTPUT}, both BYTES [1]"

@@ -8,12 +8,12 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from edge_agent.runtime.holder import Holder
-from edge_agent.runtime.infer import Inference, Target
+from edge_agent.runtime.holder import Shelf
+from edge_agent.runtime.infer import Target
 from router.errors import BadRequest, Forbidden, IsochroneError, MethodNotAllowed, NotFound
 from router.wire import codec
 from router.wire.http import Request, Response
@@ -35,12 +35,28 @@ _INTERNAL = b'{"error":"the model failed","code":"internal"}'
 _log = logging.getLogger(__name__)
 
 
+class Answering(Protocol):
+    """Whoever answers the calls of models: an `Inference`, or something that forwards them."""
+
+    def infer(self, target: Target, /) -> Awaitable[Response]:
+        """Tensors in, tensors out."""
+        ...
+
+    def generate(self, target: Target, /) -> Awaitable[Response]:
+        """A text in, a text out."""
+        ...
+
+    def generate_stream(self, target: Target, /) -> Awaitable[Response]:
+        """A text in, its pieces out as they come; the body must be iterated or closed."""
+        ...
+
+
 class OpenInference:
     """Answers every OIP path."""
 
-    def __init__(self, holder: Holder, inference: Inference, ready: Callable[[], bool]) -> None:
+    def __init__(self, shelf: Shelf, inference: Answering, ready: Callable[[], bool]) -> None:
         """`ready` says whether traffic is welcome."""
-        self._holder = holder
+        self._shelf = shelf
         self._ready = ready
         self._server: Mapping[str, tuple[str, Callable[[Request], Response]]] = {
             "/v2": ("GET", self._about),
@@ -91,22 +107,22 @@ class OpenInference:
         return json_response({"live": True, "ready": False, "error": "not ready"}, 503)
 
     def _models(self, _request: Request) -> Response:
-        return json_response({"models": sorted({model.name for model in self._holder.held()})})
+        return json_response({"models": sorted({model.name for model in self._shelf.held()})})
 
     def _index(self, request: Request) -> Response:
         only_ready = _only_ready(request.body)
         entries = [
             _index_entry(model)
-            for model in self._holder.held()
+            for model in self._shelf.held()
             if model.state is ModelState.WARM or not only_ready
         ]
         return json_response(entries)
 
     async def _metadata(self, target: Target) -> Response:
-        return json_response(self._holder.metadata(target.model, target.version))
+        return json_response(self._shelf.metadata(target.model, target.version))
 
     async def _model_readiness(self, target: Target) -> Response:
-        state = self._holder.state(target.model, target.version)
+        state = self._shelf.state(target.model, target.version)
         if state is ModelState.WARM:
             return json_response({"name": target.model, "ready": True})
         problem = f"{target.model} is {state}"

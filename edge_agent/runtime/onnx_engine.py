@@ -1,7 +1,7 @@
 """Runs ONNX files with onnxruntime."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
@@ -134,7 +134,7 @@ class OnnxModel:
         arrays = feeds(request, self._package.takes)
         outputs = wanted(request, self._package.gives)
         loop = asyncio.get_running_loop()
-        tensors = await loop.run_in_executor(self._executor, _run, session, arrays, outputs)
+        tensors = await loop.run_in_executor(self._executor, run_session, session, arrays, outputs)
         yield InferResponse(self._package.name, self._package.version, tensors, request.id)
 
     def shutdown(self) -> None:
@@ -162,9 +162,15 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
-def _run(
-    session: ort.InferenceSession, arrays: dict[str, Array], outputs: tuple[TensorSpec, ...]
+def run_session(
+    session: ort.InferenceSession, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec]
 ) -> tuple[Tensor, ...]:
+    """The outputs for some inputs; blocks.
+
+    Raises:
+        BadRequest: the graph cannot compute these inputs.
+        Unavailable: there is no memory left.
+    """
     options = ort.RunOptions()
     options.log_severity_level = _SILENT
     texts = {name: _texts(name, data) for name, data in arrays.items()}

@@ -153,8 +153,10 @@ def write_package(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     The same manifest and files give the same bytes; writing them twice changes nothing.
 
     Raises:
-        PackageError: that version is there with other content, or the place cannot be written.
+        PackageError: the manifest is not a valid one, that version is there with other content, or
+            the place cannot be written.
     """
+    _check(manifest)
     target = store / manifest.name / manifest.version
     content = {**files, MANIFEST: _written(manifest)}
     try:
@@ -165,6 +167,13 @@ def write_package(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     except OSError as error:
         raise PackageError(f"{target}: cannot be written: {error.strerror}") from error
     return open_package(target)
+
+
+def _check(manifest: Manifest) -> None:
+    try:  # structs that were made by code have not seen their own bounds yet
+        msgspec.convert(msgspec.to_builtins(manifest), Manifest)
+    except msgspec.ValidationError as error:
+        raise PackageError(f"{manifest.name} {manifest.version}: {error}; correct it") from error
 
 
 def _bytes(path: Path, most: int) -> bytes:
@@ -187,7 +196,9 @@ def _check_file(path: Path, promised: int) -> None:
 
 def _written(manifest: Manifest) -> bytes:
     data = _without_defaults(msgspec.to_builtins(manifest), manifest)
-    text: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(
+        data, sort_keys=False, allow_unicode=True, default_flow_style=None, width=96
+    )
     return text.encode()
 
 

@@ -27,7 +27,7 @@ class Step(StrEnum):
     """Its last request ended, its memory was given back."""
 
 
-class IllegalMove(Exception):  # noqa: N818 - no error of ours has the suffix
+class IllegalMove(Exception):
     """A step that cannot happen in this state: a fault of the program, not of its input."""
 
 

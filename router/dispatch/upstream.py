@@ -8,8 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router.dispatch.event import Answer, Cause, Lost
-from router.dispatch.upstream_connection import UpstreamConnection
-from router.dispatch.upstream_request import encode_request
+from router.dispatch.http_call import HttpCall, UpstreamConnection, encode_request
 from router.process.clock import Clock
 from router.wire.http import Request
 from router.wire.url import parse_url
@@ -95,14 +94,14 @@ class HttpUpstream:
             self.open_for(call)
         return call
 
-    def open_for(self, call: "HttpCall") -> None:
+    def open_for(self, call: HttpCall) -> None:
         """Send on a new connection."""
         if self._closed:
-            asyncio.get_running_loop().call_soon(call.lose, Lost(Cause.REFUSED, "it has left"))
+            asyncio.get_running_loop().call_soon(call.tell, Lost(Cause.REFUSED, "it has left"))
             return
         self._opening[call] = self._tasks.create_task(self._open(call))
 
-    def stop_opening(self, call: "HttpCall") -> None:
+    def stop_opening(self, call: HttpCall) -> None:
         """The connection that is being made for a call is not needed."""
         opening = self._opening.get(call)
         if opening is not None:
@@ -129,8 +128,9 @@ class HttpUpstream:
         self._closed = True
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for opening in list(self._opening.values()):
+        for call, opening in list(self._opening.items()):
             opening.cancel()
+            call.tell(Lost(Cause.REFUSED, "it has left"))
         for connection in list(self._connections):
             connection.close()
         while self._connections:
@@ -146,7 +146,7 @@ class HttpUpstream:
             connection.close()
         return None
 
-    async def _open(self, call: "HttpCall") -> None:
+    async def _open(self, call: HttpCall) -> None:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_s):
@@ -154,11 +154,33 @@ class HttpUpstream:
                     lambda: UpstreamConnection(self), self._address.host, self._address.port
                 )
         except TimeoutError:
-            call.lose(Lost(Cause.REFUSED, f"no connection within {self._connect_s:g} s"))
+            call.tell(Lost(Cause.REFUSED, f"no connection within {self._connect_s:g} s"))
         except OSError as error:
-            call.lose(Lost(Cause.REFUSED, _why(error)))
+            call.tell(Lost(Cause.REFUSED, _why(error)))
         else:
             self._connections.add(connection)
             connection.carry(call, fresh=True)
         finally:
             self._opening.pop(call, None)
+
+    def _schedule_sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._sweeping = loop.call_later(self._idle_s / 2, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long: the front of the stack."""
+        self._sweeping = None
+        oldest_s = self._clock() - self._idle_s
+        for connection, since_s in self._idle:
+            if since_s <= oldest_s:
+                connection.close()
+        self._idle = [kept for kept in self._idle if kept[1] > oldest_s]
+        if self._idle:
+            self._schedule_sweep()
+
+
+def _why(error: OSError) -> str:
+    """Which way it failed, without an address: clients read this."""
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there"
+    return "cannot be reached"

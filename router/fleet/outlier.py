@@ -50,14 +50,20 @@ def step(health: Health, sign: Sign, thresholds: Thresholds) -> Health:
             return replace(health, failed=0, missed=0)
         case Sign.PROBE_MISSED:
             missed = health.missed + 1
-            out = f"{missed} probes missed" if missed >= thresholds.missed_probes else health.out
-            return replace(health, missed=missed, good=0, out=out)
+            why = f"{missed} probes missed" if missed >= thresholds.missed_probes else None
+            return _worse(replace(health, missed=missed), why)
         case Sign.CALL_FAILED:
             failed = health.failed + 1
-            out = f"{failed} calls failed" if failed >= thresholds.failed_calls else health.out
-            return replace(health, failed=failed, good=0, out=out)
+            why = f"{failed} calls failed" if failed >= thresholds.failed_calls else None
+            return _worse(replace(health, failed=failed), why)
         case Sign.CALL_REFUSED:
-            return replace(health, failed=health.failed + 1, good=0, out="refuses connections")
+            return _worse(replace(health, failed=health.failed + 1), "refuses connections")
+
+
+def _worse(health: Health, why: str | None) -> Health:
+    """The first reason to take it out stays the reason until it is back."""
+    reason = health.out if health.out != UNPROVEN.out else None
+    return replace(health, good=0, out=reason or why or health.out)
 
 
 def _good(health: Health, thresholds: Thresholds) -> Health:

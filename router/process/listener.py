@@ -1,7 +1,7 @@
 """The hardened HTTP/1.1 listener: every whole request is handed to one service, synchronously.
 
-Framing is llhttp's (through httptools); what it leaves open, the limits, the deadlines, the order of
-answers and the drain are here and in `connection`. TLS, HTTP/2 and compression are a proxy's work.
+Framing is llhttp's (through httptools); what it leaves open, the limits, the deadlines, the order
+of answers and the drain are ours. TLS, HTTP/2 and compression are a proxy's work.
 """
 
 import asyncio

@@ -1,6 +1,7 @@
 """What a process says on standard error: events with fields, as text or JSON lines.
 
-A full disk or a closed pipe must never stop a server: what cannot be written is counted and dropped.
+A full disk or a closed pipe must never stop a server: what cannot be written is dropped and
+counted.
 """
 
 import json

@@ -10,7 +10,6 @@ from router.process.clock import Clock
 from router.process.limits import Limits
 from router.process.request_head import (
     Framing,
-    Refusal,
     bad,
     head_too_large,
     read_framing,
@@ -189,4 +188,3 @@ class RequestReader:
 def _cause(error: httptools.HttpParserCallbackError) -> BaseException:
     """What a callback raised: a refusal, or a mistake of ours that must be seen."""
     return error.__context__ if error.__context__ is not None else error
-

@@ -36,7 +36,7 @@ def write(store: Path, data: bytes, *, name, inputs, outputs, sample, version="1
 
 
 def write_double(store: Path, name="double", version="1"):
-    rows = ["n", 2]
+    rows: list[str | int | None] = ["n", 2]
     data = model_bytes(
         [helper.make_node("Add", ["x", "x"], ["y"]), helper.make_node("Sqrt", ["x"], ["root"])],
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, rows)],

@@ -24,9 +24,7 @@ from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settl
             [Phase.WARMING, Phase.DRAINING, Phase.DRAINING],
             id="drained_while_warming",
         ),
-        pytest.param(
-            [], [Idle(), Drain(), Drain()], ["starting", "draining", "draining"], id="odd"
-        ),
+        pytest.param([], [Idle(), Drain()], ["starting", "draining"], id="idle_before_draining"),
         pytest.param(
             [], [Drain(), Idle(), Listening()], ["draining", "stopped", "stopped"], id="no_return"
         ),

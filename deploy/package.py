@@ -1,0 +1,137 @@
+"""`isochrone package`: make a model package from your own ONNX file, look at it, check it."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from deploy.onnx_package import Wanted, build
+from deploy.result import add_json_argument, tell
+from edge_agent.runtime import verify
+from edge_agent.runtime.engines import lack
+from edge_agent.runtime.package import (
+    MANIFEST,
+    Package,
+    PackageError,
+    open_package,
+    packages_in,
+)
+from router.errors import ConfigError
+from router.wire.tensor import TensorSpec
+
+HELP = "build, inspect or verify a model package"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`build`, `inspect` and `verify`."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    made = actions.add_parser("build", help="make a package from an ONNX file")
+    made.add_argument("--onnx", type=Path, required=True, help="the model, weights inside")
+    made.add_argument("--name", required=True, help="the name that requests will use")
+    made.add_argument("--version", default="1", help="(%(default)s)")
+    made.add_argument("--labels", metavar="FILE|a,b,c", help="classes: a file of lines, or a list")
+    made.add_argument("--output", type=Path, default=Path("models"), help="(%(default)s)")
+    for name, text in (("inspect", "say what a package holds"), ("verify", "check it by running")):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("path", type=Path, help="a package, or a directory of packages")
+        add_json_argument(action)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; 1 where a package has a problem."""
+    if args.action == "build":
+        return _build(args)
+    packages, problems = _found(args.path)
+    if args.action == "verify":
+        problems += [text for package in packages for text in verify.problems(package)]
+    result = {
+        "schema": "isochrone.package/1",
+        "ok": not problems,
+        "packages": [_record(package) for package in packages],
+        "problems": problems,
+    }
+    tell(args, result, _told(packages, problems, verified=args.action == "verify"))
+    return 1 if problems else 0
+
+
+def _build(args: argparse.Namespace) -> int:
+    wanted = Wanted(args.name, args.version, _labels(args.labels))
+    package = build(args.onnx, args.output, wanted)
+    for line in (*_outline(package), *_next_steps(package, args.output)):
+        print(line)
+    return 0
+
+
+def _labels(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    path = Path(text)
+    if not path.is_file():
+        return tuple(label.strip() for label in text.split(","))
+    try:
+        return tuple(path.read_text("utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--labels {path}: cannot be read as UTF-8 text: {error}") from error
+
+
+def _found(path: Path) -> tuple[list[Package], list[str]]:
+    if not (path / MANIFEST).exists() and (path.is_dir() or not path.exists()):
+        packages, errors = packages_in(path)
+        nothing = [] if packages or errors else [f"{path}: holds no package (NAME/VERSION/)"]
+        return packages, [*(error.message for error in errors), *nothing]
+    try:
+        return [open_package(path)], []
+    except PackageError as error:
+        return [], [error.message]
+
+
+def _record(package: Package) -> dict[str, Any]:
+    manifest = package.manifest
+    variants = [
+        {**msgspec.to_builtins(variant), "lacks": lack(variant)} for variant in manifest.variants
+    ]
+    return {"path": str(package.path), **msgspec.to_builtins(manifest), "variants": variants}
+
+
+def _told(packages: Sequence[Package], problems: Sequence[str], *, verified: bool) -> Iterator[str]:
+    for package in packages:
+        yield from _outline(package)
+    if verified and packages and not problems:
+        yield "verified: digests right, every variant that can run here loads and answers"
+    for problem in problems:
+        yield f"problem: {problem}"
+
+
+def _outline(package: Package) -> Iterator[str]:
+    manifest = package.manifest
+    yield f"{manifest.name} {manifest.version} in {package.path}"
+    for word, specs in (("takes", manifest.takes()), ("gives", manifest.gives())):
+        yield from (f"  {word} {_spec(spec)}" for spec in specs)
+    if manifest.labels:
+        yield f"  labels {', '.join(manifest.labels)}"
+    for variant in manifest.variants:
+        missing = lack(variant)
+        yield (
+            f"  variant {variant.name}: {variant.file}, {variant.bytes} bytes,"
+            f" {missing or 'can run here'}"
+        )
+
+
+def _spec(spec: TensorSpec) -> str:
+    return f"{spec.name}: {spec.datatype} {list(spec.shape)}"
+
+
+def _next_steps(package: Package, store: Path) -> Iterator[str]:
+    settings = {
+        "name": "here",
+        "region": "local",
+        "packages": str(store.absolute()),
+        "keep_warm": f"[{package.name}]",
+    }
+    lines = " ".join(f"'{key}: {value}'" for key, value in settings.items())
+    yield "serve it:"
+    yield rf"  printf '%s\n' {lines} > agent.yaml"
+    yield "  isochrone agent --config agent.yaml"
+    yield f"  curl http://127.0.0.1:8090/v2/models/{package.name}"

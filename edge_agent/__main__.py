@@ -1,0 +1,18 @@
+"""`python -m edge_agent CONFIG`: one agent, without the command line of the whole system."""
+
+import sys
+from pathlib import Path
+
+from edge_agent.app import main
+from router.errors import ConfigError
+
+_USAGE = 2
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m edge_agent CONFIG")
+    try:
+        sys.exit(main(Path(sys.argv[1])))
+    except ConfigError as error:
+        print(error.message, file=sys.stderr)
+        sys.exit(_USAGE)

@@ -1,0 +1,80 @@
+"""What happens to every public request: it gets an id, its answer is counted and written down."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from random import Random
+
+from router.errors import BadRequest
+from router.process.access_log import AccessLog
+from router.process.clock import Clock
+from router.wire.headers import REQUEST_ID, read_call_headers
+from router.wire.http import Request, Response
+
+_QUIET_PATHS = frozenset({"/isochrone/report"})
+"""Asked for by every router every second: neither counted nor written down."""
+
+
+class Front:
+    """Stands before a handler that answers every request and raises nothing."""
+
+    def __init__(
+        self,
+        handler: Callable[[Request], Awaitable[Response]],
+        answered: Callable[[int], None],
+        access: AccessLog | None,
+        clock: Clock,
+        wall: Clock,
+        rng: Random,
+    ) -> None:
+        """`answered` is told the status of every answer; `wall` gives the log its instants."""
+        self._handler = handler
+        self._answered = answered
+        self._access = access
+        self._clock = clock
+        self._wall = wall
+        self._rng = rng
+
+    async def handle(self, request: Request) -> Response:
+        """The handler's answer, with the request's id."""
+        request_id = self._request_id(request)
+        response = await self._handler(request)
+        response.headers.append((REQUEST_ID, request_id.encode()))
+        if request.path in _QUIET_PATHS:
+            return response
+        if isinstance(response.body, bytes):
+            self._write(request, request_id, response.status)
+        else:
+            response.body = self._streamed(request, request_id, response.status, response.body)
+        return response
+
+    async def _streamed(
+        self, request: Request, request_id: str, status: int, body: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes]:
+        try:
+            async for chunk in body:
+                yield chunk
+        finally:
+            self._write(request, request_id, status)
+            if (close := getattr(body, "aclose", None)) is not None:
+                await close()
+
+    def _request_id(self, request: Request) -> str:
+        value = request.header(REQUEST_ID)
+        try:
+            given = read_call_headers([(REQUEST_ID, value)]).request_id if value else None
+        except BadRequest:  # the handler refuses it; our own id stands in the log
+            given = None
+        return given or f"{self._rng.getrandbits(64):016x}"
+
+    def _write(self, request: Request, request_id: str, status: int) -> None:
+        self._answered(status)
+        if self._access is None:
+            return
+        self._access.write(
+            time=self._wall(),
+            request_id=request_id,
+            method=request.method,
+            path=request.path,
+            status=status,
+            seconds=self._clock() - request.received_s,
+        )
+        self._access.flush()  # before the answer leaves: a killed agent has told what it served

@@ -1,0 +1,74 @@
+"""Whether a package keeps its promises: digests, loading, warm-up, and variants that agree."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import numpy as np
+
+from edge_agent.runtime import warmup
+from edge_agent.runtime.engines import lack
+from edge_agent.runtime.manifest import Manifest, Variant
+from edge_agent.runtime.model import Model
+from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.start import start
+from router.wire.message import InferResponse
+from router.wire.tensor import Tensor
+
+
+def problems(package: Package) -> list[str]:
+    """Everything that is wrong with a package, each with its file and remedy. Blocks.
+
+    A variant that cannot run on this machine is held to its digest only.
+    """
+    wrong: list[str] = []
+    answers: dict[str, list[InferResponse]] = {}
+    with ThreadPoolExecutor(1) as executor:
+        for variant in package.manifest.variants:
+            try:
+                package.read(variant)
+                if lack(variant) is None:
+                    answers[variant.name] = _answers(package, variant, executor)
+            except PackageError as error:
+                wrong.append(error.message)
+    return [*wrong, *_disagreements(package, answers)]
+
+
+def _answers(package: Package, variant: Variant, executor: Executor) -> list[InferResponse]:
+    model = start(package, variant, executor)
+    try:
+        return asyncio.run(_asked(model, package.manifest))
+    finally:
+        model.shutdown()
+
+
+async def _asked(model: Model, manifest: Manifest) -> list[InferResponse]:
+    return await warmup.answers(model.request, manifest)
+
+
+def _disagreements(package: Package, answers: dict[str, list[InferResponse]]) -> Iterator[str]:
+    names = list(answers)
+    for name in names[1:]:
+        if not _alike(answers[names[0]], answers[name], package.manifest.tolerance):
+            yield (
+                f"{package.path}: variants {names[0]} and {name} differ by more than tolerance"
+                f" {package.manifest.tolerance}; correct the weaker one, or raise tolerance"
+            )
+
+
+def _alike(
+    some: Sequence[InferResponse], others: Sequence[InferResponse], tolerance: float
+) -> bool:
+    return len(some) == len(others) and all(
+        _close(one, other, tolerance)
+        for part, counterpart in zip(some, others, strict=True)
+        for one, other in zip(part.outputs, counterpart.outputs, strict=True)
+    )
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    if one.shape != other.shape:
+        return False
+    if one.data.dtype == object:
+        return bool((one.data == other.data).all())
+    return bool(np.allclose(one.data, other.data, rtol=tolerance, atol=tolerance))

@@ -1,0 +1,203 @@
+"""A request on a connection of ours to an endpoint, and the connection itself."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from typing import Protocol, cast
+from urllib.parse import quote
+
+from router.dispatch.event import Answer, End, Lost
+from router.dispatch.response_reader import ResponseReader
+from router.wire.headers import HOP_BY_HOP
+from router.wire.http import Request
+
+_OURS = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_PATH_SAFE = "/:@!$&'()*+,;=-._~"
+_QUERY = re.compile(r"[!-~]*")
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Pool(Protocol):
+    """Where connections come from and go back to."""
+
+    def open_for(self, call: "HttpCall") -> None:
+        """Send a call on a new connection."""
+        ...
+
+    def stop_opening(self, call: "HttpCall") -> None:
+        """The connection that is being made for a call is not needed."""
+        ...
+
+    def keep(self, connection: "UpstreamConnection") -> None:
+        """Take back a connection whose answer is whole."""
+        ...
+
+    def forget(self, connection: "UpstreamConnection") -> None:
+        """A connection has ended."""
+        ...
+
+
+class HttpCall:
+    """One request under way: an `upstream.Call`."""
+
+    __slots__ = ("_done", "_on_event", "_pool", "connection", "message", "method", "paused")
+
+    def __init__(
+        self, pool: Pool, message: bytes, method: str, on_event: Callable[[Answer], None]
+    ) -> None:
+        self._pool = pool
+        self._on_event = on_event
+        self._done = False
+        self.message = message
+        self.method = method
+        self.paused = False
+        self.connection: UpstreamConnection | None = None
+
+    @property
+    def done(self) -> bool:
+        """Its last event has been told, or nobody wants it."""
+        return self._done
+
+    def cancel(self) -> None:
+        """Nobody wants the answer any more; its connection cannot be used again."""
+        if self._done:
+            return
+        self._done = True
+        if self.connection is not None:
+            self.connection.close()
+        else:
+            self._pool.stop_opening(self)
+
+    def pause(self) -> None:
+        """Read no more of the answer for now."""
+        self.paused = True
+        if not self._done and self.connection is not None:
+            self.connection.hold()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.paused = False
+        if not self._done and self.connection is not None:
+            self.connection.flow()
+
+    def tell(self, event: Answer) -> None:
+        """Pass an event on, unless the last one has been."""
+        if self._done:
+            return
+        self._done = isinstance(event, End | Lost)
+        self._on_event(event)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to an endpoint; it carries one call at a time."""
+
+    __slots__ = ("_call", "_eof", "_may_repeat", "_pool", "_reader", "_transport")
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._reader = ResponseReader()
+        self._transport: asyncio.Transport
+        self._call: HttpCall | None = None
+        self._may_repeat = False
+        self._eof = False
+
+    @property
+    def usable(self) -> bool:
+        """It is open, as far as we know."""
+        return not (self._eof or self._transport.is_closing())
+
+    def carry(self, call: HttpCall, *, fresh: bool) -> None:
+        """Send a call's request. On a connection that is not `fresh`, the endpoint may just be
+        closing it: then the call is repeated on one that is (RFC 9112 §9.3.1)."""
+        self._call = call
+        self._may_repeat = not fresh
+        self._reader.begin(call.method)
+        call.connection = self
+        if call.paused:
+            self.hold()
+        self._transport.write(call.message)
+
+    def hold(self) -> None:
+        """Read nothing."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def flow(self) -> None:
+        """Read on."""
+        if not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Drop the connection now; a call on it is lost."""
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is open."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        """A part of the answer has come, or something that nobody asked for."""
+        call = self._call
+        if call is None or call.done:
+            self.close()
+            return
+        self._may_repeat = False
+        events = self._reader.feed(data)
+        if events and isinstance(events[-1], End | Lost):
+            self._release(call)
+        for event in events:
+            call.tell(event)
+
+    def eof_received(self) -> None:
+        """The endpoint has said that nothing more comes; the transport closes itself then."""
+        self._eof = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._pool.forget(self)
+        call, self._call = self._call, None
+        if call is None or call.done:
+            return
+        call.connection = None
+        if self._may_repeat:
+            self._pool.open_for(call)
+        else:
+            call.tell(self._reader.close(clean=self._eof and exc is None))
+
+    def _release(self, call: HttpCall) -> None:
+        """The answer has ended: the connection is for the next, if it may and all was sent."""
+        self._call = None
+        call.connection = None
+        if self._reader.reusable and self.usable and not self._transport.get_write_buffer_size():
+            if call.paused:
+                self.flow()
+            self._pool.keep(self)
+        else:
+            self.close()
+
+
+def encode_request(request: Request, host: bytes) -> bytes:
+    """A request as bytes, with the framing and the Host of this hop.
+
+    Raises:
+        ValueError: a field or the target would end its line.
+    """
+    target = quote(request.path, safe=_PATH_SAFE)
+    if request.query:
+        target = f"{target}?{request.query}"
+    if not _QUERY.fullmatch(target):
+        raise ValueError("the target is not visible ASCII")
+    parts = [f"{request.method} {target} HTTP/1.1\r\n".encode("ascii"), b"host: ", host, b"\r\n"]
+    lines = 3
+    for name, value in request.headers:
+        if name not in _OURS:
+            parts += (name, b": ", value, b"\r\n")
+            lines += 1
+    if request.body or request.method in _WITH_BODY:
+        parts.append(b"content-length: %d\r\n" % len(request.body))
+        lines += 1
+    parts.append(b"\r\n")
+    head = b"".join(parts)
+    if head.count(b"\n") != lines or head.count(b"\r") != lines:
+        raise ValueError("a header field has a line end in it")
+    return head + request.body

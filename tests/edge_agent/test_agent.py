@@ -1,0 +1,465 @@
+"""A real agent process on loopback: real clients, wakes, overload, a broken package, the drain."""
+
+import asyncio
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import msgspec
+import numpy as np
+import pytest
+import tritonclient.http as triton
+import tritonclient.http.aio as triton_aio
+import yaml
+from aiohttp import ClientSession, web
+
+from edge_agent.config import check
+from router.errors import ConfigError
+from router.wire.report import (
+    LOAD_HEADER,
+    Enrolment,
+    Lease,
+    ModelState,
+    decode_call_report,
+    decode_endpoint_report,
+    decode_enrolment,
+)
+
+START_S = 30
+BODY_BYTES = 100_000
+TOO_LARGE = b"0" * (BODY_BYTES + 1)
+
+
+class AgentProcess:
+    def __init__(self, folder, store, **config):
+        self.folder = folder
+        self.access_log = folder / "access.jsonl"
+        self._log = (folder / "agent.log").open("w+")
+        content = {
+            "name": "edge-1",
+            "region": "eu-west",
+            "listen": "127.0.0.1:0",
+            "admin": {"listen": "127.0.0.1:0"},
+            "packages": str(store),
+            "access_log": "access.jsonl",
+            "log": {"format": "json"},
+            **config,
+        }
+        path = folder / "agent.yaml"
+        path.write_text(yaml.safe_dump(content))
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "edge_agent", str(path)],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        self.url = ""
+        self.admin = ""
+
+    def wait_ready(self):
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.startswith("ready http://"), self.log()
+        self.url = line.split()[1]
+        self.admin = self.events("listening")[0]["admin"]
+        return self
+
+    @property
+    def address(self):
+        return self.url.removeprefix("http://")
+
+    def log(self):
+        return (self.folder / "agent.log").read_text()
+
+    def events(self, name):
+        lines = (json.loads(line) for line in self.log().splitlines() if line.startswith("{"))
+        return [line for line in lines if line["event"] == name]
+
+    def stop(self):
+        self.process.terminate()
+        return self.process.wait(START_S)
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(START_S)
+        assert self.process.stdout
+        self.process.stdout.close()
+        self._log.close()
+
+
+@contextmanager
+def running(folder, store, **config):
+    agent = AgentProcess(folder, store, **config)
+    try:
+        yield agent.wait_ready()
+    finally:
+        agent.end()
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory, store):
+    more = {"keep_warm": ["double"], "limits": {"body_bytes": BODY_BYTES}}
+    with running(tmp_path_factory.mktemp("agent"), store, **more) as agent:
+        yield agent
+
+
+@pytest.fixture
+async def http():
+    async with ClientSession() as session:
+        yield session
+
+
+def double_input(rows=1, *, binary):
+    data = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)
+    tensor = triton.InferInput("x", list(data.shape), "FP32")
+    tensor.set_data_from_numpy(data, binary_data=binary)
+    return tensor, data
+
+
+PACKINGS = [None, "gzip", "deflate"]
+
+
+@pytest.mark.parametrize("request_packing", PACKINGS)
+@pytest.mark.parametrize("response_packing", PACKINGS)
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_tritonclient_works(agent, binary, request_packing, response_packing):
+    tensor, data = double_input(300, binary=binary)
+    with triton.InferenceServerClient(agent.address) as client:
+        result = client.infer(
+            "double",
+            [tensor],
+            outputs=[triton.InferRequestedOutput("y", binary_data=binary)],
+            request_id="call-1",
+            request_compression_algorithm=request_packing,
+            response_compression_algorithm=response_packing,
+        )
+    np.testing.assert_array_equal(result.as_numpy("y"), data * 2)
+    assert result.get_response()["id"] == "call-1"
+
+
+def test_tritonclient_reads_everything_that_is_offered(agent):
+    with triton.InferenceServerClient(agent.address) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        assert client.is_model_ready("double")
+        assert not client.is_model_ready("words")
+        assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
+        assert client.get_model_metadata("double")["platform"]
+        assert {model["name"] for model in client.get_model_repository_index()} >= {"double"}
+        with pytest.raises(triton.InferenceServerException, match="admin"):
+            client.load_model("words")
+        with pytest.raises(triton.InferenceServerException, match="not offered"):
+            client.get_model_config("double")
+        with pytest.raises(triton.InferenceServerException, match="'nobody'"):
+            client.infer("nobody", [double_input(binary=True)[0]])
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+@pytest.mark.parametrize("packing", PACKINGS)
+async def test_tritonclient_works_asynchronously(agent, binary, packing):
+    tensor, data = double_input(300, binary=binary)
+    async with triton_aio.InferenceServerClient(agent.address) as client:
+        result = await client.infer(
+            "double",
+            [tensor],
+            request_compression_algorithm=packing,
+            response_compression_algorithm=packing,
+        )
+    np.testing.assert_array_equal(result.as_numpy("y"), data * 2)
+
+
+async def test_texts_come_back_through_tritonclient(agent):
+    tensor = triton.InferInput("text", [2], "BYTES")
+    tensor.set_data_from_numpy(np.array(["é", ""], object))
+    async with triton_aio.InferenceServerClient(agent.address) as client:
+        result = await client.infer("words", [tensor])
+    assert result.as_numpy("same").tolist() == ["é".encode(), b""]
+
+
+def body_of(rows=1):
+    data = [[1.0, 2.0]] * rows
+    part = {"name": "x", "shape": [rows, 2], "datatype": "FP32", "data": data}
+    return json.dumps({"inputs": [part]})
+
+
+async def test_a_stream_comes_in_pieces_over_the_wire(agent, http):
+    body = {"text_input": "a", "parameters": {"temperature": 0, "max_tokens": 3}}
+    async with http.post(f"{agent.url}/v2/models/talk/generate_stream", json=body) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = [json.loads(line[6:]) async for line in answer.content if line.strip()]
+    assert [event["text_output"] for event in events] == ["b", "c", "d"]
+
+
+async def test_a_client_that_leaves_a_stream_gives_its_slot_back(agent, http):
+    body = {"text_input": "a", "parameters": {"max_tokens": 1000}}
+    async with http.post(f"{agent.url}/v2/models/talk/generate_stream", json=body) as answer:
+        await answer.content.readline()
+        answer.close()
+    await wait_in_flight(agent, http, 0)
+
+
+async def wait_in_flight(agent, http, count):
+    async with asyncio.timeout(10):
+        while (await report_of(agent, http)).in_flight != count:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.005)
+
+
+async def report_of(agent, http):
+    async with http.get(f"{agent.url}/isochrone/report") as answer:
+        assert answer.status == 200
+        report = decode_endpoint_report(await answer.read())
+    assert report is not None
+    return report
+
+
+def states(report):
+    return {model.name: model.state for model in report.models}
+
+
+async def test_the_report_tells_everything(agent, http):
+    headers = {"x-isochrone-seq": "router-eu=1234"}
+    url = f"{agent.url}/v2/models/double/infer"
+    async with http.post(url, data=body_of(), headers=headers) as answer:
+        call = decode_call_report(answer.headers[LOAD_HEADER.decode()].encode())
+    one, two = await report_of(agent, http), await report_of(agent, http)
+    assert (one.name, one.ready, one.draining) == ("edge-1", True, False)
+    assert call is not None
+    assert call.instance == one.instance == two.instance
+    assert call.sequence < one.sequence < two.sequence
+    assert one.seen == {"router-eu": 1234}
+    double = next(model for model in one.models if model.name == "double")
+    assert double.state is ModelState.WARM
+    assert double.load_s
+
+
+async def test_every_request_has_an_id_and_a_line(agent, http):
+    url = f"{agent.url}/v2/models/double/infer"
+    async with http.post(url, data=body_of(), headers={"x-request-id": "seen-1"}) as answer:
+        assert answer.headers["x-request-id"] == "seen-1"
+    async with http.post(url, data="{") as answer:
+        assert answer.status == 400
+        made = answer.headers["x-request-id"]
+    lines = [json.loads(line) for line in agent.access_log.read_text().splitlines()]
+    told = {line["request_id"]: line["status"] for line in lines}
+    assert (told["seen-1"], told[made]) == (200, 400)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        pytest.param("POST", "/v2/models/double/infer", b"\xff", 400, id="rubbish"),
+        pytest.param("GET", "/v2/models/double/infer", b"", 405, id="method"),
+        pytest.param("GET", "/isochrone/wake", b"", 405, id="wake_with_get"),
+        pytest.param("POST", "/isochrone/report", b"", 405, id="report_with_post"),
+        pytest.param("POST", "/isochrone/wake", b"{}", 400, id="wake_of_nothing"),
+        pytest.param("POST", "/isochrone/wake", b'{"model":"a","x":1}', 400, id="wake_with_more"),
+        pytest.param("POST", "/isochrone/wake", b'{"model":"nobody"}', 404, id="unknown_model"),
+        pytest.param(
+            "POST", "/v2/models/double/infer", b"0" * (BODY_BYTES + 1), 413, id="too_large"
+        ),
+        pytest.param("GET", "/metrics", b"", 404, id="metrics_on_the_public_side"),
+    ],
+)
+async def test_what_is_wrong_is_refused(agent, http, method, path, body, status):
+    async with http.request(method, f"{agent.url}{path}", data=body) as answer:
+        assert answer.status == status
+        assert (await answer.json())["error"]
+
+
+async def test_metrics_and_loading_are_on_the_admin_side(agent, http):
+    before = len(agent.events("model_loaded"))
+    for verb, state in (("load", ModelState.WARM), ("unload", ModelState.COLD)):
+        async with http.post(f"{agent.admin}/v2/repository/models/talk/{verb}") as answer:
+            assert answer.status == 200
+        assert states(await report_of(agent, http))["talk"] is state
+    async with http.get(f"{agent.admin}/metrics") as answer:
+        text = await answer.text()
+    for name in ("load_seconds_count", "requests_total", "in_flight", "wait_seconds_bucket"):
+        assert f"isochrone_agent_{name}" in text
+    async with http.get(f"{agent.admin}/health") as answer:
+        assert await answer.json() == {"phase": "ready", "healthy": True}
+    assert len(agent.events("model_loaded")) - before <= 1  # it may have been warm already
+
+
+async def test_wakes_cause_one_load_and_tell_how_long(tmp_path, store, http):
+    with running(tmp_path, store) as agent:
+        assert states(await report_of(agent, http))["double"] is ModelState.COLD
+
+        async def wake():
+            async with http.post(f"{agent.url}/isochrone/wake", json={"model": "double"}) as answer:
+                assert answer.status == 202
+                return await answer.json()
+
+        async def infer():
+            url = f"{agent.url}/v2/models/double/infer"
+            async with http.post(url, data=body_of()) as answer:
+                return answer.status
+
+        first = await wake()
+        assert (first["version"], first["expected_s"]) == ("1", None)
+        statuses = await asyncio.gather(*(infer() for _ in range(8)))
+        await asyncio.gather(*(wake() for _ in range(20)))
+        assert set(statuses) == {200}
+        assert await wake() == {
+            "model": "double",
+            "version": "1",
+            "state": "warm",
+            "expected_s": 0.0,
+        }
+        loads = agent.events("model_loaded")
+        assert len(loads) == 1
+        assert loads[0]["load_s"] > 0
+
+
+async def test_more_than_slots_and_queue_is_refused_at_once(tmp_path, store, http):
+    limits = {"keep_warm": ["double"], "slots": 1, "queue": 1, "min_service_s": 0.3}
+    with running(tmp_path, store, **limits) as agent:
+        url = f"{agent.url}/v2/models/double/infer"
+
+        async def infer():
+            began_s = time.monotonic()
+            async with http.post(url, data=body_of()) as answer:
+                took_s = time.monotonic() - began_s
+                return answer.status, answer.headers.get("retry-after"), took_s
+
+        answers = await asyncio.gather(*(infer() for _ in range(6)))
+        served = [took for status, _, took in answers if status == 200]
+        refused = [(after, took) for status, after, took in answers if status == 503]
+        assert (len(served), len(refused)) == (2, 4)
+        assert all(int(after) >= 1 and took < 0.25 for after, took in refused)
+        assert max(served) >= 0.6
+
+
+async def test_a_broken_package_keeps_nobody_else_from_serving(tmp_path, store, http):
+    mixed = tmp_path / "packages"
+    shutil.copytree(store, mixed)
+    (mixed / "words" / "1" / "model.yaml").write_text("name: words\n")
+    flipped = mixed / "talk" / "1" / "model.onnx"
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"\0")
+    keep_warm = ["words", "talk", "double"]
+    with running(tmp_path, mixed, keep_warm=keep_warm) as agent:
+        found = states(await report_of(agent, http))
+        assert (found["words"], found["double"]) == (ModelState.ABSENT, ModelState.WARM)
+        assert re.search("words/1/model.yaml", agent.events("package_broken")[0]["error"])
+        async with http.post(f"{agent.url}/v2/models/double/infer", data=body_of()) as answer:
+            assert answer.status == 200
+        talk = {"text_input": "a"}
+        async with http.post(f"{agent.url}/v2/models/talk/generate", json=talk) as answer:
+            assert answer.status == 503
+            assert str(tmp_path) not in await answer.text()
+
+
+class RouterOfOurs:
+    """Takes enrolments; tells of them, and of leavings, through queues."""
+
+    def __init__(self):
+        self.joined: asyncio.Queue[Enrolment] = asyncio.Queue()
+        self.left = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def join(self, request):
+        self.joined.put_nowait(decode_enrolment(await request.read()))
+        return web.json_response(body=msgspec.json.encode(Lease(15.0, 0.05)))
+
+    async def leave(self, request):
+        del request
+        self.left.set()
+        await self.let_go.wait()
+        return web.json_response({})
+
+
+async def test_it_enrols_and_drains_without_losing_what_runs(tmp_path, store, http):
+    router = RouterOfOurs()
+    app = web.Application()
+    app.router.add_post("/isochrone/agents", router.join)
+    app.router.add_delete("/isochrone/agents/edge-1", router.leave)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    here = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    seen_at = "http://127.0.0.1:1"
+    more = {"keep_warm": ["double"], "min_service_s": 0.2}
+    routers = [{"url": here, "advertise": seen_at}, {"url": "http://127.0.0.1:1"}]
+    agent = AgentProcess(tmp_path, store, routers=routers, **more)
+    try:
+        async with asyncio.timeout(START_S):
+            await asyncio.to_thread(agent.wait_ready)
+            first, second = await router.joined.get(), await router.joined.get()
+            assert (first.name, first.url, first.slots) == ("edge-1", seen_at, 2)
+            assert first.sequence < second.sequence
+            await drain_with_a_call_inside(agent, router, http)
+            assert await asyncio.to_thread(agent.process.wait) == 0
+    finally:
+        agent.end()
+        await runner.cleanup()
+
+
+async def drain_with_a_call_inside(agent, router, http):
+    async def infer():
+        url = f"{agent.url}/v2/models/double/infer"
+        async with http.post(url, data=body_of()) as answer:
+            return answer.status
+
+    async with asyncio.TaskGroup() as tasks:
+        inside = tasks.create_task(infer())
+        await wait_in_flight(agent, http, 1)
+        agent.process.send_signal(signal.SIGTERM)
+        await router.left.wait()
+        report = await report_of(agent, http)
+        assert (report.ready, report.draining) == (False, True)
+        async with http.get(f"{agent.url}/v2/health/ready") as answer:
+            assert answer.status == 503
+        router.let_go.set()
+    assert inside.result() == 200
+
+
+def test_a_used_port_is_told_and_is_no_ready_agent(tmp_path, store):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        agent = AgentProcess(tmp_path, store, listen=f"127.0.0.1:{port}")
+        try:
+            assert agent.process.wait(START_S) == 2
+            assert f"127.0.0.1:{port}" in agent.log()
+        finally:
+            agent.end()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"slotz": 2}, "slotz", id="typo"),
+        pytest.param({"slots": 0}, "slots", id="no_slots"),
+        pytest.param({"queue": -1}, "queue", id="negative_queue"),
+        pytest.param({"listen": "here"}, "listen", id="no_address"),
+        pytest.param({"region": "eu west"}, "region", id="no_name"),
+        pytest.param({"min_service_s": "20ms"}, "min_service_s", id="unit_in_the_value"),
+        pytest.param({"routers": [{"url": "file:///etc"}]}, "routers", id="no_url"),
+        pytest.param(
+            {"routers": [{"url": "http://a.example:1"}] * 2}, "twice", id="a_router_twice"
+        ),
+        pytest.param(
+            {"listen": "0.0.0.0:8090", "routers": [{"url": "http://a.example:1"}]},
+            "advertise",
+            id="everywhere_is_no_url",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_its_key(tmp_path, change, words):
+    path = tmp_path / "agent.yaml"
+    base = {"name": "edge-1", "region": "eu-west", "packages": "."}
+    path.write_text(yaml.safe_dump({**base, **change}))
+    with pytest.raises(ConfigError, match=words) as refused:
+        check(path)
+    assert "agent.yaml" in refused.value.message
+
+
+def test_the_shipped_configuration_is_a_right_one(pytestconfig):
+    config = check(pytestconfig.rootpath / "configs" / "agent.yaml")
+    assert config.name == "edge-1"

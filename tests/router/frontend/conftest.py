@@ -1,0 +1,241 @@
+"""A whole router in the test's own loop, before endpoints that do what a test tells them."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import msgspec
+import pytest
+
+from router.app import Router, load
+from router.config import RouterConfig
+from router.fleet.store import Store
+from router.process.clock import monotonic, wall
+from router.process.exchange import Exchange
+from router.process.limits import Limits
+from router.process.listener import Listener
+from router.process.sockets import address_of, bind
+from router.wire.report import (
+    WIRE_VERSION,
+    CallReport,
+    EndpointReport,
+    HeldModel,
+    ModelState,
+    encode_call_report,
+)
+
+REGIONS = """
+regions:
+  eu-west: {location: {latitude: 53.3, longitude: -6.3}, jurisdiction: eu}
+  us-east: {location: {latitude: 39.0, longitude: -77.5}, jurisdiction: us}
+networks:
+  203.0.113.0/24: {region: us-east}
+tenants:
+  default: {require: any}
+  acme: {require: [eu], keys_file: keys}
+  narrow: {require: any, models: [other], keys_file: keys}
+models:
+  configured: {require: any}
+data_classes:
+  health: {require: [eu], tenants: [acme]}
+"""
+KEYS = {"acme": "acme-key", "narrow": "narrow-key"}
+
+
+class ScriptedEndpoint:
+    """An endpoint whose inference does what `behave` says; it counts what it is asked."""
+
+    def __init__(self, name: str, region: str, tasks: asyncio.TaskGroup) -> None:
+        self.name = name
+        self.region = region
+        self.behave: Callable[[Exchange], None] = self.answer
+        self.state = ModelState.WARM
+        self.deaf = False
+        self.wakes = 0
+        self.asked: list[dict[bytes, bytes]] = []
+        self.sequence = 0
+        self._listener = Listener(self._serve, Limits(), monotonic)
+        self._socket = bind("127.0.0.1:0")
+        self.url = f"http://{address_of(self._socket)}"
+        del tasks
+
+    async def start(self) -> None:
+        await self._listener.start(self._socket)
+
+    async def stop(self) -> None:
+        await self._listener.drain(0.0)
+
+    def answer(self, exchange: Exchange, infer_s: float = 0.001) -> None:
+        """What a good endpoint says."""
+        body = json.dumps({"model_name": "digits", "served_by": self.name}).encode()
+        fields = [(b"content-type", b"application/json"), self.report(infer_s)]
+        exchange.respond(200, fields, body)
+
+    def report(self, infer_s: float = 0.001) -> tuple[bytes, bytes]:
+        self.sequence += 1
+        report = CallReport(
+            instance=self.name,
+            sequence=self.sequence,
+            in_flight=0,
+            slots=4,
+            latency_s=infer_s,
+            wait_s=0.0,
+            infer_s=infer_s,
+            models_generation=1,
+        )
+        return b"endpoint-load-metrics", encode_call_report(report)
+
+    def _serve(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.path == "/isochrone/report":
+            if not self.deaf:
+                exchange.respond(200, [], self._full_report())
+        elif request.path == "/isochrone/wake":
+            self.wakes += 1
+            self.state = ModelState.WARM
+            exchange.respond(202, [], b"{}")
+        else:
+            self.asked.append(dict(request.headers))
+            self.behave(exchange)
+
+    def _full_report(self) -> bytes:
+        self.sequence += 1
+        return msgspec.json.encode(
+            EndpointReport(
+                wire_version=WIRE_VERSION,
+                name=self.name,
+                instance=self.name,
+                sequence=self.sequence,
+                in_flight=0,
+                slots=4,
+                ready=True,
+                draining=False,
+                models_generation=1,
+                models=(HeldModel("digits", "1", self.state, load_s=0.5),),
+            )
+        )
+
+
+class RunningRouter:
+    """A router and a client for it."""
+
+    def __init__(self, router: Router, url: str, client: aiohttp.ClientSession) -> None:
+        self.router = router
+        self.url = url
+        self._client = client
+
+    async def call(
+        self, method: str, path: str, body: bytes | dict | None = None, **headers: str
+    ) -> tuple[int, dict, dict[str, str]]:
+        """Status, JSON body and header fields of one call."""
+        data = json.dumps(body).encode() if isinstance(body, dict) else body
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with self._client.request(
+            method, self.url + path, data=data, headers=fields
+        ) as response:
+            text = await response.read()
+            fields = {name.lower(): value for name, value in response.headers.items()}
+            return response.status, json.loads(text) if text else {}, fields
+
+    async def infer(self, model: str = "digits", **headers: str):
+        return await self.call("POST", f"/v2/models/{model}/infer", b"opaque", **headers)
+
+    async def settled(self, condition: Callable[[], bool]) -> None:
+        """Wait, within two seconds, until the router has come to see it so."""
+        async with asyncio.timeout(2):
+            while not condition():  # noqa: ASYNC110  # the condition is the router's inner state
+                await asyncio.sleep(0.005)
+
+
+StartRouter = Callable[..., Awaitable[RunningRouter]]
+StartEndpoint = Callable[..., Awaitable[ScriptedEndpoint]]
+
+
+def write_config(folder: Path, scripted: list[ScriptedEndpoint], **changes: object) -> Path:
+    """`router.yaml` (JSON is YAML), `regions.yaml` and the keys."""
+    (folder / "regions.yaml").write_text(REGIONS)
+    lines = [f"{t} sha256:{sha256(key.encode()).hexdigest()}" for t, key in KEYS.items()]
+    (folder / "keys").write_text("\n".join(lines) + "\n")
+    config = {
+        "name": "r1",
+        "region": "eu-west",
+        "regions_file": "regions.yaml",
+        "probe": {"interval_s": 0.1, "timeout_s": 0.2},
+        "endpoints": [
+            {"name": e.name, "url": e.url, "region": e.region, "tier": "edge"} for e in scripted
+        ],
+        **changes,
+    }
+    path = folder / "router.yaml"
+    path.write_text(json.dumps(config))
+    return path
+
+
+@asynccontextmanager
+async def running(config: RouterConfig, law, rng: Random) -> AsyncIterator[RunningRouter]:
+    store = Store(config.state_file, wall)
+    async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as client:
+        router = Router(config, law, store, clock=monotonic, wall=wall, rng=rng, tasks=tasks)
+        listener = Listener(router.serve, config.limits, monotonic)
+        public = bind("127.0.0.1:0")
+        url = f"http://{address_of(public)}"
+        await listener.start(public)
+
+        async def tick() -> None:
+            while True:
+                router.tick()
+                await asyncio.sleep(0.005)
+
+        ticking = tasks.create_task(tick())
+        made = RunningRouter(router, url, client)
+        try:
+            await made.settled(lambda: bool(router.readiness))
+            yield made
+        finally:
+            await client.close()
+            await listener.drain(0.0)
+            ticking.cancel()
+            await router.close()
+            store.close()
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as made:
+        yield made
+
+
+@pytest.fixture
+async def start_endpoint(stack) -> StartEndpoint:
+    tasks = await stack.enter_async_context(asyncio.TaskGroup())
+
+    async def start(name: str, region: str = "eu-west") -> ScriptedEndpoint:
+        endpoint = ScriptedEndpoint(name, region, tasks)
+        await endpoint.start()
+        stack.push_async_callback(endpoint.stop)
+        return endpoint
+
+    return start
+
+
+@pytest.fixture
+async def start_router(stack, tmp_path) -> StartRouter:
+    async def start(*endpoints: ScriptedEndpoint, **changes: object) -> RunningRouter:
+        config, law = load(write_config(tmp_path, list(endpoints), **changes))
+        return await stack.enter_async_context(running(config, law, Random(1)))
+
+    return start
+
+
+@pytest.fixture
+def closed_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
