@@ -9,6 +9,9 @@ from router.wire.report import ModelState
 
 INGRESS_CPUS = 0.1
 """What Ray sets aside for one ingress; it only passes on."""
+METRICS_INTERVAL_S = 1.0
+LOOK_BACK_S = 5.0
+"""Serve looks at queues this often and this far back; its 10 s and 30 s are a cold start each."""
 CONTROL_CALLS = 64
 """Metadata, health and report calls that an ingress takes beside all that its models take."""
 
@@ -62,5 +65,7 @@ def replication(model: ModelConfig) -> dict[str, Any]:
             "target_ongoing_requests": model.target_ongoing_requests,
             "upscale_delay_s": model.upscale_delay_s,
             "downscale_delay_s": model.downscale_delay_s,
+            "metrics_interval_s": METRICS_INTERVAL_S,
+            "look_back_period_s": LOOK_BACK_S,
         }
     }

@@ -43,9 +43,9 @@ class Entry:
 COMMANDS = {
     "demo": Entry("deploy.demo.command", "play six scenes on a whole system and check each"),
     "up": Entry("deploy.up", "start a whole system on this machine and keep it until Ctrl-C"),
-    "router": Entry("deploy.router", "run one router"),
-    "agent": Entry("deploy.agent", "run one edge agent"),
-    "cloud": Entry("deploy.cloud", "run one region's Ray Serve application"),
+    "router": Entry("deploy.router", "run one router until SIGTERM"),
+    "agent": Entry("deploy.agent", "run one edge agent until SIGTERM"),
+    "cloud": Entry("deploy.cloud", "run one region's Ray Serve application until SIGTERM"),
     "check": Entry("deploy.check", "say everything that is wrong in a configuration file"),
     "status": Entry("deploy.status", "show the fleet as a running router sees it"),
     "infer": Entry("deploy.infer", "send one image to a model and say who answered and why"),

@@ -57,7 +57,12 @@ class Agent:
         self.lifecycle = Lifecycle(config.keep_warm)
         self.metrics = Metrics(registry)
         self.pool = Pool(
-            packages, slots=config.slots, threads=config.threads, clock=clock, on_event=self._moved
+            packages,
+            slots=config.slots,
+            threads=config.threads,
+            clock=clock,
+            on_event=self._moved,
+            min_load_s=config.min_load_s,
         )
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)

@@ -55,6 +55,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     slots: Annotated[int, Meta(ge=1, le=65536)] = 2
     queue: Annotated[int, Meta(ge=0, le=4096)] = 8
     min_service_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    min_load_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 20.0
     routers: tuple[RouterConfig, ...] = ()

@@ -230,8 +230,9 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         await site.setup()
         await web.SockSite(site, admin).start()
         await settled.wait()
-        print(f"ready http://{address_of(public)}", flush=True)
-        _log.info("admin on http://%s", address_of(admin))
+        url = f"http://{address_of(public)}"
+        log.event(_log, "listening", url=url, admin=f"http://{address_of(admin)}")
+        print(f"ready {url}", flush=True)
         await stop.wait()
         router.readiness.draining = True
         cut = await listener.drain(config.drain_s)

@@ -1,10 +1,11 @@
 """Answers images with an engine alone, without runtime, pool or wire: the yardstick of the demo.
 
-`python -m deploy.demo.bare PACKAGE < images.npy` prints a JSON list with one digit per image.
+`python -m deploy.demo.bare PACKAGE... < images.npy` prints a JSON list of digits per package.
 """
 
 import json
 import sys
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 
@@ -19,12 +20,16 @@ from router.process.settings import load_settings
 from router.wire.tensor import Array
 
 
-def main(path: Path) -> None:
+def main(paths: Iterable[Path]) -> None:
     """Read images, print digits."""
     images = np.load(BytesIO(sys.stdin.buffer.read()), allow_pickle=False)
+    print(json.dumps([_probabilities(path, images).argmax(1).tolist() for path in paths]))
+
+
+def _probabilities(path: Path, images: Array) -> Array:
     variant = load_settings(path / "model.yaml", Manifest).variants[0]
     answer = _onnx if variant.engine == "onnx" else _torch
-    print(json.dumps(answer(path, variant, images).argmax(1).tolist()))
+    return answer(path, variant, images)
 
 
 def _onnx(path: Path, variant: Variant, images: Array) -> Array:
@@ -42,4 +47,4 @@ def _torch(path: Path, variant: Variant, images: Array) -> Array:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(map(Path, sys.argv[1:]))

@@ -3,15 +3,15 @@
 import hashlib
 import importlib.metadata
 import inspect
-import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import safetensors.torch
 
@@ -80,35 +80,35 @@ def prepare(cache: Path, progress: Callable[[str], None]) -> DemoModels:
     """
     store = cache / f"models-{_fingerprint()}"
     _, held_out = training.digits()
-    try:
-        progress(f"using the models kept in {store}") if store.is_dir() else _make(store, progress)
-        return _checked(store, held_out)
-    except (PackageError, TrainingError) as error:
-        progress(f"the models kept there cannot be used, so they are made again: {error.message}")
-    shutil.rmtree(store, ignore_errors=True)
+    if store.is_dir():
+        try:
+            progress(f"using the models kept in {store}")
+            return _checked(store, held_out)
+        except (PackageError, TrainingError) as error:
+            progress(f"they cannot be used, so they are made again: {error.message}")
+            shutil.rmtree(store, ignore_errors=True)
     _make(store, progress)
     return _checked(store, held_out)
 
 
-def bare_argmax(path: Path, images: Array) -> list[int]:
-    """What a bare engine says of images [n, 1, 8, 8], in another process without our runtime.
+def bare_argmax(paths: Mapping[str, Path], images: Array) -> dict[str, list[int]]:
+    """What bare engines say of images [n, 1, 8, 8], in another process without our runtime.
 
     Raises:
-        TrainingError: it did not say anything.
+        TrainingError: they did not say anything.
     """
     given = BytesIO()
     np.save(given, images, allow_pickle=False)
     done = subprocess.run(
-        [sys.executable, "-m", bare.__name__, str(path)],
+        [sys.executable, "-m", bare.__name__, *map(str, paths.values())],
         input=given.getvalue(),
         capture_output=True,
         check=False,
         timeout=_BARE_TIMEOUT_S,
     )
     if done.returncode:
-        raise TrainingError(f"{path}: a bare engine failed: {done.stderr.decode()[-500:]}")
-    said: list[int] = json.loads(done.stdout)
-    return said
+        raise TrainingError(f"a bare engine failed: {done.stderr.decode()[-500:]}")
+    return dict(zip(paths, msgspec.json.decode(done.stdout, type=list[list[int]]), strict=True))
 
 
 def _make(store: Path, progress: Callable[[str], None]) -> None:
@@ -158,7 +158,7 @@ def _checked(store: Path, held_out: Digits) -> DemoModels:
     paths = {name: store / name / VERSION for name in LEAST_ACCURACY}
     for path in paths.values():
         _check_digests(open_package(path))
-    answers = {name: bare_argmax(path, held_out.images) for name, path in paths.items()}
+    answers = bare_argmax(paths, held_out.images)
     accuracy = {name: _share_right(said, held_out.labels) for name, said in answers.items()}
     for name, least in LEAST_ACCURACY.items():
         if accuracy[name] < least:

@@ -24,7 +24,7 @@ NEAREST = ROUTERS[EU].nearest
 """The agent that the scenes are unkind to."""
 EU_AGENTS = tuple(name for name, place in AGENTS.items() if place.region == EU)
 WORKERS = 8
-_CALM_PER_S = 0.3 * CAPACITY_PER_S
+_CALM_PER_S = 0.2 * CAPACITY_PER_S
 
 
 async def nearest(stage: Stage) -> Scene:
@@ -153,7 +153,7 @@ async def overloaded(stage: Stage) -> Scene:
         [
             all_answered(answers),
             Check(f"{spilt / count:.0%} spilt to others (at least 30%)", spilt >= 0.3 * count),
-            share_of(served, NEAREST, 0.2),
+            share_of(served, NEAREST, 0.1),
         ],
     )
 

@@ -89,7 +89,7 @@ def train(progress: Callable[[str], None]) -> Trained:
         with torch.inference_mode():
             opinions = large(images)
         progress("training digits (994 parameters) to answer as digits-large does")
-        small = _fit(SMALL, images, _agrees(labels, opinions.clone()), epochs=150, rate=1e-2)
+        small = _fit(SMALL, images, _agrees(labels, opinions.clone()), epochs=80, rate=1e-2)
     return Trained(_weights(small), _weights(large))
 
 

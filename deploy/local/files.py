@@ -13,6 +13,7 @@ from deploy.local.layout import (
     CLOUD_MODEL,
     EDGE_MODEL,
     EU_ONLY,
+    MIN_LOAD_S,
     MIN_SERVICE_S,
     REGION_OF,
     ROUTERS,
@@ -137,6 +138,7 @@ def _agent(layout: Layout, name: str, packages: Path) -> dict[str, Any]:
         "slots": SLOTS,
         "queue": _QUEUE,
         "min_service_s": MIN_SERVICE_S,
+        "min_load_s": MIN_LOAD_S,
         "threads": 1,
         "routers": [
             {"url": layout.router_url(router), "advertise": _relayed(layout, router, name)}

@@ -11,9 +11,11 @@ from router.errors import ConfigError
 CLOUD = "cloud-us-east"
 EU_ONLY = "clinic"
 """The tenant whose data must stay in the EU."""
-SLOTS = 3
-MIN_SERVICE_S = 0.03
+SLOTS = 4
+MIN_SERVICE_S = 0.04
 """An agent holds a slot for at least this long, so that one machine can play several."""
+MIN_LOAD_S = 3.0
+"""And takes at least this long to load a model: `digits` alone would take a few milliseconds."""
 CAPACITY_PER_S = SLOTS / MIN_SERVICE_S
 """What one agent can answer."""
 EDGE_MODEL = "digits"
@@ -48,10 +50,10 @@ AGENTS = {
 }
 ROUTERS = {
     "eu-west": RouterPlace(
-        "eu-west", {"eu-west-1": 0.002, "eu-west-2": 0.014, "us-east-1": 0.040, CLOUD: 0.045}
+        "eu-west", {"eu-west-1": 0.002, "eu-west-2": 0.014, "us-east-1": 0.040, CLOUD: 0.050}
     ),
     "us-east": RouterPlace(
-        "us-east", {"eu-west-1": 0.040, "eu-west-2": 0.046, "us-east-1": 0.002, CLOUD: 0.020}
+        "us-east", {"eu-west-1": 0.040, "eu-west-2": 0.046, "us-east-1": 0.002, CLOUD: 0.030}
     ),
 }
 REGION_OF = {**{name: place.region for name, place in AGENTS.items()}, CLOUD: "us-east"}

@@ -6,6 +6,7 @@ load belongs to no caller: it runs in the loader's thread to its end, whoever st
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -46,6 +47,8 @@ class Workshop:
     threads: int
     clock: Clock
     moved: Callable[[ModelMoved], None]
+    min_load_s: float = 0.0
+    """A load takes at least this long, so that a small model can play one of real size."""
 
 
 class Held:
@@ -198,7 +201,10 @@ class Held:
 
 
 def _started(package: Package, workshop: Workshop, loaded: Callable[[], None]) -> Model:
-    return start(package, choose(package), workshop.runner, workshop.threads, loaded)
+    until_s = workshop.clock() + workshop.min_load_s
+    model = start(package, choose(package), workshop.runner, workshop.threads, loaded)
+    time.sleep(max(0.0, until_s - workshop.clock()))
+    return model
 
 
 def _as_failure(title: str, error: BaseException | None) -> IsochroneError:

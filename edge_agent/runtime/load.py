@@ -56,7 +56,7 @@ class Load:
         return CallReport(
             instance=self._instance,
             sequence=self._next(),
-            in_flight=self._gate.in_flight,
+            in_flight=self._gate.in_flight + self._gate.queued,
             slots=self._gate.slots,
             latency_s=self.latency_s(model),
             wait_s=wait_s,
@@ -72,7 +72,7 @@ class Load:
             name=self._name,
             instance=self._instance,
             sequence=self._next(),
-            in_flight=self._gate.in_flight,
+            in_flight=self._gate.in_flight + self._gate.queued,
             slots=self._gate.slots,
             queued=self._gate.queued,
             ready=ready,

@@ -4,7 +4,6 @@ A file's bytes leave this module only after their digest was found right, and en
 bytes, never a path: what was checked is what runs.
 """
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -235,11 +234,15 @@ def _write_whole(target: Path, content: Mapping[str, bytes]) -> None:
             _write_through(draft / name, data)
         draft.chmod(0o755)
         _sync(draft)
-        draft.rename(target)
+        try:
+            draft.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            _check_same(target, content)  # somebody else was faster
         _sync(target.parent)
     finally:
-        with contextlib.suppress(FileNotFoundError):  # renamed: all is well
-            shutil.rmtree(draft)
+        shutil.rmtree(draft, ignore_errors=True)  # renamed, it is not there any more
 
 
 def _write_through(path: Path, data: bytes) -> None:

@@ -30,8 +30,11 @@ class Pool:
         threads: int = 1,
         clock: Clock = monotonic,
         on_event: Callable[[ModelMoved], None] = _unheard,
+        min_load_s: float = 0.0,
     ) -> None:
         """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move.
+
+        No load takes less than `min_load_s`.
 
         Raises:
             PackageError: two packages have the same name and version.
@@ -42,7 +45,7 @@ class Pool:
         self._generation = 0
         self._closed = False
         self._models: dict[str, dict[str, Held]] = {}
-        workshop = Workshop(self._loader, self._runner, threads, clock, self._moved)
+        workshop = Workshop(self._loader, self._runner, threads, clock, self._moved, min_load_s)
         for package in sorted(packages, key=_highest_first, reverse=True):
             versions = self._models.setdefault(package.name, {})
             if package.version in versions:

@@ -97,7 +97,7 @@ class HttpUpstream:
     def open_for(self, call: HttpCall) -> None:
         """Send on a new connection."""
         if self._closed:
-            asyncio.get_running_loop().call_soon(call.tell, Lost(Cause.REFUSED, "it has left"))
+            _tell_soon(call, "it has left")
             return
         self._opening[call] = self._tasks.create_task(self._open(call))
 
@@ -130,7 +130,7 @@ class HttpUpstream:
             self._sweeping.cancel()
         for call, opening in list(self._opening.items()):
             opening.cancel()
-            call.tell(Lost(Cause.REFUSED, "it has left"))
+            _tell_soon(call, "it has left")
         for connection in list(self._connections):
             connection.close()
         while self._connections:
@@ -154,9 +154,9 @@ class HttpUpstream:
                     lambda: UpstreamConnection(self), self._address.host, self._address.port
                 )
         except TimeoutError:
-            call.tell(Lost(Cause.REFUSED, f"no connection within {self._connect_s:g} s"))
+            _tell_soon(call, f"no connection within {self._connect_s:g} s")
         except OSError as error:
-            call.tell(Lost(Cause.REFUSED, _why(error)))
+            _tell_soon(call, _why(error))
         else:
             self._connections.add(connection)
             connection.carry(call, fresh=True)
@@ -177,6 +177,12 @@ class HttpUpstream:
         self._idle = [kept for kept in self._idle if kept[1] > oldest_s]
         if self._idle:
             self._schedule_sweep()
+
+
+def _tell_soon(call: HttpCall, why: str) -> None:
+    """From the loop itself: whoever hears of it may fail without ending the task group."""
+    lost = Lost(Cause.REFUSED, why)
+    asyncio.get_running_loop().call_soon(call.tell, lost)
 
 
 def _why(error: OSError) -> str:

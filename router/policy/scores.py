@@ -57,7 +57,7 @@ def cold_s(query: Query, candidate: Candidate) -> float:
 
 def taste_s(query: Query, candidate: Candidate) -> float:
     """The seconds that the policy favours the region by, as a negative number."""
-    return -query.preferred.get(candidate.endpoint.region, 0.0)
+    return 0.0 - query.preferred.get(candidate.endpoint.region, 0.0)
 
 
 RANK: tuple[Score, ...] = (net_s, congestion_s, service_s, cold_s, taste_s)

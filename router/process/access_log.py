@@ -33,6 +33,7 @@ class AccessLog:
         self._encode = msgspec.json.Encoder().encode
         self._lines: list[bytes] = []
         self._bytes = 0
+        self._torn = False
         self._owned = path is not None
         self._file = sys.stderr.fileno() if path is None else _appending(path)
 
@@ -66,13 +67,13 @@ class AccessLog:
             self._owned = False
 
     def _written(self, data: bytes) -> int:
-        """How many bytes the destination took; a line that was cut is ended, for its readers."""
+        """How many bytes the destination took; after a part of a line the next begins anew."""
+        gap = b"\n" if self._torn else b""
         try:
-            taken = os.write(self._file, data)
-            if 0 < taken < len(data) and data[taken - 1 : taken] != b"\n":
-                os.write(self._file, b"\n")
+            taken = os.write(self._file, gap + data) - len(gap)
         except OSError:  # full, closed or gone
             return 0
+        self._torn = not data.endswith(b"\n", 0, taken) if taken > 0 else self._torn
         return taken
 
 

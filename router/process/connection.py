@@ -113,10 +113,10 @@ class Connection(asyncio.Protocol):
         self._held = b""
         self._reader.requests.clear()
         current, self._current = self._current, None
+        self._host.forget(self)
         if current is not None:
             self._host.in_flight -= 1
             current.leave()
-        self._host.forget(self)
 
     def pause_writing(self) -> None:
         """The client reads too slowly."""
@@ -215,10 +215,16 @@ class Connection(asyncio.Protocol):
 
     # --- requests in, in order ---
 
+    @property
+    def _full(self) -> bool:
+        """Enough waits for its turn: many requests, or one with a body."""
+        waiting = self._reader.requests
+        return len(waiting) >= PIPELINED or (bool(waiting) and bool(waiting[-1].request.body))
+
     def _take(self, data: bytes) -> None:
         rest: bytes | memoryview = data
         while rest and not self._deaf:
-            if len(self._reader.requests) >= PIPELINED:
+            if self._full:
                 self._held = bytes(rest)
                 self._transport.pause_reading()
                 return
@@ -240,7 +246,7 @@ class Connection(asyncio.Protocol):
         self._pumping = False
         if self._current is None and not requests:
             self._between()
-        if self._held and len(requests) < PIPELINED:
+        if self._held and not self._full:
             self._take_held()
 
     def _serve(self, received: Received) -> None:
@@ -290,6 +296,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         self._deaf = True
+        self._refusal = None
         self._reader.requests.clear()
         self._until_s = self._host.clock() + self._host.limits.idle_s
         self._transport.close()

@@ -64,6 +64,7 @@ class RequestReader:
         "_limits",
         "_parser",
         "_peer",
+        "_raw",
         "_received",
         "_url",
         "requests",
@@ -90,6 +91,8 @@ class RequestReader:
         """
         if self._final:  # RFC 9112 §9.6: nothing after the last request is looked at
             return len(data)
+        if self._raw:
+            return self._feed_raw(data)
         step = max(STEP_BYTES, self._left)
         part = data if len(data) <= step else data[:step]
         try:
@@ -102,6 +105,15 @@ class RequestReader:
             if not self._final:
                 raise bad(f"not HTTP/1.1: {error}") from None
         self._account(len(part))
+        return len(part)
+
+    def _feed_raw(self, data: bytes | memoryview) -> int:
+        """The body of a request that asks for an upgrade: the parser leaves it to its user."""
+        part = bytes(data[: self._left])
+        self.on_body(part)
+        if not self._left:
+            self._raw = False
+            self.on_message_complete()
         return len(part)
 
     def _account(self, fed: int) -> None:
@@ -126,6 +138,7 @@ class RequestReader:
         self._fed_bytes = 0
         self._framing = Framing(None, waits=False)
         self._left = 0
+        self._raw = False
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._received: Received | None = None
@@ -156,6 +169,9 @@ class RequestReader:
         self.since_s = self._clock()
         self._framing = framing
         self._left = framing.length or 0
+        self._raw = self._parser.should_upgrade() and framing.length != 0
+        if self._raw and framing.length is None:
+            raise bad("an upgrade is not offered, and with chunks it cannot be passed over")
         self.waits = framing.waits
         request = Request(
             method, path, self._headers, b"", query, peer=self._peer, received_s=self.since_s
@@ -173,6 +189,8 @@ class RequestReader:
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
+        if self._raw:
+            return
         received = self._received
         assert received is not None  # the parser has called on_headers_complete
         body = self._body

@@ -69,6 +69,7 @@ class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """`GET /isochrone/report`: everything an endpoint says of itself.
 
     `instance` names one process (a replica, behind a cloud ingress) and changes at every start;
+    `in_flight` counts what runs and what waits, `queued` only the latter;
     `sequence` grows with every report of that instance; `models_generation` grows whenever a
     model's state changes; `seen` holds the highest `x-isochrone-seq` of every sender.
     """
@@ -90,8 +91,8 @@ class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class CallReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one answer says of the endpoint that gave it.
 
-    `latency_s` is the recent service time at this `in_flight`; `wait_s` and `infer_s` are what
-    this request itself cost.
+    `in_flight` counts what runs and what waits; `latency_s` is the recent service time at that;
+    `wait_s` and `infer_s` are what this request itself cost.
     """
 
     instance: str

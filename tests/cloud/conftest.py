@@ -3,10 +3,12 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -228,16 +230,17 @@ def free_port() -> int:
 def launch(tmp_path_factory, store):
     """Start cloud processes; whatever is left of them in the end is killed."""
     started: list[Process] = []
+    short = Path(tempfile.mkdtemp(prefix="isc-"))  # Ray makes sockets far below it
 
-    def launch(kind, *arguments, **environment):
-        folder = tmp_path_factory.mktemp("cloud")
-        ray = Path(f"/tmp/isc-{os.getpid()}-{len(started)}")  # Ray needs a short path
-        started.append(kind(folder, ray, *arguments, **environment))
+    def launch(kind, *arguments):
+        ray = short / str(len(started))
+        started.append(kind(tmp_path_factory.mktemp("cloud"), ray, *arguments))
         return started[-1]
 
     yield launch
     for process in started:
         process.kill()
+    shutil.rmtree(short)
 
 
 @pytest.fixture(scope="session")

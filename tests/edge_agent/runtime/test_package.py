@@ -1,7 +1,6 @@
 """What a package on disk may be, and that nothing else is ever handed to an engine."""
 
 import hashlib
-import os
 import pickle
 import shutil
 
@@ -128,7 +127,7 @@ def test_a_wrong_manifest_is_told_with_its_place(write, edit, old, new, says):
 
 
 def test_a_pickle_is_never_unpickled(write):
-    ran = []
+    ran: list[str] = []
 
     class Trap:
         def __reduce__(self):
@@ -164,7 +163,7 @@ def test_digests_are_those_of_the_files(write, files):
 
 def test_others_may_read_what_was_written(write):
     package = write()
-    assert os.stat(package.path).st_mode & 0o055 == 0o055
+    assert package.path.stat().st_mode & 0o055 == 0o055
 
 
 def test_the_manifest_has_a_closed_shape():

@@ -228,7 +228,8 @@ async def start_endpoint(stack) -> StartEndpoint:
 async def start_router(stack, tmp_path) -> StartRouter:
     async def start(*endpoints: ScriptedEndpoint, **changes: object) -> RunningRouter:
         config, law = load(write_config(tmp_path, list(endpoints), **changes))
-        return await stack.enter_async_context(running(config, law, Random(1)))
+        router: RunningRouter = await stack.enter_async_context(running(config, law, Random(1)))
+        return router
 
     return start
 

@@ -57,6 +57,7 @@ async def test_an_endpoint_that_is_full_sends_requests_on_and_stays_in(
 ):
     near, far = await start_endpoint("near"), await start_endpoint("far", "us-east")
     near.behave = lambda exchange: exchange.respond(503, [(b"retry-after", b"1")], b"{}")
+    far.behave = lambda exchange: far.answer(exchange, infer_s=0.05)
     router = await start_router(near, far)
     await router.settled(lambda: all(s.net_s < 0.01 for s in router.router.ledger.sites()))
     answers = [await router.infer(x_isochrone_regions="eu-west,us-east") for _ in range(12)]

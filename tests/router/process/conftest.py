@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 import uvloop
 
 from router.process.clock import monotonic
-from router.process.exchange import Service
+from router.process.exchange import Exchange, Service
 from router.process.listener import Limits, Listener
 from router.process.sockets import bind
 
@@ -90,7 +91,7 @@ async def serve() -> AsyncIterator[Serve]:
     """Start a listener: `talker = await serve(service, header_s=0.2)`."""
     async with AsyncExitStack() as stack:
 
-        async def start(service: Service, **limits: float) -> Talker:
+        async def start(service: Service, **limits: Any) -> Talker:
             sock = bind("127.0.0.1:0")
             port = sock.getsockname()[1]
             listener = Listener(service, Limits(**limits), monotonic)
@@ -100,3 +101,58 @@ async def serve() -> AsyncIterator[Serve]:
 
         async with asyncio.timeout(20):
             yield start
+
+
+class Recorder:
+    """A service that keeps what it is given, for the test to answer."""
+
+    def __init__(self) -> None:
+        self.seen: list[Exchange] = []
+        self.gone: list[str] = []
+        self._came = asyncio.Event()
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.watch(gone=lambda: self.gone.append(exchange.request.path))
+        self.seen.append(exchange)
+        self._came.set()
+
+    async def get(self, number: int) -> Exchange:
+        """The request of this number, counted from 0, as soon as it is there."""
+        while len(self.seen) <= number:
+            self._came.clear()
+            await self._came.wait()
+        return self.seen[number]
+
+
+@pytest.fixture
+async def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def echo() -> Service:
+    """A service that tells what it was asked."""
+
+    def service(exchange: Exchange) -> None:
+        request = exchange.request
+        shown = f"{request.method} {request.path} {request.query} ".encode() + request.body
+        exchange.respond(200, [(b"content-type", b"text/plain")], shown)
+
+    return service
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[asyncio.TaskGroup]:
+    async with asyncio.TaskGroup() as group:
+        yield group
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Wait for what no event tells of."""
+
+    async def wait(condition: Callable[[], object]) -> None:
+        while not condition():  # noqa: ASYNC110  # a counter of the listener is looked at
+            await asyncio.sleep(0.005)
+
+    return wait

@@ -31,7 +31,7 @@ def test_everything_said():
         1,
         "k1",
     )
-    assert read.regions == {"eu-west", "eu-central"}
+    assert read.regions == frozenset({"eu-west", "eu-central"})
     assert (read.data_class, read.explain) == ("health", True)
 
 

@@ -1,0 +1,160 @@
+"""`isochrone package` on real files."""
+
+import argparse
+import json
+import shlex
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy import package as command
+from deploy.onnx_package import Wanted, build
+from edge_agent.config import check
+from edge_agent.runtime.package import PackageError, open_package
+from router.errors import ConfigError
+
+
+def _file(path, nodes, inputs, outputs, constants=()):
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def _value(name, shape, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+@pytest.fixture
+def onnx(tmp_path):
+    """A linear model of four numbers and three classes."""
+    weights = np.arange(12, dtype=np.float32).reshape(4, 3)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    return _file(
+        tmp_path / "mine.onnx",
+        nodes,
+        [_value("x", ["n", 4])],
+        [_value("y", ["n", 3])],
+        [("w", weights)],
+    )
+
+
+@pytest.fixture
+def run():
+    """The command with some arguments."""
+
+    def ran(*arguments):
+        parser = argparse.ArgumentParser()
+        command.add_arguments(parser)
+        return command.run(parser.parse_args([str(one) for one in arguments]))
+
+    return ran
+
+
+def test_ones_own_model_becomes_a_package_in_one_command(tmp_path, onnx, run, capsys):
+    store = tmp_path / "models"
+    arguments = ("build", "--onnx", onnx, "--name", "mine", "--labels", "a,b,c")
+    assert run(*arguments, "--output", store) == 0
+    manifest = open_package(store / "mine" / "1").manifest
+    assert [(one.name, one.datatype, one.shape) for one in manifest.inputs] == [
+        ("x", "FP32", (-1, 4))
+    ]
+    assert [(one.name, one.shape) for one in manifest.outputs] == [("y", (-1, 3))]
+    assert manifest.labels == ("a", "b", "c")
+    said = capsys.readouterr().out
+    assert str(store / "mine" / "1") in said
+    assert "isochrone agent --config agent.yaml" in said
+    assert run(*arguments, "--output", store) == 0, "the same again changes nothing"
+
+
+def test_the_printed_configuration_is_one(tmp_path, onnx, run, capsys):
+    run("build", "--onnx", onnx, "--name", "mine", "--output", tmp_path / "models")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "printf" in line]
+    words = shlex.split(line)
+    (tmp_path / "agent.yaml").write_text("\n".join(words[2 : words.index(">")]))
+    settings = check(tmp_path / "agent.yaml")
+    assert settings.packages == tmp_path / "models"
+    assert settings.keep_warm == ("mine",)
+
+
+def test_labels_may_stand_in_a_file(tmp_path, onnx, run):
+    (tmp_path / "labels.txt").write_text("one\ntwo\nthree\n")
+    arguments = ("--labels", tmp_path / "labels.txt", "--output", tmp_path / "models")
+    assert run("build", "--onnx", onnx, "--name", "mine", *arguments) == 0
+    assert open_package(tmp_path / "models/mine/1").manifest.labels == ("one", "two", "three")
+
+
+def test_a_network_that_needs_room_gets_a_larger_sample(tmp_path):
+    kernel = ("w", np.ones((2, 1, 5, 5), np.float32))
+    path = _file(
+        tmp_path / "conv.onnx",
+        [helper.make_node("Conv", ["x", "w"], ["y"])],
+        [_value("x", ["n", 1, "h", "w_"])],
+        [_value("y", ["n", 2, "a", "b"])],
+        [kernel],
+    )
+    made = build(path, tmp_path / "models", Wanted("conv"))
+    assert made.manifest.warm_up[0].inputs[0].shape == (1, 1, 8, 8)
+
+
+def test_an_output_without_a_stated_rank_takes_that_of_an_answer(tmp_path):
+    node = helper.make_node("Reshape", ["x", "shape"], ["y"])
+    inputs = [_value("x", ["n"]), _value("shape", ["k"], TensorProto.INT64)]
+    path = _file(tmp_path / "r.onnx", [node], inputs, [_value("y", None)])
+    made = build(path, tmp_path / "models", Wanted("reshape"))
+    assert [one.shape for one in made.manifest.outputs] == [(-1,)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "says"),
+    [
+        pytest.param(Wanted("mine", labels=("a", "b")), "2 are given", id="too few labels"),
+        pytest.param(Wanted("mine", labels=("a", "b", "a")), "twice", id="a label twice"),
+        pytest.param(Wanted("../mine"), "name", id="a name that leaves the store"),
+        pytest.param(Wanted("mine", version="1/2"), "version", id="a version that does"),
+    ],
+)
+def test_a_wish_that_cannot_be_met_leaves_nothing(tmp_path, onnx, wanted, says):
+    with pytest.raises(PackageError, match=says):
+        build(onnx, tmp_path / "models", wanted)
+    assert not (tmp_path / "models").exists()
+
+
+def test_a_file_that_is_no_model_is_told(tmp_path):
+    (tmp_path / "no.onnx").write_bytes(b"{}")
+    with pytest.raises(PackageError, match=r"no\.onnx"):
+        build(tmp_path / "no.onnx", tmp_path / "models", Wanted("no"))
+    with pytest.raises(ConfigError, match="No such file"):
+        build(tmp_path / "none.onnx", tmp_path / "models", Wanted("none"))
+
+
+def test_inspect_tells_people_and_programs(tmp_path, onnx, run, capsys):
+    package = build(onnx, tmp_path / "models", Wanted("mine"))
+    assert run("inspect", package.path, "--json", tmp_path / "out.json") == 0
+    assert "takes x: FP32 [-1, 4]" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["schema"], result["ok"]) == ("isochrone.package/1", True)
+    (told,) = result["packages"]
+    assert (told["name"], told["variants"][0]["engine"]) == ("mine", "onnx")
+
+
+def test_verify_finds_a_flipped_byte(tmp_path, onnx, run, capsys):
+    package = build(onnx, tmp_path / "models", Wanted("mine"))
+    for path in (package.path, tmp_path / "models"):
+        assert run("verify", path) == 0
+    assert "verified" in capsys.readouterr().out
+    file = package.file(package.manifest.variants[0])
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    for path in (package.path, tmp_path / "models"):
+        assert run("verify", path) == 1
+        assert "sha256" in capsys.readouterr().out
+
+
+def test_a_place_without_packages_is_a_problem(tmp_path, run, capsys):
+    assert run("verify", tmp_path) == 1
+    assert run("inspect", tmp_path / "nowhere", "--json", "-") == 1
+    assert '"ok": false' in capsys.readouterr().out

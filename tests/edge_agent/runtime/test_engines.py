@@ -1,0 +1,256 @@
+"""Both engines on the same weights, and what they make of wrong files."""
+
+import hashlib
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+import safetensors.numpy
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy.demo.onnx_graph import model_bytes
+from edge_agent.runtime import engines, verify
+from edge_agent.runtime.manifest import Declared, Linear, Manifest, Sample, SampleTensor
+from edge_agent.runtime.onnx_file import has_external_data
+from edge_agent.runtime.package import PackageError, described, write_package
+from edge_agent.runtime.start import start
+from router.errors import BadRequest
+from router.wire.message import InferRequest
+from router.wire.tensor import Tensor, TensorSpec
+
+
+@pytest.fixture
+def executor():
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+async def _answer(model, request):
+    (answer,) = [part async for part in model.request(request)]
+    return answer.outputs[0].data
+
+
+def _replaced(package, data, **changes):
+    """The same package with other bytes in its first file, their digest right."""
+    variant = package.manifest.variants[0]
+    package.file(variant).write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    variant = msgspec.structs.replace(variant, bytes=len(data), sha256=digest, **changes)
+    manifest = msgspec.structs.replace(package.manifest, variants=(variant,))
+    return type(package)(package.path, manifest)
+
+
+def _start(package, executor):
+    return start(package, package.manifest.variants[0], executor)
+
+
+def test_engines_agree_on_the_same_weights(write):
+    assert verify.problems(write("onnx", "torch")) == []
+
+
+def test_variants_that_disagree_are_found(write, files):
+    package = write("onnx", "torch")
+    weights = safetensors.numpy.load(files["small.safetensors"])
+    weights["4.bias"] += np.array([0, 1, 0], np.float32)
+    data = safetensors.numpy.save(weights)
+    onnx_variant, torch_variant = package.manifest.variants
+    package.file(torch_variant).write_bytes(data)
+    other = msgspec.structs.replace(
+        torch_variant, bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+    manifest = msgspec.structs.replace(package.manifest, variants=(onnx_variant, other))
+    (problem,) = verify.problems(type(package)(package.path, manifest))
+    assert "differ by more than tolerance" in problem
+
+
+def _graph_without_inputs():
+    graph = helper.make_graph([], "g", [], [])
+    return helper.make_model(graph).SerializeToString()
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b'{"a": 1}', id="JSON"),
+        pytest.param(pickle.dumps({"0.weight": [1.0]}), id="pickle"),
+        pytest.param(b"x", id="one byte"),
+        pytest.param(b"\0" * 100, id="zeros"),
+        pytest.param(b"\xff" * 100, id="ones"),
+        pytest.param(b"0000ORTM" * 20, id="onnxruntime's own format"),
+        pytest.param(_graph_without_inputs(), id="an empty graph"),
+        pytest.param(b"PK\x03\x04" + b"\0" * 60, id="zip, as TorchScript"),
+    ],
+)
+def test_a_foreign_file_is_refused(write, executor, engine, data):
+    package = _replaced(write(engine), data)
+    with pytest.raises(PackageError) as told:
+        _start(package, executor)
+    assert str(package.file(package.manifest.variants[0])) in told.value.message
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_truncated_file_with_a_right_digest_is_refused(write, executor, engine, files):
+    whole = files["small.onnx" if engine == "onnx" else "small.safetensors"]
+    for length in range(1, len(whole), len(whole) // 12):
+        with pytest.raises(PackageError):
+            _start(_replaced(write(engine), whole[:length]), executor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param(
+            {"outputs": (Declared("probabilities", "FP32", (-1, 4)),), "labels": ()},
+            "says FP32",
+            id="output shape",
+        ),
+        pytest.param(
+            {"outputs": (Declared("logits", "FP32", (-1, 3)),)}, "has no tensor 'logits'", id="name"
+        ),
+        pytest.param(
+            {
+                "inputs": (Declared("image", "FP32", (-1, 8, 8)),),
+                "warm_up": (Sample((SampleTensor("image", (1, 8, 8)),)),),
+            },
+            "says FP32",
+            id="input rank",
+        ),
+        pytest.param(
+            {"warm_up": (Sample((SampleTensor("image", (1, 1, 4, 4)),)),)},
+            "refuses a sample",
+            id="sample shape",
+        ),
+        pytest.param(
+            {"warm_up": (Sample((SampleTensor("image", (1, 1, 8, 8), (1, 2)),)),)},
+            "do not fit",
+            id="sample data",
+        ),
+    ],
+)
+def test_a_manifest_that_does_not_fit_the_graph_is_refused(write, executor, changes, says):
+    with pytest.raises(PackageError, match=says):
+        _start(write(**changes), executor)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        pytest.param(
+            {"architecture": (Linear(inputs=64, outputs=3),)}, "architecture", id="other layers"
+        ),
+        pytest.param(
+            {"architecture": (Linear(inputs=1 << 20, outputs=1 << 20),)},
+            "architecture",
+            id="a terabyte that no file holds",
+        ),
+        pytest.param({"precision": "int8"}, "no precision int8", id="precision"),
+    ],
+)
+def test_an_architecture_that_does_not_fit_the_weights_is_refused(
+    write, executor, files, changes, says
+):
+    package = _replaced(write("torch"), files["small.safetensors"], **changes)
+    with pytest.raises(PackageError, match=says):
+        _start(package, executor)
+
+
+def test_output_sizes_are_held_against_the_manifest_by_running(write, executor):
+    package = write("torch", outputs=(Declared("p", "FP32", (-1, 5)),), labels=())
+    with pytest.raises(
+        PackageError, match=r"declared FP32 \[-1, 5\], the model gives FP32 \[2, 3\]"
+    ):
+        _start(package, executor)
+
+
+def _model(graph):
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def _outside(name="table"):
+    tensor = numpy_helper.from_array(np.ones((3, 4), np.float32), name)
+    onnx.external_data_helper.set_external_data(tensor, "../../secret.bin")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+def _with_initializer():
+    node = helper.make_node("Gather", ["table", "ids"], ["rows"])
+    return _model(helper.make_graph([node], "g", [], [], [_outside()]))
+
+
+def _with_constant():
+    node = helper.make_node("Constant", [], ["rows"], value=_outside())
+    return _model(helper.make_graph([node], "g", [], []))
+
+
+def _with_branch():
+    inner = helper.make_graph([], "inner", [], [], [_outside()])
+    node = helper.make_node("If", ["c"], ["rows"], then_branch=inner, else_branch=inner)
+    return _model(helper.make_graph([node], "g", [], []))
+
+
+@pytest.mark.parametrize("make", [_with_initializer, _with_constant, _with_branch])
+def test_weights_in_other_files_are_refused(write, executor, make):
+    data = make().SerializeToString()
+    assert has_external_data(data)
+    with pytest.raises(PackageError, match="save the model with its data inside"):
+        _start(_replaced(write(), data), executor)
+
+
+def test_weights_inside_are_no_other_file(files):
+    assert not has_external_data(files["small.onnx"])
+
+
+async def test_texts_and_indices_beyond_the_table(tmp_path, executor):
+    takes, gives = TensorSpec("place", "INT64", (-1,)), TensorSpec("word", "BYTES", (-1,))
+    node = helper.make_node("Gather", ["words", "place"], ["word"])
+    inputs = [helper.make_tensor_value_info("place", TensorProto.INT64, ["n"])]
+    outputs = [helper.make_tensor_value_info("word", TensorProto.STRING, ["n"])]
+    words = numpy_helper.from_array(np.array(["one", "zwölf"], object), "words")
+    data = _model(helper.make_graph([node], "g", inputs, outputs, [words])).SerializeToString()
+    package = write_package(
+        tmp_path,
+        _words_manifest(takes, gives, described(data, name="o", engine="onnx", file="w.onnx")),
+        {"w.onnx": data},
+    )
+    model = engines.engine("onnx").build(package, package.manifest.variants[0], executor, 1)
+    model.startup()
+    both = InferRequest((Tensor("place", "INT64", np.array([1, 0])),))
+    assert (await _answer(model, both)).tolist() == ["zwölf".encode(), b"one"]
+    with pytest.raises(BadRequest, match="cannot compute these inputs"):
+        await _answer(model, InferRequest((Tensor("place", "INT64", np.array([2])),)))
+    assert model.is_healthy()
+    model.shutdown()
+    assert not model.is_healthy()
+
+
+def _words_manifest(takes, gives, variant):
+    return Manifest(
+        name="words",
+        version="1",
+        inputs=(Declared.of(takes),),
+        outputs=(Declared.of(gives),),
+        warm_up=(Sample((SampleTensor("place", (1,)),)),),
+        variants=(variant,),
+    )
+
+
+def test_a_variant_that_cannot_run_here_is_named(write):
+    package = write("torch")
+    variant = msgspec.structs.replace(package.manifest.variants[0], accelerator="gpu")
+    manifest = msgspec.structs.replace(package.manifest, variants=(variant,))
+    if engines.engine("torch").has_gpu():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(PackageError, match="variant torch wishes a GPU"):
+        engines.choose(type(package)(package.path, manifest))
+
+
+def test_the_same_weights_make_the_same_onnx_bytes():
+    takes, gives = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    assert model_bytes(nodes, takes, gives, {}) == model_bytes(nodes, takes, gives, {})

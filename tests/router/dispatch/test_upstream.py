@@ -1,0 +1,515 @@
+"""The HTTP/1.1 upstream against endpoints that answer with raw bytes, well and badly."""
+
+import asyncio
+import socket
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from router.dispatch.event import Cause, Chunk, End, Head, Lost
+from router.dispatch.http_call import encode_request
+from router.dispatch.response_reader import ResponseReader
+from router.dispatch.upstream import HttpUpstream
+from router.errors import BadRequest
+from router.process.clock import monotonic
+from router.wire.http import Request
+
+GET = Request("GET", "/v2/x", [])
+CHUNKED = b"HTTP/1.1 200\r\ntransfer-encoding: chunked\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+class Heard:
+    """The events of one call."""
+
+    def __init__(self):
+        self.events = []
+        self._more = asyncio.Event()
+
+    def __call__(self, event):
+        self.events.append(event)
+        self._more.set()
+
+    async def until(self, condition):
+        while not condition(self.events):
+            self._more.clear()
+            await self._more.wait()
+
+    async def end(self):
+        """All events up to the last; chunks joined."""
+        await self.until(lambda events: events and isinstance(events[-1], End | Lost))
+        return self.events
+
+    @property
+    def body(self):
+        return b"".join(e.data for e in self.events if isinstance(e, Chunk))
+
+
+class Visit:
+    """One connection at the endpoint."""
+
+    def __init__(self, reader, writer):
+        self.reader = reader
+        self.writer = writer
+
+    async def request(self):
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        lines = head.decode("latin-1").lower().split("\r\n")
+        length = next((int(x.split(":")[1]) for x in lines if x.startswith("content-length")), 0)
+        return head + await self.reader.readexactly(length)
+
+    def reply(self, data):
+        self.writer.write(data)
+
+    async def gone(self):
+        """The other side has closed."""
+        try:
+            return await self.reader.read()
+        except ConnectionError:
+            return b""
+
+    def close(self):
+        self.writer.close()
+
+    def reset(self):
+        self.writer.transport.abort()
+
+
+class Endpoint:
+    """A raw server: each connection is a `Visit` that the test plays."""
+
+    def __init__(self, port, visits, stack, tasks):
+        self.port = port
+        self.visits = visits
+        self._stack = stack
+        self._tasks = tasks
+
+    def upstream(self, **options):
+        way = HttpUpstream(
+            f"http://127.0.0.1:{self.port}", tasks=self._tasks, clock=monotonic, **options
+        )
+        self._stack.push_async_callback(way.close)
+        return way
+
+    async def visit(self):
+        return await self.visits.get()
+
+    async def exchange(self, upstream, answer=OK, request=GET):
+        """One whole call over whichever connection is new."""
+        heard = Heard()
+        upstream.send(request, heard)
+        visit = await self.visit()
+        await visit.request()
+        visit.reply(answer)
+        await heard.end()
+        return visit, heard
+
+
+@pytest.fixture
+async def endpoint():
+    visits: asyncio.Queue[Visit] = asyncio.Queue()
+
+    def visited(reader, writer):
+        stack.callback(writer.close)
+        visits.put_nowait(Visit(reader, writer))
+
+    async with asyncio.timeout(20), asyncio.TaskGroup() as tasks, AsyncExitStack() as stack:
+        server = await asyncio.start_server(visited, "127.0.0.1", 0)
+        stack.callback(server.close)
+        yield Endpoint(server.sockets[0].getsockname()[1], visits, stack, tasks)
+
+
+async def test_a_request_is_written_for_this_hop(endpoint):
+    upstream, heard = endpoint.upstream(), Heard()
+    headers = [
+        (b"host", b"elsewhere"),
+        (b"connection", b"close"),
+        (b"transfer-encoding", b"chunked"),
+        (b"content-length", b"99"),
+        (b"expect", b"100-continue"),
+        (b"x-a", b"1"),
+        (b"x-a", b"2"),
+    ]
+    upstream.send(Request("POST", "/v2/é x", headers, b"body", query="a=%2f"), heard)
+    visit = await endpoint.visit()
+    host = b"127.0.0.1:%d" % endpoint.port
+    assert await visit.request() == (
+        b"POST /v2/%C3%A9%20x?a=%2f HTTP/1.1\r\nhost: " + host + b"\r\n"
+        b"x-a: 1\r\nx-a: 2\r\ncontent-length: 4\r\n\r\nbody"
+    )
+    visit.reply(OK)
+    assert await heard.end() == [
+        Head(200, [(b"content-length", b"2")]),
+        Chunk(b"ok"),
+        End(),
+    ]
+
+
+async def test_a_connection_is_kept_and_costs_no_task(endpoint):
+    upstream = endpoint.upstream()
+    visit, _ = await endpoint.exchange(upstream)
+    before = len(asyncio.all_tasks())
+    for _ in range(3):
+        heard = Heard()
+        upstream.send(GET, heard)
+        assert heard.events == []  # never before send returns
+        assert len(asyncio.all_tasks()) == before
+        await visit.request()
+        visit.reply(OK)
+        await heard.end()
+    assert endpoint.visits.empty()
+
+
+async def test_requests_at_once_have_connections_of_their_own(endpoint):
+    upstream = endpoint.upstream(max_idle=1)
+    calls = [Heard(), Heard()]
+    for heard in calls:
+        upstream.send(GET, heard)
+    visits = [await endpoint.visit(), await endpoint.visit()]
+    for visit, heard in zip(visits, calls, strict=True):
+        await visit.request()
+        visit.reply(OK)
+        assert (await heard.end())[-1] == End()
+    assert await visits[1].gone() == b""  # one too many to keep
+
+
+@pytest.mark.parametrize(
+    ("answer", "body"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", b"hello"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length:  0 \r\n\r\n", b""),
+        (CHUNKED + b"5;x\r\nhello\r\n0\r\nt: 1\r\n\r\n", b"hello"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Hints\r\nlink: x\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 204 No\r\n\r\n", b""),
+        (b"HTTP/1.1 304 No\r\ncontent-length: 5\r\n\r\n", b""),
+    ],
+    ids=["a length", "no body", "chunks", "interim answers first", "204", "304 with a length"],
+)
+async def test_an_answer_byte_by_byte_is_the_same_and_keeps_the_connection(endpoint, answer, body):
+    upstream, heard = endpoint.upstream(), Heard()
+    upstream.send(GET, heard)
+    visit = await endpoint.visit()
+    await visit.request()
+    for byte in answer:
+        visit.reply(bytes([byte]))
+        await asyncio.sleep(0)
+    events = await heard.end()
+    assert [type(e) for e in events if not isinstance(e, Chunk)] == [Head, End]
+    assert heard.body == body
+    again = Heard()
+    upstream.send(GET, again)
+    await visit.request()
+    visit.reply(OK)
+    assert (await again.end())[-1] == End()
+
+
+async def test_an_answer_to_head_has_no_body_whatever_its_length(endpoint):
+    upstream = endpoint.upstream()
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 500\r\n\r\n"
+    visit, heard = await endpoint.exchange(upstream, answer, Request("HEAD", "/", []))
+    assert heard.events == [Head(200, [(b"content-length", b"500")]), End()]
+    again = Heard()
+    upstream.send(GET, again)
+    await visit.request()
+    visit.reply(OK)
+    await again.end()
+    assert again.body == b"ok"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.0 200 OK\r\n\r\n"],
+    ids=["1.1", "1.0"],
+)
+async def test_an_answer_without_framing_ends_at_the_close(endpoint, head):
+    upstream, heard = endpoint.upstream(), Heard()
+    upstream.send(GET, heard)
+    visit = await endpoint.visit()
+    await visit.request()
+    visit.reply(head + b"abc")
+    await heard.until(lambda events: len(events) == 2)
+    visit.close()
+    assert (await heard.end())[-1] == End()
+    assert heard.body == b"abc"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        OK + b"HTTP/1.1 200 OK\r\n",
+        OK + b"rubbish",
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nokrubbish",
+    ],
+    ids=["close", "1.0", "a second answer", "rubbish after it", "rubbish after close"],
+)
+async def test_a_connection_that_cannot_be_trusted_is_not_used_again(endpoint, answer):
+    upstream = endpoint.upstream()
+    visit, heard = await endpoint.exchange(upstream, answer)
+    assert (heard.events[-1], heard.body) == (End(), b"ok")
+    assert await visit.gone() == b""
+    await endpoint.exchange(upstream)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"rubbish\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9\r\n",
+        b"HTTP/2.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 99 No\r\n\r\n",
+        b"HTTP/1.1 999 No\r\ncontent-length: 0\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\ncontent-length: -2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 400_000,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 20_000,
+    ],
+    ids=[
+        "rubbish", "another protocol", "HTTP/2.0", "status 99", "status 999", "a switch",
+        "two lengths", "a negative length", "length and chunks", "chunks in 1.0",
+        "another coding", "a head without end", "interim answers without end",
+    ],
+)  # fmt: skip  # ids in rows
+async def test_what_is_no_answer_is_malformed(endpoint, answer):
+    visit, heard = await endpoint.exchange(endpoint.upstream(), answer)
+    (lost,) = heard.events
+    assert (type(lost), lost.cause) == (Lost, Cause.MALFORMED)
+    await visit.gone()
+
+
+async def test_bad_chunks_are_malformed_after_what_was_good(endpoint):
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\nxx\r\n"
+    _, heard = await endpoint.exchange(endpoint.upstream(), answer)
+    assert [type(e) for e in heard.events] == [Head, Chunk, Lost]
+    assert heard.events[-1].cause is Cause.MALFORMED
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n",
+    ],
+    ids=["before it", "in its head", "in its body", "between chunks"],
+)
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_an_endpoint_that_dies_in_its_answer_is_a_reset(endpoint, part, how):
+    upstream, heard = endpoint.upstream(), Heard()
+    upstream.send(GET, heard)
+    visit = await endpoint.visit()
+    await visit.request()
+    visit.reply(part)
+    if b"ab" in part:
+        await heard.until(lambda events: len(events) == 2)
+    getattr(visit, how)()
+    events = await heard.end()
+    assert events[-1].cause is Cause.RESET
+    assert sum(isinstance(e, End | Lost) for e in events) == 1
+    assert endpoint.visits.empty()  # a fresh connection is no keep-alive race
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+async def test_a_kept_connection_that_closes_at_the_next_request_is_replaced_unseen(endpoint, how):
+    upstream = endpoint.upstream()
+    visit, _ = await endpoint.exchange(upstream)
+    heard = Heard()
+    upstream.send(Request("POST", "/again", [], b"once"), heard)
+    getattr(visit, how)()  # it crosses the request on the wire
+    second = await endpoint.visit()
+    assert (await second.request()).endswith(b"once")
+    second.reply(OK)
+    assert [type(e) for e in await heard.end()] == [Head, Chunk, End]
+
+
+async def test_the_second_loss_is_told(endpoint):
+    upstream = endpoint.upstream()
+    visit, _ = await endpoint.exchange(upstream)
+    heard = Heard()
+    upstream.send(GET, heard)
+    visit.close()
+    second = await endpoint.visit()
+    second.close()
+    assert await heard.end() == [Lost(Cause.RESET, "before its answer")]
+    assert endpoint.visits.empty()
+
+
+async def test_a_kept_connection_that_answered_a_byte_is_not_replaced(endpoint):
+    upstream = endpoint.upstream()
+    visit, _ = await endpoint.exchange(upstream)
+    heard = Heard()
+    upstream.send(GET, heard)
+    await visit.request()
+    visit.reply(b"H")
+    visit.close()
+    assert (await heard.end())[-1].cause is Cause.RESET
+    assert endpoint.visits.empty()
+
+
+@pytest.mark.parametrize("unasked", [b"", OK], ids=["a close", "an answer"])
+async def test_an_idle_connection_that_is_closed_or_speaks_is_discarded(endpoint, unasked):
+    upstream = endpoint.upstream()
+    visit, _ = await endpoint.exchange(upstream)
+    visit.reply(unasked)
+    if not unasked:
+        visit.close()
+    await visit.gone()
+    _, heard = await endpoint.exchange(upstream)
+    assert heard.body == b"ok"
+
+
+async def test_nobody_there_is_refused(endpoint):
+    heard = Heard()
+    with socket.create_server(("127.0.0.1", 0)) as left:
+        port = left.getsockname()[1]
+    upstream = HttpUpstream(f"http://127.0.0.1:{port}", tasks=endpoint._tasks, clock=monotonic)
+    upstream.send(GET, heard)
+    assert heard.events == []
+    assert await heard.end() == [Lost(Cause.REFUSED, "nobody listens there")]
+
+
+async def test_a_connection_that_takes_too_long_is_refused(endpoint):
+    upstream, heard = endpoint.upstream(connect_s=0.0), Heard()
+    upstream.send(GET, heard)
+    assert await heard.end() == [Lost(Cause.REFUSED, "no connection within 0 s")]
+
+
+@pytest.mark.parametrize("moment", ["connecting", "waiting", "reading"])
+async def test_after_a_cancel_nothing_is_told(endpoint, moment):
+    upstream, heard = endpoint.upstream(), Heard()
+    call = upstream.send(GET, heard)
+    if moment == "connecting":
+        call.cancel()
+    else:
+        visit = await endpoint.visit()
+        await visit.request()
+        if moment == "reading":
+            visit.reply(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab")
+            await heard.until(lambda events: len(events) == 2)
+        call.cancel()
+        visit.reply(OK)
+        assert await visit.gone() == b""
+    call.cancel()
+    told = len(heard.events)
+    if moment != "connecting":
+        await endpoint.exchange(upstream)
+    assert len(heard.events) == told
+
+
+async def test_a_cancel_from_inside_an_event_is_the_last_of_it(endpoint):
+    upstream, heard = endpoint.upstream(), Heard()
+
+    def on_event(event):
+        heard(event)
+        call.cancel()
+
+    call = upstream.send(GET, on_event)
+    visit = await endpoint.visit()
+    await visit.request()
+    visit.reply(OK)
+    await heard.until(lambda events: events)
+    assert [type(e) for e in heard.events] == [Head]
+
+
+async def test_the_next_request_may_be_sent_from_inside_the_last_event(endpoint):
+    upstream, second = endpoint.upstream(), Heard()
+
+    def on_event(event):
+        if event == End():
+            upstream.send(GET, second)
+
+    upstream.send(GET, on_event)
+    visit = await endpoint.visit()
+    for _ in range(2):
+        await visit.request()
+        visit.reply(OK)
+    await second.end()
+    assert endpoint.visits.empty()
+
+
+async def test_a_paused_answer_waits_and_its_connection_flows_again(endpoint):
+    upstream, heard = endpoint.upstream(), Heard()
+    call = upstream.send(GET, heard)
+    call.pause()
+    visit = await endpoint.visit()
+    await visit.request()
+    visit.reply(b"HTTP/1.1 200 OK\r\ncontent-length: 8000000\r\n\r\n" + b"x" * 8_000_000)
+    await asyncio.sleep(0.05)  # time enough to read, if it did
+    assert heard.events == []
+    call.resume()
+    await heard.until(lambda events: len(events) > 3)
+    call.pause()
+    call.resume()
+    assert (await heard.end())[-1] == End()
+    assert len(heard.body) == 8_000_000
+    call.pause()
+    call.resume()
+    again = Heard()
+    upstream.send(GET, again)
+    await visit.request()
+    visit.reply(OK)
+    await again.end()
+
+
+async def test_idle_connections_are_swept(endpoint):
+    upstream = endpoint.upstream(idle_s=0.05)
+    visit, _ = await endpoint.exchange(upstream)
+    assert await visit.gone() == b""
+
+
+async def test_closing_loses_what_is_under_way(endpoint):
+    upstream, waiting, reading = endpoint.upstream(), Heard(), Heard()
+    visit, _ = await endpoint.exchange(upstream)
+    upstream.send(GET, reading)
+    await visit.request()
+    visit.reply(b"HTTP/1.1 200 OK\r\n\r\nabc")
+    await reading.until(lambda events: len(events) == 2)
+    upstream.send(GET, waiting)
+    await upstream.close()
+    assert (await reading.end())[-1].cause is Cause.RESET
+    assert (await waiting.end())[-1].cause is Cause.REFUSED
+    late = Heard()
+    upstream.send(GET, late)
+    assert late.events == []
+    assert await late.end() == [Lost(Cause.REFUSED, "it has left")]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("GET", "/", [(b"x", b"1\r\ny: 2")]),
+        Request("GET", "/", [(b"x", b"1\ny: 2")]),
+        Request("GET", "/", [], query="a b"),
+        Request("GET", "/", [], query="a\r\n"),
+    ],
+    ids=["in a value", "bare", "a space in the query", "a line end in the query"],
+)
+def test_no_part_of_a_request_can_end_its_line(request_):
+    with pytest.raises(ValueError, match=r"line end|visible"):
+        encode_request(request_, b"a:1")
+
+
+@pytest.mark.parametrize("url", ["https://a:1", "http://a", "http://a:1/x", "ftp://a:1", "a:1"])
+def test_only_http_and_an_address_are_a_way(url):
+    with pytest.raises(BadRequest, match="url must be"):
+        HttpUpstream(url, tasks=asyncio.TaskGroup(), clock=monotonic)
+
+
+@given(st.binary(max_size=200), st.integers(1, 50))
+def test_whatever_comes_it_ends_once(data, step):
+    reader = ResponseReader()
+    reader.begin("GET")
+    events = []
+    for start in range(0, len(data), step):
+        events += reader.feed(data[start : start + step])
+        if events and isinstance(events[-1], End | Lost):
+            break
+    assert sum(isinstance(event, End | Lost) for event in events) <= 1

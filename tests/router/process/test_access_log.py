@@ -1,0 +1,90 @@
+"""Access lines: whole, in batches, and dropped rather than in the way."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from router.errors import ConfigError
+from router.process import access_log
+from router.process.access_log import AccessLog
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_lines_are_written_at_a_flush_and_appended(tmp_path):
+    path = tmp_path / "access.jsonl"
+    for status in (200, 503):
+        log = AccessLog(path)
+        log.write(time=1.5, request_id="a", model="digits", status=status, path="a\nb")
+        assert len(lines(path)) == (status == 503)
+        log.flush()
+        assert lines(path)[-1] == {
+            "time": 1.5, "request_id": "a", "model": "digits", "status": status, "path": "a\nb",
+        }  # fmt: skip  # as one line is
+        log.close()
+    assert len(lines(path)) == 2
+
+
+def test_a_full_buffer_does_not_wait_for_a_flush(tmp_path):
+    path = tmp_path / "access.jsonl"
+    log = AccessLog(path)
+    for number in range(2000):
+        log.write(number=number, pad="x" * 50)
+    assert len(lines(path)) > 1000
+    log.close()
+    assert [line["number"] for line in lines(path)] == list(range(2000))
+
+
+def test_a_full_disk_costs_lines_which_are_counted():
+    log = AccessLog(Path("/dev/full"))
+    for _ in range(3):
+        log.write(status=200)
+    log.flush()
+    log.close()
+    assert log.dropped == 3
+
+
+def test_a_pipe_that_takes_a_part_gets_whole_lines_again(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog(pipe)
+    os.set_blocking(log._file, False)
+    for number in range(3000):
+        log.write(number=number, pad="x" * 40)
+    log.flush()
+    first = os.read(reading, 1 << 20)
+    log.write(number=-1)
+    log.flush()
+    *whole, torn, last = (first + os.read(reading, 1 << 20)).splitlines()
+    assert [json.loads(line)["number"] for line in whole] == list(range(len(whole)))
+    assert not torn.endswith(b"}")
+    assert last == b'{"number":-1}'
+    assert len(whole) + log.dropped == 3000
+    os.close(reading)
+    log.write(number=-2)
+    log.close()  # nobody reads any more
+    assert len(whole) + log.dropped == 3001
+
+
+def test_standard_error_is_the_destination_without_a_path(capfd):
+    log = AccessLog(None)
+    log.write(status=200)
+    log.close()
+    assert capfd.readouterr().err == '{"status":200}\n'
+
+
+def test_a_file_that_cannot_be_opened_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="check `access`"):
+        AccessLog(tmp_path / "missing" / "access.jsonl")
+
+
+def test_a_line_longer_than_everything_is_dropped(tmp_path):
+    log = AccessLog(tmp_path / "a")
+    log.write(pad="x" * access_log.HELD_BYTES)
+    assert log.dropped == 1
+    log.close()

@@ -1,0 +1,54 @@
+"""Listening sockets and what is said when they cannot be had."""
+
+import socket
+
+import pytest
+
+from router.errors import ConfigError
+from router.process.sockets import address_of, bind
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
+def test_a_free_port_is_found(host):
+    try:
+        listening = bind(f"{host}:0")
+    except ConfigError:
+        if host != "[::1]":
+            raise
+        pytest.skip("this machine has no IPv6")
+    with listening:
+        bound, _, port = address_of(listening).rpartition(":")
+        assert bound in (host, "127.0.0.1", "[::1]")
+        assert int(port) > 0
+        assert not listening.getblocking()
+        assert listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+
+
+def test_a_port_in_use_is_an_error_with_a_remedy():
+    with bind("127.0.0.1:0") as first:
+        address = address_of(first)
+        with pytest.raises(ConfigError, match=f"{address} is in use; choose another `listen`"):
+            bind(address)
+
+
+def test_a_port_that_was_just_left_can_be_taken_again():
+    with bind("127.0.0.1:0") as first:
+        address = address_of(first)
+        with socket.create_connection(first.getsockname()):
+            first.setblocking(True)
+            first.accept()[0].close()
+    bind(address).close()
+
+
+@pytest.mark.parametrize(
+    "address", ["8080", ":8080", "a:", "a:b", "a:65536", "a:-1", "::1:8080", "a:٣", ""]
+)
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(ConfigError, match="write"):
+        bind(address)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1:0", "no-such-host.invalid:0"])
+def test_what_is_not_here_is_refused(address):
+    with pytest.raises(ConfigError, match="listen"):
+        bind(address)
