@@ -1,1 +1,1 @@
-"""How a model package is loaded, warmed, run and unloaded, on an edge machine and in the cloud alike."""
+"""How a model package is loaded, warmed, run and unloaded, at the edge and in the cloud alike."""

@@ -1,6 +1,7 @@
 """Real processes: one router and two agents, started with the command line as people do."""
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ class Part:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
             )
+        self._told = False
         self.url = self._ready()
 
     @property
@@ -50,17 +52,20 @@ class Part:
     def _ready(self) -> str:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line.startswith("ready "), self.log.read_text()
+        if not line.startswith("ready "):
+            self.end()
+            raise AssertionError(self.log.read_text())
         return line.split()[1]
 
     def signal(self, number: int) -> None:
         """Send it a signal."""
+        self._told = number in (signal.SIGTERM, signal.SIGKILL)
         self.process.send_signal(number)
 
     def end(self) -> int:
-        """Ask it to end (if it still runs) and wait; returns its exit code."""
-        if self.process.poll() is None:
-            self.process.terminate()
+        """Ask it to end, unless that was done, and wait; returns its exit code."""
+        if self.process.poll() is None and not self._told:
+            self.signal(signal.SIGTERM)
         try:
             return self.process.wait(timeout=10)
         finally:
