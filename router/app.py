@@ -45,7 +45,9 @@ from router.wire.report import Lease
 from router.wire.url import parse_url
 
 TICK_S = 0.02
-"""How often deadlines, probes and leases are looked at: the grain of every time limit here."""
+"""How often deadlines and probes are looked at: the grain of every time limit here."""
+HOUSEKEEPING_S = 0.1
+"""How often leases and wakes are looked at, and the access log is flushed."""
 RESTORED_S = 3600.0
 """Agents that were seen this lately are asked at once after a restart."""
 
@@ -68,6 +70,7 @@ class Router:
     ) -> None:
         self._clock = clock
         self._wall = wall
+        self._housekeeping_s = clock()
         self._store = store
         self._access = AccessLog(config.log.access) if config.log.access else None
         self.registry = CollectorRegistry()
@@ -144,6 +147,11 @@ class Router:
         now_s = self._clock()
         self.runner.sweep(now_s)
         self.prober.sweep(now_s)
+        if now_s >= self._housekeeping_s:
+            self._housekeeping_s = now_s + HOUSEKEEPING_S
+            self._keep_house(now_s)
+
+    def _keep_house(self, now_s: float) -> None:
         self.ledger.sweep(now_s)
         if self._access is not None:
             self._access.flush()
@@ -235,6 +243,7 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         print(f"ready {url}", flush=True)
         await stop.wait()
         router.readiness.draining = True
+        await asyncio.sleep(config.drain_notice_s)
         cut = await listener.drain(config.drain_s)
         _log.info("drained, %d requests cut", cut)
         await site.cleanup()

@@ -89,6 +89,7 @@ class RouterConfig(Settings, frozen=True):
     limits: Limits = Limits()
     in_flight: Count = 4096
     tries: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    drain_notice_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 20.0
     log: LogConfig = LogConfig()
 

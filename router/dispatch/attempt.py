@@ -26,8 +26,10 @@ HOLD_BYTES = 1 << 20
 """Answers up to this length are held until they are whole."""
 
 _BUSY = frozenset({429, 503})
-_UNUSABLE = frozenset({404, 405, 408, 421, 500, 501, 502, 504, 507})
-"""Answers that say something of that endpoint, not of the request: another may do better."""
+_UNABLE = frozenset({404, 405, 421, 501, 507})
+"""It does not serve this model after all; another may."""
+_FAILED = frozenset({408, 500, 502, 504})
+"""It tried and failed; another may do better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +156,9 @@ class Attempt:
         if head.status in _BUSY:
             self._note_retry(head.headers)
             return self._settle(Outcome.BUSY, f"answered {head.status}") + self._next()
-        if head.status in _UNUSABLE:
+        if head.status in _UNABLE:
+            return self._settle(Outcome.UNABLE, f"answered {head.status}") + self._next()
+        if head.status in _FAILED:
             return self._settle(Outcome.FAILED, f"answered {head.status}") + self._next()
         self._head = head
         if _may_be_held(head.headers):
@@ -219,7 +223,7 @@ class Attempt:
                 retry_after_s=self._retry_s or 1.0,
                 reasons=reasons,
             )
-        if Outcome.FAILED in outcomes:
+        if outcomes & {Outcome.FAILED, Outcome.UNABLE}:
             return UnusableAnswer("no endpoint gave a usable answer", reasons=reasons)
         return NoEndpoint("no endpoint can be reached", retry_after_s=1.0, reasons=reasons)
 

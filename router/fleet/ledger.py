@@ -11,7 +11,7 @@ from router.fleet.endpoint import Candidate, Endpoint
 from router.fleet.membership import Member, Membership
 from router.fleet.outlier import UNPROVEN, Sign, Thresholds, step
 from router.fleet.site import Holding, Site
-from router.wire.report import CallReport, EndpointReport
+from router.wire.report import CallReport, EndpointReport, ModelState
 
 WAKE_LASTS_S = 10.0
 """A wake whose load was not seen to begin within this time may be sent again."""
@@ -22,6 +22,7 @@ class Outcome(Enum):
 
     ANSWERED = "answered"
     BUSY = "busy"
+    UNABLE = "unable"
     FAILED = "failed"
     REFUSED = "refused"
     LATE = "late"
@@ -30,12 +31,13 @@ class Outcome(Enum):
     @property
     def is_setback(self) -> bool:
         """Another endpoint is to be asked."""
-        return self in (Outcome.BUSY, Outcome.FAILED, Outcome.REFUSED)
+        return self in (Outcome.BUSY, Outcome.UNABLE, Outcome.FAILED, Outcome.REFUSED)
 
 
 _SIGNS = {
     Outcome.ANSWERED: Sign.CALL_ANSWERED,
     Outcome.BUSY: Sign.CALL_ANSWERED,
+    Outcome.UNABLE: Sign.CALL_ANSWERED,
     Outcome.FAILED: Sign.CALL_FAILED,
     Outcome.REFUSED: Sign.CALL_REFUSED,
 }
@@ -154,10 +156,13 @@ class Ledger:
         sign = _SIGNS.get(outcome)
         if sign is not None:
             self._judge(site, sign)
-        if outcome is Outcome.BUSY:
-            holding = site.holdings.get((lease.model, lease.version))
-            if holding is not None:  # one slot should be free after one service time
-                holding.full_until_s = now_s + holding.service_s
+        holding = site.holdings.get((lease.model, lease.version))
+        if holding is None:
+            return
+        if outcome is Outcome.BUSY:  # one slot should be free after one service time
+            holding.full_until_s = now_s + holding.service_s
+        elif outcome is Outcome.UNABLE:  # until its next report says otherwise
+            holding.saw(ModelState.ABSENT, now_s)
 
     def probe_sent(self, site: Site, now_s: float) -> None:
         """A probe leaves."""

@@ -145,6 +145,7 @@ FAILURES = {
     "refused": (Outcome.REFUSED, 1),
     "failed": (Outcome.FAILED, 3),
     "busy": (Outcome.BUSY, None),
+    "unable": (Outcome.UNABLE, None),
     "late": (Outcome.LATE, None),
     "cancelled": (Outcome.CANCELLED, None),
 }

@@ -72,7 +72,6 @@ async def test_an_endpoint_that_is_full_sends_requests_on_and_stays_in(
     [
         pytest.param(lambda e: e.abort(), id="closes"),
         pytest.param(lambda e: e.respond(500, [], b"oh no"), id="500"),
-        pytest.param(lambda e: e.respond(404, [], b"no such model"), id="no longer holds it"),
     ],
 )
 async def test_a_failing_endpoint_costs_no_answer_and_is_taken_out(
@@ -86,6 +85,19 @@ async def test_a_failing_endpoint_costs_no_answer_and_is_taken_out(
     assert [status for status, _, _ in answers] == [200] * 30
     assert {body["served_by"] for _, body, _ in answers} == {"good"}
     assert 3 <= len(bad.asked) <= 12, "out after 3 failures, in again after two good probes"
+
+
+async def test_an_endpoint_that_no_longer_holds_the_model_is_passed_over_and_stays_in(
+    start_router, start_endpoint
+):
+    bad, good = await start_endpoint("bad"), await start_endpoint("good")
+    bad.behave = lambda exchange: exchange.respond(404, [], b"no such model")
+    good.behave = lambda exchange: good.answer(exchange, infer_s=0.05)
+    router = await start_router(bad, good)
+    answers = [await router.infer() for _ in range(30)]
+    assert {body["served_by"] for _, body, _ in answers} == {"good"}
+    assert 1 <= len(bad.asked) <= 10, "asked again only after it has reported again"
+    assert router.router.ledger.site("bad").out is None
 
 
 async def test_an_endpoint_that_dies_in_its_answer_costs_nothing(start_router, start_endpoint):
