@@ -25,8 +25,9 @@ class _Told(BaseException):
 def run(config: CloudConfig, folder: Path | None) -> int:
     """Serve until SIGTERM or SIGINT; the exit code."""
     _on_signals(_stop)
+    told = contextlib.suppress(_Told, SystemExit)  # the latter from Ray's handler, while it starts
     try:
-        with _cleared(config, folder), contextlib.suppress(_Told), running(config, folder) as url:
+        with _cleared(config, folder), told, running(config, folder) as url:
             _on_signals(_stop)  # Ray has put its own in their place
             print(f"ready {url}", flush=True)
             threading.Event().wait()

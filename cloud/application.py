@@ -7,10 +7,10 @@ from ray.serve import Application
 
 from cloud.catalogue import find_package
 from cloud.config import CloudConfig, ModelConfig, from_arguments
+from cloud.handle import RETRY_AFTER_S
 from cloud.ingress import Ingress, observe_serve
 from cloud.region import Observe
 from cloud.replica import Replica
-from cloud.replicas import RETRY_AFTER_S
 from cloud.scale import INGRESS_CPUS, ingress_ongoing, replication
 from edge_agent.runtime.package import Package
 

@@ -11,9 +11,9 @@ from starlette.requests import Request as AsgiRequest
 
 from cloud.asgi import Answer, read_request
 from cloud.config import CloudConfig
+from cloud.handle import ServeReplicas
 from cloud.region import Observe, Region
 from cloud.replica import Replica
-from cloud.replicas import ServeReplicas
 from cloud.scale import Standing
 from edge_agent.runtime.manifest import Manifest
 from router.errors import TooLarge

@@ -96,7 +96,6 @@ def _overview() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"isochrone {version('isochrone')}")
-    _add_log_arguments(parser)
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
@@ -108,16 +107,8 @@ def _arguments(chosen: argparse.Namespace, command: Command) -> argparse.Argumen
         description=command.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_log_arguments(parser)
-    parser.set_defaults(log_level=chosen.log_level, log_format=chosen.log_format)
     command.add_arguments(parser)
     return parser
-
-
-def _add_log_arguments(parser: argparse.ArgumentParser) -> None:
-    levels = ("debug", "info", "warning", "error")
-    parser.add_argument("--log-level", choices=levels, help="over what the configuration says")
-    parser.add_argument("--log-format", choices=("text", "json"), help="likewise")
 
 
 if __name__ == "__main__":

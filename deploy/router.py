@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from deploy.logs import add_log_arguments
 from router import app
 
 HELP = "run one router until SIGTERM"
@@ -11,8 +12,9 @@ HELP = "run one router until SIGTERM"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where its configuration is."""
     parser.add_argument("--config", type=Path, required=True, help="its router.yaml")
+    add_log_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run it; `ready URL` on standard output once it serves."""
-    return app.main(args.config)
+    return app.main(args.config, args.log_level, args.log_format)

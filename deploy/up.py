@@ -11,9 +11,10 @@ from PIL import Image
 
 from deploy.demo.command import add_cache_argument, progress
 from deploy.demo.models import IMAGE, DemoModels, prepare
-from deploy.local.layout import EDGE_MODEL, EU_ONLY, ROUTERS, Layout
+from deploy.local.layout import EDGE_MODEL, EU_ONLY, ROUTERS, Layout, check_free
 from deploy.local.run import Folder, local_system, run_folder, run_to_end
 from deploy.local.system import System
+from deploy.logs import add_log_arguments, log_settings
 
 HELP = "start a whole system on this machine and keep it until Ctrl-C"
 _DIGIT_JSON = "digit.json"
@@ -31,10 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--admin-port", type=int, default=8081, help="its administration's (%(default)s; 0: any)"
     )
     add_cache_argument(parser)
+    add_log_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until Ctrl-C; 1 where a part ends by itself."""
+    check_free(args.router_port, args.admin_port)
     models = prepare(args.cache.expanduser(), progress)
     with run_folder() as folder, contextlib.suppress(KeyboardInterrupt):
         return run_to_end(_serve(args, folder, models))
@@ -47,6 +50,7 @@ async def _serve(args: argparse.Namespace, folder: Folder, models: DemoModels) -
         folder,
         packages,
         progress,
+        log=log_settings(args),
         router_port=args.router_port,
         admin_port=args.admin_port,
     ) as system:

@@ -109,8 +109,10 @@ class Agent:
             log.event(_log, "model_loaded", model=event.name, version=version, load_s=load_s)
 
 
-def main(path: Path) -> int:
+def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
     """Run an agent until SIGTERM or SIGINT; returns the exit code.
+
+    `log_level` and `log_format` go over what the configuration says.
 
     Raises:
         ConfigError: it cannot start, and why.
@@ -118,7 +120,7 @@ def main(path: Path) -> int:
     config = check(path)
     if not config.packages.is_dir():
         raise ConfigError(f"{path}: packages: {config.packages} is no directory; make it")
-    log.setup(config.log.level, config.log.format)
+    log.setup(log_level or config.log.level, log_format or config.log.format)
     return run(lambda stop: serve(config, stop))
 
 

@@ -212,14 +212,16 @@ def load(path: Path) -> tuple[RouterConfig, RegionPolicy]:
     return config, law
 
 
-def main(path: Path) -> int:
+def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
     """Run a router until SIGTERM or SIGINT; returns the exit code.
+
+    `log_level` and `log_format` go over what the configuration says.
 
     Raises:
         ConfigError: it cannot start, and why.
     """
     config, law = load(path)
-    log.setup(config.log.level, config.log.format)
+    log.setup(log_level or config.log.level, log_format or config.log.format)
     return run(lambda stop: _serve(config, law, stop))
 
 

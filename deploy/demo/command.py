@@ -31,6 +31,7 @@ from deploy.local.layout import (
 )
 from deploy.local.run import Folder, local_system, run_folder, run_to_end
 from deploy.local.system import System
+from deploy.logs import add_log_arguments, log_settings
 from deploy.result import add_json_argument, tell
 from router.process.clock import monotonic
 
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", metavar="DIR", type=Path, help="keep configuration and logs in this new folder"
     )
+    add_log_arguments(parser)
     add_json_argument(parser)
 
 
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     start_s = monotonic()
     models = prepare(args.cache.expanduser(), progress)
     with run_folder(args.keep) as folder:
-        scenes = run_to_end(_play(folder, models))
+        scenes = run_to_end(_play(args, folder, models))
         accuracies, checks = _judged(scenes, models)
         result = _result(scenes, accuracies, checks, monotonic() - start_s)
         tell(args, result, _closing(result, checks))
@@ -81,11 +83,16 @@ def progress(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-async def _play(folder: Folder, models: DemoModels) -> list[Scene]:
+def indented(line: str) -> None:
+    """A line within a scene."""
+    progress(f"  {line}")
+
+
+async def _play(args: argparse.Namespace, folder: Folder, models: DemoModels) -> list[Scene]:
     progress("starting two routers, three edge agents, Ray Serve and the distances between them")
     packages = models.packages[EDGE_MODEL].parents[1]
     async with (
-        local_system(folder, packages, lambda line: progress(f"  {line}")) as system,
+        local_system(folder, packages, indented, log=log_settings(args)) as system,
         _clients(system, models) as clients,
     ):
         progress(
@@ -97,7 +104,7 @@ async def _play(folder: Folder, models: DemoModels) -> list[Scene]:
             clients=clients,
             evidence=Evidence(system.layout),
             images=len(models.held_out.labels),
-            tell=lambda line: progress(f"  {line}"),
+            tell=indented,
             rng=Random(_SEED),
         )
         return [await _scene(stage, name) for name in SCENES]

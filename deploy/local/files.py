@@ -1,6 +1,7 @@
 """The configuration files of the local system, as its parts will read them."""
 
 import shutil
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,10 @@ _REGIONS = {
 }
 
 
-def write_files(layout: Layout, packages: Path) -> None:
+def write_files(layout: Layout, packages: Path, log: Mapping[str, str]) -> None:
     """Every part's configuration, the law, the keys, and the packages that the agents hold.
 
-    `packages` holds the model packages of both models.
+    `packages` holds the model packages of both models; `log` is each part's `log`.
     """
     edge = layout.folder / "edge-packages"
     shutil.copytree(packages / EDGE_MODEL, edge / EDGE_MODEL)
@@ -50,10 +51,10 @@ def write_files(layout: Layout, packages: Path) -> None:
     _write(layout.folder / "regions.yaml", _law())
     _write(layout.config("relays"), _relays(layout))
     for name in ROUTERS:
-        _write(layout.config(name), _router(layout, name))
+        _write(layout.config(name), _router(layout, name) | {"log": dict(log)})
     for name in AGENTS:
-        _write(layout.config(name), _agent(layout, name, edge))
-    _write(layout.config(CLOUD), _cloud(layout, packages))
+        _write(layout.config(name), _agent(layout, name, edge) | {"log": dict(log)})
+    _write(layout.config(CLOUD), _cloud(layout, packages) | {"log": dict(log)})
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
@@ -116,7 +117,6 @@ def _router(layout: Layout, name: str) -> dict[str, Any]:
         ],
         "enrolment": {"allowed_networks": [f"{HOST}/32"]},
         "probe": {"interval_s": 0.25, "timeout_s": 1.0},
-        "log": {"level": "info", "format": "json"},
     }
 
 
@@ -157,7 +157,6 @@ def _cloud(layout: Layout, packages: Path) -> dict[str, Any]:
         "packages": str(packages),
         "models": [_cloud_model(EDGE_MODEL), _cloud_model(CLOUD_MODEL)],
         "ray": {"num_cpus": 4, "temp_dir": str(layout.ray_folder)},
-        "log": {"level": "info"},
     }
 
 

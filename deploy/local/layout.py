@@ -96,13 +96,7 @@ class Layout:
 
 
 def lay_out(folder: Path, ray_folder: Path, *, router_port: int = 0, admin_port: int = 0) -> Layout:
-    """Ports for every part; the first router gets those that are asked for (0: any).
-
-    Raises:
-        ConfigError: a port that is asked for is in use.
-    """
-    for port in filter(None, (router_port, admin_port)):
-        _check_free(port)
+    """Ports for every part; the first router gets those that are asked for (0: any)."""
     first = next(iter(ROUTERS))
     pairs = [(router, endpoint) for router in ROUTERS for endpoint in REGION_OF]
     parts = [*ROUTERS, *AGENTS]
@@ -119,9 +113,15 @@ def lay_out(folder: Path, ray_folder: Path, *, router_port: int = 0, admin_port:
     )
 
 
-def _check_free(port: int) -> None:
-    if not is_free(port):
-        raise ConfigError(
-            f"{HOST}:{port} is in use: stop what listens there (another isochrone up?),"
-            " or choose another port with --router-port and --admin-port"
-        )
+def check_free(*ports: int) -> None:
+    """Nobody listens on these ports (0 stands for any).
+
+    Raises:
+        ConfigError: somebody does.
+    """
+    for port in ports:
+        if port and not is_free(port):
+            raise ConfigError(
+                f"{HOST}:{port} is in use: stop what listens there (another isochrone up?),"
+                " or choose other ports with --router-port and --admin-port"
+            )

@@ -5,7 +5,7 @@ import contextlib
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +31,7 @@ class Folder:
 
 @contextlib.contextmanager
 def run_folder(keep: Path | None = None) -> Iterator[Folder]:
-    """A new folder for one run. It stays where it is asked for, and where the run fails.
+    """A new folder for one run. It stays where it is asked for, and where a part fails.
 
     Raises:
         ConfigError: the folder that is asked for is there already.
@@ -44,7 +44,8 @@ def run_folder(keep: Path | None = None) -> Iterator[Folder]:
     try:
         yield folder
     except BaseException as error:
-        folder.kept = folder.kept or isinstance(error, Exception)
+        unexplained = isinstance(error, Exception) and not isinstance(error, ConfigError)
+        folder.kept = folder.kept or unexplained
         raise
     finally:
         _tidy(folder)
@@ -68,22 +69,27 @@ def _tidy(folder: Folder) -> None:
 
 @contextlib.asynccontextmanager
 async def local_system(
-    folder: Folder, packages: Path, tell: Tell, *, router_port: int = 0, admin_port: int = 0
+    folder: Folder,
+    packages: Path,
+    tell: Tell,
+    *,
+    log: Mapping[str, str] | None = None,
+    router_port: int = 0,
+    admin_port: int = 0,
 ) -> AsyncIterator[System]:
-    """The system, running and settled; `packages` holds the model packages.
+    """The system, running and settled; `packages` holds the model packages, `log` how it logs.
 
     Raises:
-        ConfigError: a port that is asked for is in use.
         PartError: a part did not start.
     """
     layout = lay_out(folder.path, folder.ray, router_port=router_port, admin_port=admin_port)
-    write_files(layout, packages)
+    write_files(layout, packages, log or {})
     async with System(layout, tell) as system:
         yield system
 
 
 def run_to_end(play: Coroutine[None, None, T]) -> T:
-    """Run a play; SIGTERM and SIGHUP end it as Ctrl-C does, in good order.
+    """Run a play; Ctrl-C, SIGTERM and SIGHUP end it in good order, a second one in haste.
 
     Raises:
         KeyboardInterrupt: one of these signals came.
@@ -92,7 +98,7 @@ def run_to_end(play: Coroutine[None, None, T]) -> T:
     async def guarded() -> T:
         task = asyncio.current_task()
         assert task is not None  # we are in one
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await play
 

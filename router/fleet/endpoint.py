@@ -34,11 +34,11 @@ class Candidate(Protocol):
     """One version of one model on one endpoint, as it is known at this instant.
 
     `in_flight` counts what the endpoint reported and what was sent since; `unseen` is the part of
-    our own that its last report could not have seen. `net_s` is the round trip from this router,
-    `service_s` one request alone in a slot, `load_s` a cold start from disk. `warm_at_s` is when a
-    load under way should be done; `full_until_s` when asking again makes sense after it said that
-    it is full; `woken` says that a wake is on its way. `out` is the text why no traffic may go
-    there (None: it may).
+    our own that its last report could not have seen, `views` how many routers send there. `net_s`
+    is the round trip from this router, `service_s` one request alone in a slot, `load_s` a cold
+    start from disk. `warm_at_s` is when a load under way should be done; `full_until_s` when asking
+    again makes sense after it said that it is full; `woken` says that a wake is on its way. `out`
+    is the text why no traffic may go there (None: it may).
     """
 
     @property
@@ -53,6 +53,8 @@ class Candidate(Protocol):
     def in_flight(self) -> int: ...
     @property
     def unseen(self) -> int: ...
+    @property
+    def views(self) -> int: ...
     @property
     def net_s(self) -> float: ...
     @property
@@ -96,6 +98,7 @@ class FrozenCandidate:
     slots: int = 1
     in_flight: int = 0
     unseen: int = 0
+    views: int = 1
     net_s: float = 0.01
     service_s: float = 0.01
     load_s: float = 1.0

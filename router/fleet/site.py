@@ -42,6 +42,7 @@ class Site:
         "slots",
         "stale",
         "unseen",
+        "views",
     )
 
     def __init__(self, endpoint: Endpoint, prior_rtt_s: float) -> None:
@@ -54,6 +55,7 @@ class Site:
         self.slots = 1
         self.in_flight = 0
         self.unseen = 0
+        self.views = 1
         self.reported_in_flight = 0
         self.generation = -1
         self.sent_sequence = 0
@@ -102,6 +104,7 @@ class Site:
         self._note(report.instance, report.sequence, report.in_flight, now_s)
         self.slots = max(1, report.slots)
         self.seen_sequence = max(self.seen_sequence, seen_sequence)
+        self.views = max(1, len(report.seen))
         self.draining = report.draining
         self.generation = report.models_generation
         self.hold(report.models, now_s)
@@ -201,6 +204,11 @@ class Holding:
     def unseen(self) -> int:
         """How many of ours its last report could not have seen."""
         return self._site.unseen
+
+    @property
+    def views(self) -> int:
+        """How many routers send there."""
+        return self._site.views
 
     @property
     def net_s(self) -> float:

@@ -2,8 +2,8 @@
 
 `Seconds.total` predicts what will happen; `RANK` says where to send. They differ in two
 terms. A linear wait herds, so `RANK` prices congestion with one that is convex in (in-flight + 1) /
-slots and counts twice what other routers cannot have seen of us (and we of them); and taste enters
-`RANK` only.
+slots and takes it that other routers have sent as much unseen as we have (as far as there are
+others); and taste enters `RANK` only.
 """
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from router.wire.report import ModelState
 
 Score = Callable[[Query, Candidate], float]
 
-HERD = 2
-"""How often our own unseen requests are counted: 2 suits about eight independent routers."""
+HERD = 8
+"""With this many independent routers, what one of them has sent unseen is counted twice."""
 
 
 def net_s(query: Query, candidate: Candidate) -> float:
@@ -36,7 +36,8 @@ def wait_s(query: Query, candidate: Candidate) -> float:
 def congestion_s(query: Query, candidate: Candidate) -> float:
     """The price of a slot: nothing while one is free, then the square of the load."""
     del query
-    load = (candidate.in_flight + (HERD - 1) * candidate.unseen + 1) / candidate.slots
+    others = min(1.0, (candidate.views - 1) / (HERD - 1))
+    load = (candidate.in_flight + others * candidate.unseen + 1) / candidate.slots
     return candidate.service_s * load * load if load > 1 else 0.0
 
 

@@ -103,7 +103,7 @@ def write_talk(store: Path):
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> Path:
     """A directory with every package that the tests of this folder use."""
-    folder = tmp_path_factory.mktemp("packages")
+    folder: Path = tmp_path_factory.mktemp("packages")
     for name in ("table", "narrow", "sleepy"):
         write_table(folder, name)
     write_torch_table(folder, "torch-table")
@@ -192,10 +192,11 @@ class Cloud(Process, Client):
 
     def __init__(self, folder: Path, ray: Path, store: Path, models: list[dict]) -> None:
         self.ray = ray
+        port = free_port()
         config = {
             "name": "here",
             "region": "us-east",
-            "listen": f"127.0.0.1:{free_port()}",
+            "listen": f"127.0.0.1:{port}",
             "packages": str(store),
             "models": [{"num_cpus": 0.1, **model} for model in models],
             "body_bytes": 65536,
@@ -205,7 +206,7 @@ class Cloud(Process, Client):
         self.config.write_text(yaml.safe_dump(config))
         command = [sys.executable, "-m", "deploy.cli", "cloud", "--config", str(self.config)]
         Process.__init__(self, command, folder)
-        Client.__init__(self, int(config["listen"].rpartition(":")[2]))
+        Client.__init__(self, port)
 
     def await_ready(self) -> None:
         """Return once it says that it is."""
@@ -227,7 +228,7 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def launch(tmp_path_factory, store):
+def launch(tmp_path_factory):
     """Start cloud processes; whatever is left of them in the end is killed."""
     started: list[Process] = []
     short = Path(tempfile.mkdtemp(prefix="isc-"))  # Ray makes sockets far below it
@@ -244,7 +245,7 @@ def launch(tmp_path_factory, store):
 
 
 @pytest.fixture(scope="session")
-def cloud(launch, store) -> Cloud:
+def cloud(launch, store):
     """A cloud process with every kind of model."""
     models = [
         {"name": "table"},
@@ -257,3 +258,61 @@ def cloud(launch, store) -> Cloud:
     process = launch(Cloud, store, models)
     process.await_ready()
     return process
+
+
+@pytest.fixture
+def make_table():
+    """Writes the small ONNX package into another store."""
+    return write_table
+
+
+@pytest.fixture
+def listening_port():
+    """A port on 127.0.0.1 on which somebody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def launch_cloud(launch, store):
+    """Start a cloud process with these models, and do not wait for it."""
+    return lambda models: launch(Cloud, store, models)
+
+
+class Cluster(Process, Client):
+    """A Ray cluster with its dashboard on loopback, as an operator would start it."""
+
+    def __init__(self, folder: Path, ray: Path) -> None:
+        dashboard = free_port()
+        token = folder / "token"
+        token.write_text("0" * 64)
+        secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0"}
+        self.dashboard = f"http://127.0.0.1:{dashboard}"
+        self.environment = {**os.environ, **secret, **quiet}  # noqa: TID251 - a child's
+        options = {
+            "node-ip-address": "127.0.0.1",
+            "port": free_port(),
+            "dashboard-host": "127.0.0.1",
+            "dashboard-port": dashboard,
+            "dashboard-agent-listen-port": free_port(),
+            "num-cpus": 2,
+            "object-store-memory": 80 << 20,
+            "temp-dir": ray,
+        }
+        command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block"]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        Process.__init__(self, command, folder, **secret, **quiet)
+        Client.__init__(self, free_port())
+        self.await_(self._listens, "no dashboard")
+
+    def _listens(self) -> bool:
+        return "Ray runtime started" in self.out.read_text()
+
+
+@pytest.fixture
+def launch_cluster(launch):
+    """Start a Ray cluster and wait for it."""
+    return lambda: launch(Cluster)

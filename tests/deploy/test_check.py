@@ -19,7 +19,7 @@ def files(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     layout = lay_out(folder, tmp_path / "ray")
-    write_files(layout, packages)
+    write_files(layout, packages, {})
     return folder
 
 
@@ -45,7 +45,7 @@ def test_the_local_systems_own_files_are_fine_and_their_roles_are_guessed(
 
 def test_every_problem_is_told_with_its_place(files, capsys):
     path = files / "eu-west-1.yaml"
-    path.write_text(path.read_text().replace("slots: 3", "slots: none").replace("queue:", "que:"))
+    path.write_text(path.read_text().replace("slots: 4", "slots: none").replace("queue:", "que:"))
     report = files / "report.json"
     assert main(["check", "--config", str(path), "--json", str(report)]) == PROBLEM
     lines = capsys.readouterr().out.splitlines()

@@ -51,7 +51,7 @@ def test_the_version_is_told(capsys):
     ("arguments", "told"),
     [
         (["stauts"], "'stauts' is no command; did you mean status?"),
-        (["--log-level", "loud", "status"], "invalid choice: 'loud'"),
+        (["router", "--log-level", "loud"], "invalid choice: 'loud'"),
         (["router"], "the following arguments are required: --config"),
         (["status", "--nonsense"], "unrecognized arguments: --nonsense"),
     ],

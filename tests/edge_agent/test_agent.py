@@ -12,10 +12,7 @@ import time
 from contextlib import contextmanager
 
 import msgspec
-import numpy as np
 import pytest
-import tritonclient.http as triton
-import tritonclient.http.aio as triton_aio
 import yaml
 from aiohttp import ClientSession, web
 
@@ -114,73 +111,6 @@ def agent(tmp_path_factory, store):
 async def http():
     async with ClientSession() as session:
         yield session
-
-
-def double_input(rows=1, *, binary):
-    data = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)
-    tensor = triton.InferInput("x", list(data.shape), "FP32")
-    tensor.set_data_from_numpy(data, binary_data=binary)
-    return tensor, data
-
-
-PACKINGS = [None, "gzip", "deflate"]
-
-
-@pytest.mark.parametrize("request_packing", PACKINGS)
-@pytest.mark.parametrize("response_packing", PACKINGS)
-@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
-def test_tritonclient_works(agent, binary, request_packing, response_packing):
-    tensor, data = double_input(300, binary=binary)
-    with triton.InferenceServerClient(agent.address) as client:
-        result = client.infer(
-            "double",
-            [tensor],
-            outputs=[triton.InferRequestedOutput("y", binary_data=binary)],
-            request_id="call-1",
-            request_compression_algorithm=request_packing,
-            response_compression_algorithm=response_packing,
-        )
-    np.testing.assert_array_equal(result.as_numpy("y"), data * 2)
-    assert result.get_response()["id"] == "call-1"
-
-
-def test_tritonclient_reads_everything_that_is_offered(agent):
-    with triton.InferenceServerClient(agent.address) as client:
-        assert client.is_server_live()
-        assert client.is_server_ready()
-        assert client.is_model_ready("double")
-        assert not client.is_model_ready("words")
-        assert "binary_tensor_data" in client.get_server_metadata()["extensions"]
-        assert client.get_model_metadata("double")["platform"]
-        assert {model["name"] for model in client.get_model_repository_index()} >= {"double"}
-        with pytest.raises(triton.InferenceServerException, match="admin"):
-            client.load_model("words")
-        with pytest.raises(triton.InferenceServerException, match="not offered"):
-            client.get_model_config("double")
-        with pytest.raises(triton.InferenceServerException, match="'nobody'"):
-            client.infer("nobody", [double_input(binary=True)[0]])
-
-
-@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
-@pytest.mark.parametrize("packing", PACKINGS)
-async def test_tritonclient_works_asynchronously(agent, binary, packing):
-    tensor, data = double_input(300, binary=binary)
-    async with triton_aio.InferenceServerClient(agent.address) as client:
-        result = await client.infer(
-            "double",
-            [tensor],
-            request_compression_algorithm=packing,
-            response_compression_algorithm=packing,
-        )
-    np.testing.assert_array_equal(result.as_numpy("y"), data * 2)
-
-
-async def test_texts_come_back_through_tritonclient(agent):
-    tensor = triton.InferInput("text", [2], "BYTES")
-    tensor.set_data_from_numpy(np.array(["é", ""], object))
-    async with triton_aio.InferenceServerClient(agent.address) as client:
-        result = await client.infer("words", [tensor])
-    assert result.as_numpy("same").tolist() == ["é".encode(), b""]
 
 
 def body_of(rows=1):

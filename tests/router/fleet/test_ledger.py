@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.ledger import Ledger, Outcome
@@ -251,3 +253,41 @@ def test_a_moved_endpoint_is_a_new_one():
     ledger.follow(again, 2.0)
     assert only(ledger).endpoint == moved
     assert only(ledger).out == "not heard from yet"
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.just(("send",)),
+        st.tuples(st.just("close"), st.integers(0, 20), st.sampled_from(Outcome)),
+        st.tuples(st.just("report"), st.integers(0, 9), st.integers(0, 30)),
+        st.just(("miss",)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_whatever_happens_the_counts_hold(steps):
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    leases = []
+    reported = 0
+    for number, (kind, *rest) in enumerate(steps):
+        if kind == "send":
+            leases.append(ledger.sent(EDGE, "digits", "1", float(number)))
+        elif kind == "close" and rest[0] < len(leases):
+            ledger.close(leases[rest[0]], rest[1], float(number))
+        elif kind == "report":
+            reported = rest[0]
+            told = report(number + 2, in_flight=reported, seen={"r1": rest[1]})
+            ledger.probe_answered(site, told, 0.01, float(number))
+        elif kind == "miss":
+            ledger.probe_missed(site)
+        own = sum(lease.open for lease in leases)
+        candidate = only(ledger)
+        assert 0 <= candidate.unseen <= own
+        assert candidate.in_flight >= max(own, reported)
+    for lease in leases:
+        ledger.close(lease, Outcome.ANSWERED, 100.0)
+    assert only(ledger).unseen == 0
+    assert only(ledger).in_flight == reported

@@ -141,6 +141,7 @@ CANDIDATES = st.builds(
     slots=st.integers(1, 8),
     in_flight=st.integers(0, 40),
     unseen=st.integers(0, 10),
+    views=st.integers(1, 20),
     net_s=st.floats(0, 0.4),
     service_s=st.floats(0.0001, 2),
     load_s=st.floats(0, 10),
@@ -186,6 +187,12 @@ def test_a_free_slot_costs_no_wait_and_congestion_never_less_than_the_wait(candi
     assert wait_s(QUERY, free) == 0.0
     assert congestion_s(QUERY, free) == 0.0
     assert congestion_s(QUERY, candidate) >= wait_s(QUERY, candidate) - 1e-12
+
+
+@given(CANDIDATES)
+def test_more_routers_never_make_it_look_less_busy(candidate):
+    more = replace(candidate, views=candidate.views + 1)
+    assert congestion_s(QUERY, more) >= congestion_s(QUERY, candidate)
 
 
 @given(CANDIDATES)

@@ -1,0 +1,150 @@
+"""A region's ingress with replicas that do as they are told: refuse, hang, stream, leave."""
+
+import asyncio
+import json
+from contextlib import aclosing
+
+import msgspec
+import pytest
+
+from cloud.catalogue import find_package
+from cloud.config import CloudConfig, ModelConfig
+from cloud.region import Region
+from cloud.scale import Standing
+from edge_agent.runtime.package import PackageError
+from router.errors import Overloaded
+from router.process.clock import monotonic
+from router.wire.http import Request, Response
+from router.wire.report import LOAD_HEADER, decode_call_report, decode_endpoint_report
+
+
+class Scripted:
+    """Replicas of one model that answer with a script."""
+
+    def __init__(self, *script: Response | bytes | Exception) -> None:
+        self.script = script
+        self.roused = 0
+        self.closed = asyncio.Event()
+
+    async def answer(self, _request):
+        async with aclosing(self.parts(_request)) as parts:
+            return await anext(parts)
+
+    async def parts(self, _request):
+        try:
+            for part in self.script:
+                if isinstance(part, Exception):
+                    raise part
+                yield part
+            await asyncio.Event().wait()
+        finally:
+            self.closed.set()
+
+    def rouse(self):
+        self.roused += 1
+
+
+def region(store, replicas, **standing):
+    async def observe():
+        return {"table": Standing(**standing)}
+
+    config = CloudConfig(
+        name="here", region="eu", packages=store, models=(ModelConfig(name="table"),)
+    )
+    manifest = find_package(store, "table", None).manifest
+    return Region(config, [manifest], {"table": replicas}, observe, instance="one", clock=monotonic)
+
+
+def request(path, body=b"{}", method="POST", **headers):
+    fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return Request(method, path, fields, body, received_s=monotonic())
+
+
+INFER = "/v2/models/table/infer"
+STREAM = "/v2/models/table/generate_stream"
+
+
+async def test_a_refusal_of_serve_is_json_with_a_report(store):
+    full = region(store, Scripted(Overloaded("full", retry_after_s=1.0)), running=1)
+    answer = await full.handle(request(INFER))
+    assert answer.status == 503
+    assert json.loads(answer.body)["code"] == "overloaded"
+    told = decode_call_report(dict(answer.headers)[LOAD_HEADER])
+    assert told is not None
+    assert (told.instance, told.in_flight, told.slots) == ("one", 0, 5)
+
+
+async def test_the_deadline_ends_a_call_and_frees_its_place(store):
+    replicas = Scripted()
+    frozen = region(store, replicas, running=1)
+    answer = await frozen.handle(request(INFER, x_request_timeout_seconds="0.05"))
+    assert answer.status == 504
+    assert replicas.closed.is_set()
+    assert (await reported(frozen)).in_flight == 0
+
+
+async def test_a_bad_deadline_is_the_callers_fault(store):
+    here = region(store, Scripted(), running=1)
+    answer = await here.handle(request(INFER, x_request_timeout_seconds="soon"))
+    assert answer.status == 400
+
+
+async def test_a_stream_holds_its_place_until_it_is_closed(store):
+    replicas = Scripted(Response(200, []), b"one", b"two")
+    here = region(store, replicas, running=1)
+    answer = await here.handle(request(STREAM))
+    assert await anext(answer.body) == b"one"
+    assert (await reported(here)).in_flight == 1
+    await answer.body.aclose()
+    assert replicas.closed.is_set()
+    assert (await reported(here)).in_flight == 0
+
+
+async def test_a_wake_rouses_a_sleeping_model_once(store):
+    replicas = Scripted()
+    asleep = region(store, replicas)
+    for _ in range(3):
+        answer = await asleep.handle(request("/isochrone/wake", b'{"model": "table"}'))
+        assert (answer.status, json.loads(answer.body)["state"]) == (202, "cold")
+    assert replicas.roused == 1
+
+
+async def test_a_warm_model_is_not_roused(store):
+    replicas = Scripted()
+    awake = region(store, replicas, running=1)
+    answer = await awake.handle(request("/isochrone/wake", b'{"model": "table"}'))
+    assert (answer.status, replicas.roused) == (202, 0)
+
+
+@pytest.mark.parametrize(
+    ("standing", "state", "slots"),
+    [({}, "cold", 0), ({"starting": 1}, "loading", 0), ({"running": 3}, "warm", 15)],
+    ids=["asleep", "starting", "running"],
+)
+async def test_a_region_tells_how_its_replicas_stand(store, standing, state, slots):
+    report = await reported(region(store, Scripted(), **standing))
+    assert (report.models[0].state, report.slots, report.ready) == (state, slots, True)
+
+
+async def test_the_first_answer_of_a_sleeping_model_tells_how_long_it_slept(store):
+    here = region(store, Scripted(Response(200, [], b"{}")))
+    await here.handle(request(INFER))
+    (model,) = (await reported(here)).models
+    assert model.state == "warm"
+    assert model.load_s is not None
+
+
+def test_the_newest_package_counts_unless_a_version_is_named(tmp_path, make_table):
+    for version in ("9", "10"):
+        make_table(tmp_path, "table", version)
+    assert find_package(tmp_path, "table", None).version == "10"
+    assert find_package(tmp_path, "table", "9").version == "9"
+    with pytest.raises(PackageError, match="no usable package of digits"):
+        find_package(tmp_path, "digits", None)
+
+
+async def reported(here):
+    answer = await here.handle(request("/isochrone/report", b"", "GET"))
+    report = decode_endpoint_report(answer.body)
+    assert report is not None, msgspec.json.decode(answer.body)
+    return report
