@@ -36,6 +36,7 @@ clean: ## remove the environment and what the tools left behind
 
 # A stamp stands for a finished installation: one that was interrupted leaves none and runs again.
 $(VENV)/.ready-demo: $(VENV)/.made $(INPUTS)
+	@echo "installing isochrone and what it needs; a minute or two" >&2
 	$(PIP) install -q -c constraints.txt -e '.[edge,torch,cloud,demo]'
 	@touch $@
 

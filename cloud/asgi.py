@@ -55,6 +55,10 @@ class Answer(AsgiResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
         """Send it."""
+        async with closing(self._response.body):
+            await self._send(send)
+
+    async def _send(self, send: Send) -> None:
         response = self._response
         fields = response.headers
         if isinstance(response.body, bytes):
@@ -63,9 +67,8 @@ class Answer(AsgiResponse):
         if isinstance(response.body, bytes):
             await send({"type": "http.response.body", "body": response.body, "more_body": False})
             return
-        async with closing(response.body):
-            async for chunk in response.body:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        async for chunk in response.body:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

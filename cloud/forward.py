@@ -1,7 +1,7 @@
 """Calls of a model, forwarded as they came to its replicas; answers tell of the whole region."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 
 from cloud.catalogue import Catalogue
@@ -90,7 +90,7 @@ class Forwarding:
             raise
         if not isinstance(head, Response):
             raise Unavailable("the replica said nothing", retry_after_s=1.0)
-        return Response(head.status, head.headers, _chunks(parts))
+        return Response(head.status, head.headers, _Chunks(parts))
 
     async def _parts(self, target: Target) -> AsyncGenerator[Response | bytes]:
         """Holds its lease until it ends; after the head, the replica watches the deadline."""
@@ -122,8 +122,16 @@ class Forwarding:
         return encode_call_report(report)
 
 
-async def _chunks(parts: AsyncGenerator[Response | bytes]) -> AsyncGenerator[bytes]:
-    async with aclosing(parts):
-        async for part in parts:
-            if isinstance(part, bytes):
-                yield part
+class _Chunks(AsyncIterator[bytes]):
+    """The body of a streamed answer; closing it ends the call, whether or not it was begun."""
+
+    def __init__(self, parts: AsyncGenerator[Response | bytes]) -> None:
+        self._parts = parts
+
+    async def __anext__(self) -> bytes:
+        part = await anext(self._parts)
+        assert isinstance(part, bytes)  # the head came first, and once
+        return part
+
+    async def aclose(self) -> None:
+        await self._parts.aclose()

@@ -35,6 +35,11 @@ class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: str | None = None
 
 
+def _always_ready() -> bool:
+    """A model that sleeps is woken by its first call."""
+    return True
+
+
 def _is_call(request: Request) -> bool:
     """Calls do not wait for what Serve's controller has to say."""
     return request.method == "POST" and request.path.startswith("/v2/models/")
@@ -63,7 +68,7 @@ class Region:
         gate = RegionGate(lambda: slots(config.models, self._catalogue.standings))
         self._load = Load(config.name, instance, gate, self._catalogue)
         forwarding = Forwarding(self._catalogue, replicas, gate, self._load, clock)
-        self._face = OpenInference(self._catalogue, forwarding, self._is_ready)
+        self._face = OpenInference(self._catalogue, forwarding, _always_ready)
         self._control: Mapping[str, tuple[str, Callable[[Request], Response]]] = {
             "/isochrone/report": ("GET", self._report),
             "/isochrone/wake": ("POST", self._wake),
@@ -84,9 +89,6 @@ class Region:
             return
         self._observed_s = now_s  # whoever comes meanwhile takes what was seen before
         self._catalogue.observe(await self._observe())
-
-    def _is_ready(self) -> bool:
-        return True  # a model that sleeps is woken by its first call
 
     def _controlled(self, request: Request) -> Response:
         method, answer = self._control[request.path]

@@ -1,8 +1,11 @@
 """The same application as a Serve configuration file, for `serve deploy` on a cluster that runs."""
 
+from pathlib import Path
 from typing import Any
 
-from cloud.config import CloudConfig, as_arguments
+import yaml
+
+from cloud.config import CloudConfig, as_arguments, check
 
 IMPORT_PATH = "cloud.application:build"
 
@@ -31,3 +34,12 @@ def serve_config(config: CloudConfig) -> dict[str, Any]:
             }
         ],
     }
+
+
+def write_serve_file(config_path: Path, out: Path) -> None:
+    """Write what `serve deploy` takes for a `cloud.yaml`.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    out.write_text(yaml.safe_dump(serve_config(check(config_path)), sort_keys=False))

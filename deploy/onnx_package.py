@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import onnxruntime as ort
 
 from edge_agent.runtime import verify, warmup
 from edge_agent.runtime.manifest import (
@@ -17,6 +16,7 @@ from edge_agent.runtime.manifest import (
     SampleTensor,
 )
 from edge_agent.runtime.onnx_engine import declared, open_session, run_session
+from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.package import Package, PackageError, described, write_package
 from router.errors import BadRequest, ConfigError
 from router.wire.tensor import TensorSpec

@@ -10,11 +10,11 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from safetensors.torch import load_file
 
 from edge_agent.runtime.manifest import Manifest, Variant
+from edge_agent.runtime.ort import onnxruntime
 from edge_agent.runtime.torch_engine import network
 from router.process.settings import load_settings
 from router.wire.tensor import Array

@@ -50,7 +50,7 @@ async def required_region(stage: Stage) -> Scene:
     stage.tell("stopping every endpoint in the EU")
     async with asyncio.TaskGroup() as group:
         for name in EU_AGENTS:
-            group.create_task(stage.system.agent(name).stop())
+            group.create_task(stage.system.part(name).stop())
     await stage.system.settled(dict.fromkeys(EU_AGENTS))
     refusals = await _eu_only(stage, 20, key)
     others = await _eu_only(stage, 20, None)
@@ -234,7 +234,7 @@ async def _eu_only(stage: Stage, count: int, key: str | None) -> list[Answer]:
 async def _start(stage: Stage, names: Sequence[str]) -> None:
     async with asyncio.TaskGroup() as group:
         for name in names:
-            group.create_task(stage.system.agent(name).start())
+            group.create_task(stage.system.part(name).start())
     await stage.system.settled()
 
 
@@ -246,7 +246,7 @@ async def _kill_while_busy(stage: Stage) -> None:
             report = await answer.json()
         if report["in_flight"] >= 2:
             break
-    stage.system.agent(NEAREST).kill()
+    stage.system.part(NEAREST).kill()
     stage.tell(f"killed {NEAREST} with {report['in_flight']} requests inside")
 
 

@@ -84,14 +84,6 @@ class Part:
             self._process.kill()
         self._process.wait()
 
-    def freeze(self) -> None:
-        """Stop it in its tracks; its connections stand."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it run on."""
-        self._signal(signal.SIGCONT)
-
     def last_lines(self, count: int = 15) -> list[str]:
         """The end of its log."""
         if not self.log.exists():

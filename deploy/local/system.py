@@ -17,6 +17,7 @@ Tell = Callable[[str], None]
 START_S = 90.0
 SETTLE_S = 30.0
 _LOOK_S = 0.05
+_WATCH_S = 0.5
 _CLOUD_GRACE_S = 20.0
 
 
@@ -30,29 +31,22 @@ class System:
         self.layout = layout
         self._tell = tell
         self._clock = clock
-        self._relays = self._part("relays", "deploy.local.relays")
-        self._routers = {name: self._part(name, "deploy.cli", "router") for name in ROUTERS}
-        self._agents = {name: self._part(name, "deploy.cli", "agent") for name in AGENTS}
-        self._cloud = self._part(CLOUD, "deploy.cli", "cloud")
+        self._parts = {
+            "relays": self._process("relays", "deploy.local.relays"),
+            **{name: self._process(name, "deploy.cli", "router") for name in ROUTERS},
+            **{name: self._process(name, "deploy.cli", "agent") for name in AGENTS},
+            CLOUD: self._process(CLOUD, "deploy.cli", "cloud"),
+        }
         self._http: aiohttp.ClientSession | None = None
 
     @property
     def parts(self) -> list[Part]:
         """All of them."""
-        return [self._relays, *self._routers.values(), *self._agents.values(), self._cloud]
+        return list(self._parts.values())
 
-    def agent(self, name: str) -> Part:
-        """One edge agent."""
-        return self._agents[name]
-
-    def router(self, name: str) -> Part:
-        """One router."""
-        return self._routers[name]
-
-    @property
-    def cloud(self) -> Part:
-        """The Ray Serve application."""
-        return self._cloud
+    def part(self, name: str) -> Part:
+        """A router, an agent, the cloud or the relays."""
+        return self._parts[name]
 
     @property
     def http(self) -> aiohttp.ClientSession:
@@ -106,19 +100,19 @@ class System:
 
     async def watch(self) -> Part:
         """Wait until a part ends by itself; that part."""
-        while not self.dead():
-            await asyncio.sleep(1.0)
-            await asyncio.sleep(0)
-        return self.dead()[0]
+        while True:
+            if dead := self.dead():
+                return dead[0]
+            await asyncio.sleep(_WATCH_S)
 
-    def _part(self, name: str, module: str, *words: str) -> Part:
+    def _process(self, name: str, module: str, *words: str) -> Part:
         command = [sys.executable, "-m", module, *words, "--config", str(self.layout.config(name))]
         return Part(name, command, self.layout.folder, clock=self._clock)
 
     async def _start(self, part: Part) -> None:
         start_s = self._clock()
         await part.start(START_S)
-        self._tell(f"{part.name} is ready after {self._clock() - start_s:.1f} s")
+        self._tell(f"{part.name}: ready after {self._clock() - start_s:.1f} s")
 
     async def _end(self) -> None:
         if self._http is not None:

@@ -5,12 +5,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from edge_agent.runtime.fit import check_inputs, check_tensors, feeds, wanted
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.onnx_file import has_external_data
+from edge_agent.runtime.ort import onnxruntime as ort
+from edge_agent.runtime.ort import state
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest, InferResponse

@@ -48,6 +48,15 @@ def test_lazy_imports_stand_in_two_tables():
     assert lazy == {"deploy/cli.py", "edge_agent/runtime/engines.py"}
 
 
+def test_onnxruntime_is_imported_where_its_telemetry_is_off():
+    importers = {
+        name_of(p)
+        for p in MODULES
+        if re.search(r"^import onnxruntime", p.read_text(), re.MULTILINE)
+    }
+    assert importers == {"edge_agent/runtime/ort.py"}
+
+
 def test_only_the_law_makes_permits():
     makers = {
         name_of(path)

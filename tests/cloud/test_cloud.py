@@ -168,8 +168,8 @@ def in_flight(cloud):
     return json.loads(cloud.ask("GET", "/isochrone/report")[2])["in_flight"]
 
 
-def test_ray_writes_nothing_to_the_home_directory(cloud):
-    assert not (cloud.home / ".ray").exists()
+def test_nothing_is_written_to_the_home_directory(cloud):
+    assert list(cloud.home.iterdir()) == []
 
 
 def test_the_token_is_ours_alone(cloud):

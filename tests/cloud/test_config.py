@@ -11,7 +11,7 @@ import yaml
 from cloud.app import check_port
 from cloud.config import CloudConfig, ModelConfig, as_arguments, check, from_arguments
 from cloud.environment import for_ray
-from cloud.serve_file import IMPORT_PATH, serve_config
+from cloud.serve_file import IMPORT_PATH, write_serve_file
 from router.errors import ConfigError
 
 GOOD = {"name": "here", "region": "us-east", "packages": "store", "models": [{"name": "digits"}]}
@@ -52,7 +52,9 @@ def test_a_configuration_travels_as_plain_data(tmp_path):
 
 
 def test_the_serve_file_names_host_port_and_builder(tmp_path):
-    made = serve_config(check(written(tmp_path, listen="127.0.0.1:8123")))
+    out = tmp_path / "serve.yaml"
+    write_serve_file(written(tmp_path, listen="127.0.0.1:8123"), out)
+    made = yaml.safe_load(out.read_text())
     assert made["http_options"] == {"host": "127.0.0.1", "port": 8123}
     (application,) = made["applications"]
     assert application["import_path"] == IMPORT_PATH
@@ -75,7 +77,7 @@ def test_the_environment_holds_a_path_to_our_token_and_no_other_rays():
 
 def test_the_environment_leads_to_another_ray_where_we_join_one():
     before = {"RAY_AUTH_TOKEN": "theirs"}
-    assert for_ray(before, None) == {**before, "RAY_USAGE_STATS_ENABLED": "0"}
+    assert for_ray(before, None).items() >= before.items()
 
 
 def test_checking_a_file_imports_no_ray():

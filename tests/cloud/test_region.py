@@ -100,6 +100,15 @@ async def test_a_stream_holds_its_place_until_it_is_closed(store):
     assert (await reported(here)).in_flight == 0
 
 
+async def test_a_stream_that_nobody_begins_to_read_is_closed_too(store):
+    replicas = Scripted(Response(200, []), b"one")
+    here = region(store, replicas, running=1)
+    answer = await here.handle(request(STREAM))
+    await answer.body.aclose()
+    assert replicas.closed.is_set()
+    assert (await reported(here)).in_flight == 0
+
+
 async def test_a_wake_rouses_a_sleeping_model_once(store):
     replicas = Scripted()
     asleep = region(store, replicas)

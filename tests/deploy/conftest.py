@@ -6,7 +6,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 
+class Part(ThreadingHTTPServer):
+    """Answers by method and path from `replies`; `asked` is what came."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Replies)
+        self.replies: dict[tuple[str, str], tuple[int, dict[str, str], bytes]] = {}
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
 class _Replies(BaseHTTPRequestHandler):
+    server: Part
+
     def do_GET(self):
         self._reply(b"")
 
@@ -29,13 +41,10 @@ class _Replies(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def part():
-    """A running part: `replies` by method and path, `asked` what came, `url` where it is."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Replies)
-    server.replies, server.asked = {}, []
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """A running part."""
+    with Part() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -1,6 +1,7 @@
 """`isochrone status`, `explain` and `infer`, against what running parts answer."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from router.wire.codec import decode_request, encode_response
 from router.wire.message import InferResponse
 from router.wire.tensor import Tensor
 
-FLEET = {
+FLEET: dict[str, Any] = {
     "schema": "isochrone.fleet/1",
     "ok": True,
     "router": {"name": "eu-west", "region": "eu-west"},

@@ -89,7 +89,7 @@ def test_up_is_ready_its_lines_work_and_ctrl_c_leaves_nothing(cache, tmp_path):
 
 
 def _lines_until(process, start):
-    lines = []
+    lines: list[str] = []
     while not lines or not lines[-1].startswith(start):
         lines.append(process.stdout.readline().strip())
     return lines
@@ -114,7 +114,7 @@ def test_a_demo_that_is_interrupted_while_it_starts_leaves_nothing(number, cache
     log = tmp_path / "demo.log"
     kept = tmp_path / "kept"
     with started(isochrone("demo", "--cache", cache, "--keep", kept), log) as demo:
-        while "relays is ready" not in log.read_text():
+        while "relays: ready" not in log.read_text():
             assert demo.poll() is None, log.read_text()
             time.sleep(0.05)
         demo.send_signal(number)
