@@ -31,7 +31,6 @@ from deploy.local.layout import (
 )
 from deploy.local.run import Folder, local_system, run_folder, run_to_end
 from deploy.local.system import System
-from deploy.logs import add_log_arguments, log_settings
 from deploy.result import add_json_argument, tell
 from router.process.clock import monotonic
 
@@ -59,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", metavar="DIR", type=Path, help="keep configuration and logs in this new folder"
     )
-    add_log_arguments(parser)
     add_json_argument(parser)
 
 
@@ -68,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     start_s = monotonic()
     models = prepare(args.cache.expanduser(), progress)
     with run_folder(args.keep) as folder:
-        scenes = run_to_end(_play(args, folder, models))
+        scenes = run_to_end(_play(folder, models))
         accuracies, checks = _judged(scenes, models)
         result = _result(scenes, accuracies, checks, monotonic() - start_s)
         tell(args, result, _closing(result, checks))
@@ -88,11 +86,11 @@ def indented(line: str) -> None:
     progress(f"  {line}")
 
 
-async def _play(args: argparse.Namespace, folder: Folder, models: DemoModels) -> list[Scene]:
+async def _play(folder: Folder, models: DemoModels) -> list[Scene]:
     progress("starting two routers, three edge agents, Ray Serve and the distances between them")
     packages = models.packages[EDGE_MODEL].parents[1]
     async with (
-        local_system(folder, packages, indented, log=log_settings(args)) as system,
+        local_system(folder, packages, indented) as system,
         _clients(system, models) as clients,
     ):
         progress(

@@ -77,7 +77,9 @@ async def local_system(
     router_port: int = 0,
     admin_port: int = 0,
 ) -> AsyncIterator[System]:
-    """The system, running and settled; `packages` holds the model packages, `log` how it logs.
+    """The system, running and settled; `packages` holds the model packages.
+
+    `log` is every part's `log`; the demo's evidence needs its defaults.
 
     Raises:
         PartError: a part did not start.

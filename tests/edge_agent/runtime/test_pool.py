@@ -293,3 +293,12 @@ def test_torch_stays_out_of_a_process_that_serves_onnx(write):
         "assert 'onnx' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program, str(package.path)], check=True, timeout=60)
+
+
+async def test_a_load_takes_at_least_as_long_as_it_is_told_to(write):
+    pool = Pool([write()], min_load_s=0.2)
+    await pool.load("small")
+    (held,) = pool.held()
+    await pool.close()
+    assert held.load_s is not None
+    assert held.load_s >= 0.2
