@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.ledger import Ledger, Outcome
+from router.fleet.ledger import Lease, Ledger, Outcome
 from router.fleet.membership import Member, Membership
 from router.wire.report import (
     CallReport,
     EndpointReport,
     HeldModel,
-    Lease,
     ModelState,
 )
+from router.wire.report import Lease as Term
 
 EDGE = Endpoint("edge", "http://127.0.0.1:1", "eu-west")
 CLOUD = Endpoint("cloud", "http://127.0.0.1:2", "us-east", tier=Tier.CLOUD)
@@ -46,7 +46,7 @@ def call_report(sequence: int, **other) -> CallReport:
 
 def ledger_of(*endpoints: Endpoint) -> Ledger:
     members = [Member(e, slots=2, models=(HELD,)) for e in endpoints]
-    membership = Membership(members, ["eu-west", "us-east"], Lease())
+    membership = Membership(members, ["eu-west", "us-east"], Term())
     ledger = Ledger({"eu-west": 0.015, "us-east": 0.09}, "r1")
     ledger.follow(membership, 0.0)
     return ledger
@@ -230,7 +230,7 @@ def test_an_agents_changed_models_are_asked_for_at_once():
 
 def test_who_has_left_is_told_and_gone():
     agent = Member(EDGE, slots=2, models=(HELD,), instance="i1", expires_s=15.0)
-    membership = Membership([agent], ["eu-west"], Lease())
+    membership = Membership([agent], ["eu-west"], Term())
     ledger = Ledger({"eu-west": 0.01}, "r1")
     assert ledger.follow(membership, 0.0) == []
     lease = ledger.sent(EDGE, "digits", "1", 1.0)
@@ -244,12 +244,12 @@ def test_who_has_left_is_told_and_gone():
 
 def test_a_moved_endpoint_is_a_new_one():
     moved = replace(EDGE, url="http://127.0.0.1:9")
-    membership = Membership([Member(EDGE, 2, (HELD,))], ["eu-west"], Lease())
+    membership = Membership([Member(EDGE, 2, (HELD,))], ["eu-west"], Term())
     ledger = Ledger({"eu-west": 0.01}, "r1")
     ledger.follow(membership, 0.0)
     (site,) = ledger.sites()
     ledger.probe_answered(site, report(1), 0.002, 1.0)
-    again = Membership([Member(EDGE, 2, (HELD,)), Member(moved, 2, (HELD,))], ["eu-west"], Lease())
+    again = Membership([Member(EDGE, 2, (HELD,)), Member(moved, 2, (HELD,))], ["eu-west"], Term())
     ledger.follow(again, 2.0)
     assert only(ledger).endpoint == moved
     assert only(ledger).out == "not heard from yet"
@@ -270,11 +270,13 @@ STEPS = st.lists(
 def test_whatever_happens_the_counts_hold(steps):
     ledger = proven(EDGE)
     (site,) = ledger.sites()
-    leases = []
+    leases: list[Lease] = []
     reported = 0
     for number, (kind, *rest) in enumerate(steps):
         if kind == "send":
-            leases.append(ledger.sent(EDGE, "digits", "1", float(number)))
+            lease = ledger.sent(EDGE, "digits", "1", float(number))
+            assert lease is not None
+            leases.append(lease)
         elif kind == "close" and rest[0] < len(leases):
             ledger.close(leases[rest[0]], rest[1], float(number))
         elif kind == "report":
