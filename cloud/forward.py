@@ -52,7 +52,8 @@ class Forwarding:
         return await self._told(target, self._streamed)
 
     async def _told(self, target: Target, ask: Callable[[Target], Awaitable[Response]]) -> Response:
-        """The answer or a refusal, with the region's report."""
+        """The answer or a refusal, with the region's report, which counts this call from now on."""
+        self._load.note(target.request.header(headers.SEQUENCE))
         try:
             state = self._catalogue.state(target.model, target.version)
             response = await ask(target)

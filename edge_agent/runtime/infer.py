@@ -37,9 +37,10 @@ class Target:
 def reporting(
     answer: Callable[["Inference", Target], Awaitable[Response]],
 ) -> Callable[["Inference", Target], Awaitable[Response]]:
-    """Let `answer`'s refusals tell of our load too."""
+    """Let `answer`'s refusals tell of our load too, and every report of what has come by then."""
 
     async def answer_or_refusal(self: "Inference", target: Target) -> Response:
+        self.note(target)
         try:
             return await answer(self, target)
         except IsochroneError as error:
@@ -89,6 +90,10 @@ class Inference:
         call = await self._calls.open(self._ask(target, request))
         fields = self._measured(target, call, [generate.EVENT_STREAM])
         return Response(200, fields, generate.Events(call, request))
+
+    def note(self, target: Target) -> None:
+        """A request has come: from here on reports say so to whoever sent it."""
+        self._load.note(target.request.header(headers.SEQUENCE))
 
     def report(self, target: Target, wait_s: float, infer_s: float) -> bytes:
         """The header value that tells of our load."""

@@ -286,6 +286,18 @@ async def test_every_answer_tells_of_the_load_and_the_time(face):
     assert report_in(older).seq_seen == 41
 
 
+async def test_a_report_counts_what_has_come_and_is_not_answered_yet(store):
+    async with opened(store, min_service_s=0.05) as face, asyncio.TaskGroup() as tasks:
+        await face.pool.load("double")
+        earlier = (b"x-isochrone-seq", b"router-eu=50")
+        running = tasks.create_task(face.post(INFER, rows((1, 2)), earlier))
+        await asyncio.sleep(0.01)
+        refused = await face.post(INFER, b"{", (b"x-isochrone-seq", b"router-eu=49"))
+        assert not running.done()
+        report = report_in(refused)
+        assert (report.in_flight, report.seq_seen) == (1, 50)
+
+
 @pytest.mark.parametrize(
     "value", [b"", b"=", b"7", b"a=-1", b"a=" + b"9" * 99, b"a=\xb2", b"\xff=x"]
 )
