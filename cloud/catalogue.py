@@ -59,15 +59,17 @@ class Catalogue:
 
     def held(self) -> tuple[HeldModel, ...]:
         """Every model and its state."""
-        return tuple(
-            HeldModel(
-                name=manifest.name,
-                version=manifest.version,
-                state=self._standings[manifest.name].state,
-                load_s=self._load_s.get(manifest.name),
-                bytes=manifest.variants[0].bytes,
-            )
-            for manifest in self._manifests.values()
+        return tuple(self.model(name) for name in self._manifests)
+
+    def model(self, name: str, version: str | None = None) -> HeldModel:
+        """One model and its state."""
+        manifest = self._manifest(name, version)
+        return HeldModel(
+            name=manifest.name,
+            version=manifest.version,
+            state=self._standings[manifest.name].state,
+            load_s=self._load_s.get(manifest.name),
+            bytes=manifest.variants[0].bytes,
         )
 
     def metadata(self, name: str, version: str | None = None) -> ModelMetadata:

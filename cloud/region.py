@@ -2,8 +2,6 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 
-import msgspec
-
 from cloud.catalogue import Catalogue
 from cloud.config import CloudConfig
 from cloud.forward import Forwarding
@@ -13,11 +11,12 @@ from cloud.scale import Standing, slots
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.oip import OpenInference
-from router.errors import BadRequest, IsochroneError, MethodNotAllowed
+from router.errors import IsochroneError, MethodNotAllowed
 from router.process.clock import Clock
 from router.wire.http import Request, Response
+from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
-from router.wire.report import ModelState
+from router.wire.report import ModelState, Wake, Waking
 
 OBSERVED_S = 1.0
 """What was seen of the replicas counts for this long: asking Serve costs some 15 ms."""
@@ -26,13 +25,6 @@ ROUSED_S = 10.0
 
 Observe = Callable[[], Awaitable[Mapping[str, Standing]]]
 """Asks how the replicas of every model stand."""
-
-
-class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`POST /isochrone/wake`: have this model warm soon."""
-
-    model: str
-    version: str | None = None
 
 
 def _always_ready() -> bool:
@@ -66,7 +58,7 @@ class Region:
         self._observed_s = float("-inf")
         self._roused_s: dict[str, float] = {}
         gate = RegionGate(lambda: slots(config.models, self._catalogue.standings))
-        self._load = Load(config.name, instance, gate, self._catalogue)
+        self._load = Load(config.name, config.region, instance, gate, self._catalogue)
         forwarding = Forwarding(self._catalogue, replicas, gate, self._load, clock)
         self._face = OpenInference(self._catalogue, forwarding, _always_ready)
         self._control: Mapping[str, tuple[str, Callable[[Request], Response]]] = {
@@ -103,14 +95,12 @@ class Region:
         return json_response(self._load.endpoint_report(ready=True, draining=False))
 
     def _wake(self, request: Request) -> Response:
-        try:
-            wake = msgspec.json.decode(request.body, type=Wake)
-        except (msgspec.MsgspecError, ValueError) as error:
-            raise BadRequest(f"wake: {error}") from error
-        state = self._catalogue.state(wake.model, wake.version)
-        if state is ModelState.COLD and self._may_rouse(wake.model):
-            self._replicas[wake.model].rouse()
-        return json_response({"model": wake.model, "state": state}, 202)
+        wake = read_json(request.body, Wake, "wake")
+        held = self._catalogue.model(wake.model, wake.version)
+        if held.state is ModelState.COLD and self._may_rouse(held.name):
+            self._replicas[held.name].rouse()
+        expected_s = 0.0 if held.state is ModelState.WARM else held.load_s
+        return json_response(Waking(held.name, held.version, held.state, expected_s), 202)
 
     def _may_rouse(self, model: str) -> bool:
         now_s = self._clock()

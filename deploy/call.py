@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
-
-from router.errors import IsochroneError, Unavailable
+from router.errors import BadRequest, IsochroneError, Unavailable
 from router.wire.http import Headers
+from router.wire.peer_json import read_json
 from router.wire.problem import Problem
 
 # What is asked for is on this machine or named by the operator: no proxy stands between.
@@ -59,8 +58,8 @@ class Reply:
     def refusal(self) -> str:
         """What a refusal says, with its reasons below it."""
         try:
-            problem = msgspec.json.decode(self.body, type=Problem)
-        except msgspec.MsgspecError:
+            problem = read_json(self.body, Problem, "refusal")
+        except BadRequest:
             return f"{self.status}: {self.body[:200].decode(errors='replace')}"
         reasons = (f"  {name}: {reason}" for name, reason in problem.reasons.items())
         return "\n".join([f"{self.status} {problem.code}: {problem.error}", *reasons])

@@ -66,7 +66,7 @@ class Agent:
         )
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
-        self.load = Load(config.name, who.instance, self.gate, self.pool)
+        self.load = Load(config.name, config.region, who.instance, self.gate, self.pool)
         self.metrics.watch(lambda: self.gate.in_flight, lambda: self.gate.queued)
         broken = broken_in(config.packages, packages)
         self.report = Report(config, who, self.pool, self.load, self.lifecycle, broken)

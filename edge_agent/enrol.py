@@ -10,6 +10,8 @@ import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
+from router.errors import BadRequest
+from router.wire.peer_json import read_json
 from router.wire.report import Enrolment, Lease
 
 _TIMEOUT = ClientTimeout(total=5.0, connect=2.0)
@@ -19,7 +21,6 @@ _LONGEST_WAIT_S = 15.0
 _DOUBLINGS = 6
 _SHOWN_BYTES = 300
 _log = logging.getLogger("isochrone.agent.enrol")
-_leases = msgspec.json.Decoder(Lease)
 
 
 class NotEnrolledError(Exception):
@@ -80,9 +81,9 @@ class Enroller:
     def _lease(self, status: int, body: bytes) -> Lease:
         try:
             if status == HTTPStatus.OK:
-                return _leases.decode(body)
-        except msgspec.MsgspecError as error:
-            self._tell(logging.ERROR, f"answered no lease: {error}")
+                return read_json(body, Lease, "answered no lease")
+        except BadRequest as error:
+            self._tell(logging.ERROR, error.message)
             raise NotEnrolledError from error
         shown = body[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         self._tell(logging.ERROR, f"refused us with {status}: {shown!r}")

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from http import HTTPStatus
 
-import msgspec
 from prometheus_client import CollectorRegistry
 
 from edge_agent.lifecycle import Lifecycle
@@ -15,26 +14,11 @@ from edge_agent.runtime.pool import Pool
 from router.errors import BadRequest, IsochroneError, MethodNotAllowed, NotFound, Unavailable
 from router.process.metrics import render
 from router.wire.http import Request, Response
+from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
-from router.wire.report import ModelState, Name
+from router.wire.report import ModelState, Wake, Waking
 
 _CONTROL_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
-
-
-class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of `POST /isochrone/wake`."""
-
-    model: Name
-    version: Name | None = None
-
-
-class Waking(msgspec.Struct, frozen=True):
-    """Its answer; `expected_s` is what the last load took, None where there was none."""
-
-    model: str
-    version: str
-    state: ModelState
-    expected_s: float | None
 
 
 class Public:
@@ -69,10 +53,7 @@ class Public:
         return await self._face.handle(request)
 
     def _wake(self, request: Request) -> Waking:
-        try:
-            wake = msgspec.json.decode(request.body, type=Wake)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            raise BadRequest(f"wake: {error}") from error
+        wake = read_json(request.body, Wake, "wake")
         if self._lifecycle.draining:
             raise Unavailable("this agent is leaving")
         version = self._pool.package(wake.model, wake.version).version

@@ -17,6 +17,7 @@ from router.dispatch.record import Record
 from router.dispatch.runner import Runner
 from router.dispatch.upstreams import Upstreams
 from router.errors import ConfigError, IsochroneError
+from router.fleet.address import pin
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.ledger import Ledger
 from router.fleet.membership import Member, Membership
@@ -28,7 +29,7 @@ from router.frontend.decisions import Decisions, access_line
 from router.frontend.metrics import FleetCollector, Metrics
 from router.frontend.oip import Inference
 from router.frontend.place import Places
-from router.frontend.refusal import refuse
+from router.frontend.refusal import Refusals
 from router.frontend.server import Readiness, Server
 from router.geo.network import prior_rtt_s
 from router.geo.region import distance_km
@@ -41,7 +42,7 @@ from router.process.listener import Listener
 from router.process.run import run
 from router.process.settings import load_settings
 from router.process.sockets import address_of, bind
-from router.wire.report import Lease
+from router.wire.report import HeldModel, Lease, ModelState
 from router.wire.url import parse_url
 
 TICK_S = 0.02
@@ -71,19 +72,24 @@ class Router:
         self._clock = clock
         self._wall = wall
         self._housekeeping_s = clock()
+        self._out: dict[str, str | None] = {}
         self._store = store
+        self._allowed = [ip_network(text) for text in config.enrolment.allowed_networks]
         self._access = AccessLog(config.log.access) if config.log.access else None
         self.registry = CollectorRegistry()
+        self._metrics = Metrics(self.registry)
+        self.refusals = Refusals(self._metrics.refused)
         self.upstreams = Upstreams(tasks, clock)
         lease = Lease(config.enrolment.lease_s, config.enrolment.renew_s)
         self.membership = Membership(map(_member, config.endpoints), law.regions.names, lease)
-        self.ledger = Ledger(_prior_rtts(config, law), config.name)
+        sender = f"{config.name}.{rng.getrandbits(32):08x}"  # new: endpoints remember the old one
+        self.ledger = Ledger(_prior_rtts(config, law), sender)
         self.decisions = Decisions(law.fingerprint)
         self.runner = Runner(
-            sender=config.name,
+            sender=sender,
             ledger=self.ledger,
             upstream=self.upstreams.of,
-            refuse=refuse,
+            refuse=self.refusals.refuse,
             ended=self._ended,
             clock=clock,
             most_tries=config.tries,
@@ -91,13 +97,12 @@ class Router:
         self.prober = Prober(
             ledger=self.ledger,
             upstream=self.upstreams.of,
-            condemned=self._condemned,
+            condemned=self.runner.condemn,
             clock=clock,
             interval_s=config.probe.interval_s,
             timeout_s=config.probe.timeout_s,
         )
         self.readiness = Readiness(self.ledger)
-        self._metrics = Metrics(self.registry)
         self.registry.register(FleetCollector(self.ledger, self.runner))
         self.serve = self._server(config, law, rng, tasks)
         self.admin = Admin(
@@ -127,6 +132,7 @@ class Router:
                 ledger=self.ledger,
                 runner=self.runner,
                 prober=self.prober,
+                refusals=self.refusals,
                 rng=rng,
                 in_flight=config.in_flight,
             ),
@@ -134,11 +140,13 @@ class Router:
             agents=Agents(
                 membership=self.membership,
                 store=self._store,
-                allowed=[ip_network(text) for text in config.enrolment.allowed_networks],
+                allowed=self._allowed,
+                client_address=law.locator.client_address,
                 changed=self._changed,
                 clock=self._clock,
                 tasks=tasks,
             ),
+            refusals=self.refusals,
             rng=rng,
         )
 
@@ -155,10 +163,24 @@ class Router:
         self.ledger.sweep(now_s)
         if self._access is not None:
             self._access.flush()
-        gone = self.membership.expire(now_s)
-        if gone:
-            _log.warning("lease ran out: %s", ", ".join(gone))
+        expired = self.membership.expire(now_s)
+        for name in expired:
+            self.runner.condemn(name, "its lease ran out")
+        if expired:
             self._changed()
+        self._tell_of_changes()
+
+    def _tell_of_changes(self) -> None:
+        """Say in the log which endpoints have come in and gone out since the last time."""
+        out = {site.endpoint.name: site.out for site in self.ledger.sites()}
+        for name in self._out.keys() - out.keys():
+            log.event(_log, "endpoint_left", endpoint=name)
+        for name, why in out.items():
+            if why is not None and self._out.get(name) is None:
+                log.event(_log, "endpoint_out", endpoint=name, why=why)
+            elif why is None and self._out.get(name, "") is not None:
+                log.event(_log, "endpoint_in", endpoint=name)
+        self._out = out
 
     async def close(self) -> None:
         """Give everything back."""
@@ -167,16 +189,10 @@ class Router:
             self._access.close()
 
     def _changed(self) -> None:
-        """Somebody joined or left."""
-        left = self.ledger.follow(self.membership, self._clock())
-        for name in left:
-            self.runner.condemn(name, "it has left")
-        if left:
-            self.upstreams.retain(site.endpoint for site in self.ledger.sites())
-
-    def _condemned(self, name: str, why: str) -> None:
-        _log.warning("endpoint %s is out: %s", name, why)
-        self.runner.condemn(name, why)
+        """Somebody joined, moved or left; who leaves in good order finishes what it has."""
+        for endpoint in self.ledger.follow(self.membership, self._clock()):
+            self.upstreams.retire(endpoint)
+            self._metrics.forget(endpoint.name)
 
     def _ended(self, record: Record) -> None:
         now_s = self._wall()
@@ -189,9 +205,11 @@ class Router:
         now_s = self._clock()
         for enrolment, url, age_s in self._store.load():
             self.membership.remember((m.name for m in enrolment.models), now_s - age_s)
-            if age_s < RESTORED_S:
+            if url and age_s < RESTORED_S:
                 try:
-                    self.membership.enrol(enrolment, url, now_s)
+                    where = parse_url(url)
+                    pinned = pin(where, [where.host], self._allowed)
+                    self.membership.enrol(enrolment, pinned.url, now_s)
                 except IsochroneError as error:  # the configuration has changed since
                     _log.info("%s is not restored: %s", enrolment.name, error)
         self._changed()
@@ -249,8 +267,8 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         cut = await listener.drain(config.drain_s)
         _log.info("drained, %d requests cut", cut)
         await site.cleanup()
-        await router.close()
         ticking.cancel()
+        await router.close()
     store.close()
     return 0
 
@@ -271,8 +289,11 @@ def _member(config: EndpointConfig) -> Member:
         zone=config.zone,
         tier=Tier(config.tier),
         hardware_class=config.hardware_class,
+        reports=config.reports,
     )
-    return Member(endpoint=endpoint, slots=config.slots, models=())
+    models = () if config.reports else config.models
+    held = tuple(HeldModel(name, "1", ModelState.WARM) for name in models)
+    return Member(endpoint=endpoint, slots=config.slots, models=held)
 
 
 def _prior_rtts(config: RouterConfig, law: RegionPolicy) -> dict[str, float]:

@@ -47,7 +47,9 @@ class EnrolmentConfig(Settings, frozen=True):
 
 
 class EndpointConfig(Settings, frozen=True):
-    """An endpoint that does not enrol itself: a cloud ingress, or another's server."""
+    """An endpoint that does not enrol itself: a cloud ingress, or (`reports` false) any server of
+    the Open Inference Protocol, of which only its readiness is asked.
+    """
 
     name: Name
     url: str
@@ -57,8 +59,11 @@ class EndpointConfig(Settings, frozen=True):
     hardware_class: str = "unknown"
     slots: Count = 1
     models: tuple[Name, ...] = ()
+    reports: bool = True
 
     def __post_init__(self) -> None:
+        if not self.reports and not self.models:
+            raise ValueError("models must name what it holds, as it does not report that itself")
         try:
             parse_url(self.url)
         except BadRequest as error:

@@ -74,12 +74,6 @@ class TooLarge(IsochroneError):
     code = "too_large"
 
 
-class Misdirected(IsochroneError):
-    """This endpoint is outside the set that the request's law allows."""
-
-    code = "misdirected"
-
-
 class Unlawful(IsochroneError):
     """The laws that apply to this request leave no region at all."""
 
@@ -124,9 +118,3 @@ class NoSpace(IsochroneError):
     """The model does not fit into this machine's memory or disk."""
 
     code = "no_space"
-
-
-class Unsupported(IsochroneError):
-    """A known operation that this server does not offer."""
-
-    code = "unsupported"

@@ -15,6 +15,7 @@ from edge_agent.runtime.calls import Call
 from edge_agent.runtime.manifest import TEXT_INPUT, TEXT_OUTPUT
 from router.errors import BadRequest, IsochroneError
 from router.wire.message import InferRequest, InferResponse, ModelMetadata, Parameter
+from router.wire.peer_json import read_json
 from router.wire.problem import Problem
 from router.wire.tensor import Tensor
 
@@ -51,7 +52,6 @@ class _Piece(msgspec.Struct, omit_defaults=True):
     details: _Details | None = None
 
 
-_requests = msgspec.json.Decoder(_Generate)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,13 +63,11 @@ def decode(body: bytes, metadata: ModelMetadata) -> InferRequest:
     """
     if [spec.name for spec in metadata.inputs] != [TEXT_INPUT]:
         raise BadRequest(f"{metadata.name} does not generate text; call its infer")
+    read = read_json(body, _Generate, "the body is no generate request")
     try:
-        read = _requests.decode(body)
         msgspec.convert(read.parameters, _Known)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise BadRequest(f"the body is no generate request: {error}") from error
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"parameters: {error}") from error
     if not read.id.isascii() or not read.id.isprintable():
         raise BadRequest("id must be printable ASCII")
     text = Tensor(TEXT_INPUT, "BYTES", np.array([read.text_input.encode()], object))

@@ -15,9 +15,10 @@ _MAX_DIGITS = 18
 class Load:
     """Service times by model and in-flight calls, and the highest number seen of every sender."""
 
-    def __init__(self, name: str, instance: str, gate: Gate, shelf: Shelf) -> None:
+    def __init__(self, name: str, region: str, instance: str, gate: Gate, shelf: Shelf) -> None:
         """`instance` names this process and no other before or after it."""
         self._name = name
+        self._region = region
         self._instance = instance
         self._gate = gate
         self._shelf = shelf
@@ -70,6 +71,7 @@ class Load:
         return EndpointReport(
             wire_version=WIRE_VERSION,
             name=self._name,
+            region=self._region,
             instance=self._instance,
             sequence=self._next(),
             in_flight=self._gate.in_flight + self._gate.queued,

@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from typing import Any, Protocol
 
-import msgspec
-
 from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.infer import Target
 from router.errors import BadRequest, Forbidden, IsochroneError, MethodNotAllowed, NotFound
 from router.wire import codec
 from router.wire.http import Request, Response
+from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
 from router.wire.report import HeldModel, ModelState
 
@@ -135,10 +134,7 @@ def _check_method(request: Request, method: str) -> None:
 
 
 def _only_ready(body: bytes) -> bool:
-    try:
-        wish = msgspec.json.decode(body or b"{}", type=dict[str, Any])
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        raise BadRequest("the body must be a JSON object") from None
+    wish = read_json(body or b"{}", dict[str, Any], "the body must be a JSON object")
     ready = wish.get("ready", False)
     if not isinstance(ready, bool):
         raise BadRequest("ready must be true or false")

@@ -14,10 +14,12 @@ from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package
 from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest, InferResponse, Parameter
+from router.wire.peer_json import read_json
 from router.wire.tensor import Array, Tensor
 
 LENGTH = "length"
 STOP = "stop_sequence"
+_STOP = "parameter stop must be a text or a list of texts"
 
 
 class Wishes(msgspec.Struct, frozen=True):
@@ -40,10 +42,7 @@ class Wishes(msgspec.Struct, frozen=True):
         """
         if not self.stop.startswith("["):
             return (self.stop,) if self.stop else ()
-        try:
-            return tuple(filter(None, msgspec.json.decode(self.stop, type=list[str])))
-        except msgspec.MsgspecError as error:
-            raise BadRequest(f"parameter stop must be a text or a list of texts: {error}") from None
+        return tuple(filter(None, read_json(self.stop, list[str], _STOP)))
 
 
 class TextModel:

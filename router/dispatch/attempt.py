@@ -26,10 +26,12 @@ HOLD_BYTES = 1 << 20
 """Answers up to this length are held until they are whole."""
 
 _BUSY = frozenset({429, 503})
-_UNABLE = frozenset({404, 405, 421, 501, 507})
+_UNABLE = frozenset({404, 421, 507})
 """It does not serve this model after all; another may."""
-_FAILED = frozenset({408, 500, 502, 504})
+_FAILED = frozenset({500, 502})
 """It tried and failed; another may do better."""
+_LATE = frozenset({408, 504})
+"""The deadline that went with the request has passed: there is no time for another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,16 @@ class _State(Enum):
 class Attempt:
     """One request's way through its plan. Events of a try that has been settled are ignored."""
 
-    __slots__ = ("_body", "_ended", "_head", "_most", "_number", "_permits", "_retry_s", "_state")
+    __slots__ = (
+        "_body",
+        "_ended",
+        "_head",
+        "_held_bytes",
+        "_number",
+        "_permits",
+        "_retry_s",
+        "_state",
+    )
 
     def __init__(self, permits: Sequence[Permit], *, most: int = 3) -> None:
         self._permits = permits[:most]
@@ -120,6 +131,7 @@ class Attempt:
         self._number = -1
         self._head: Head | None = None
         self._body: list[bytes] = []
+        self._held_bytes = 0
         self._ended: list[Settle] = []
         self._retry_s: float | None = None
 
@@ -158,10 +170,12 @@ class Attempt:
             return self._settle(Outcome.BUSY, f"answered {head.status}") + self._next()
         if head.status in _UNABLE:
             return self._settle(Outcome.UNABLE, f"answered {head.status}") + self._next()
-        if head.status in _FAILED:
+        if head.status in _FAILED or head.status in range(300, 400):  # we follow nobody elsewhere
             return self._settle(Outcome.FAILED, f"answered {head.status}") + self._next()
+        if head.status in _LATE:
+            return self._stop(DeadlineExceeded("the deadline passed at the endpoint"))
         self._head = head
-        if _may_be_held(head.headers):
+        if head.status >= 400 or _may_be_held(head.headers):
             self._state = _State.HOLDING
             return []
         self._state = _State.STREAMING
@@ -171,6 +185,13 @@ class Attempt:
         if self._state is _State.STREAMING:
             return [Forward(data)]
         self._body.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > HOLD_BYTES:  # a refusal without a length that does not end
+            return [
+                Cancel(self._number),
+                *self._settle(Outcome.FAILED, "endless refusal"),
+                *self._next(),
+            ]
         return []
 
     def _on_end(self) -> list[Command]:
@@ -193,6 +214,7 @@ class Attempt:
     def _next(self) -> list[Command]:
         self._state = _State.AWAITING
         self._body.clear()
+        self._held_bytes = 0
         if self._number + 1 < len(self._permits):
             self._number += 1
             return [Send(self._permits[self._number], self._number)]

@@ -21,7 +21,7 @@ _REPORT_BYTES = 1 << 20
 class Prober:
     """Probes whoever is due, at most one probe per endpoint at a time.
 
-    `condemned` is told when an endpoint has just been taken out, and why.
+    `condemned` is told when nobody should wait at an endpoint any more, and why.
     """
 
     def __init__(
@@ -48,7 +48,8 @@ class Prober:
             call.give_up()
         for site in self._ledger.due(now_s, self._interval_s):
             self._ledger.probe_sent(site, now_s)
-            self._ask(site.endpoint, Request("GET", "/isochrone/report", []), self._settle_of(site))
+            path = "/isochrone/report" if site.endpoint.reports else "/v2/health/ready"
+            self._ask(site.endpoint, Request("GET", path, []), self._settle_of(site))
 
     def wake(self, permit: Permit, model: str, version: str) -> None:
         """Ask a cold endpoint to load a model; whatever it answers, its next report tells more."""
@@ -64,14 +65,15 @@ class Prober:
 
     def _settle_of(self, site: Site) -> "_Settle":
         def settle(body: bytes | None, rtt_s: float) -> None:
+            if body is not None and not site.endpoint.reports:
+                self._ledger.probe_ready(site, rtt_s, self._clock())
+                return
             report = decode_endpoint_report(body) if body is not None else None
             if report is not None:
                 self._ledger.probe_answered(site, report, rtt_s, self._clock())
                 return
-            before = site.out
-            self._ledger.probe_missed(site)
-            if before is None and site.out is not None:
-                self._condemned(site.endpoint.name, site.out)
+            if self._ledger.probe_missed(site):
+                self._condemned(site.endpoint.name, site.out or "")
 
         return settle
 

@@ -4,6 +4,7 @@ Everything runs in protocol callbacks: on the way of an ordinary request there i
 and no await. Deadlines are seen by one coarse sweep.
 """
 
+import logging
 from collections.abc import Callable
 
 from router.dispatch.attempt import (
@@ -19,7 +20,7 @@ from router.dispatch.attempt import (
     Send,
     Settle,
 )
-from router.dispatch.event import Answer, Cause, ClientGone, End, Event, Head, Lost, Timer
+from router.dispatch.event import Cause, ClientGone, End, Event, Head, Lost, Timer
 from router.dispatch.record import Record, Tried
 from router.dispatch.rewrite import (
     downstream_headers,
@@ -30,7 +31,7 @@ from router.dispatch.rewrite import (
 from router.dispatch.upstream import Call, Upstream
 from router.errors import IsochroneError
 from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Lease, Ledger
+from router.fleet.ledger import Lease, Ledger, Outcome
 from router.policy.explain import explanation
 from router.policy.policy import Plan
 from router.process.clock import Clock
@@ -38,6 +39,8 @@ from router.process.exchange import Exchange
 from router.wire.headers import EXPLAIN
 from router.wire.http import Request, first
 from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
+
+_log = logging.getLogger("isochrone.router")
 
 
 class Runner:
@@ -53,7 +56,7 @@ class Runner:
         sender: str,
         ledger: Ledger,
         upstream: Callable[[Endpoint], Upstream],
-        refuse: Callable[[Exchange, str, IsochroneError], int],
+        refuse: Callable[[Exchange, str, IsochroneError, Plan], int],
         ended: Callable[[Record], None],
         clock: Clock,
         most_tries: int,
@@ -112,10 +115,10 @@ class _Run:
 
     def begin(self) -> None:
         self.exchange.watch(gone=self._client_gone, pause=self._pause, resume=self._resume)
-        self._obey(self.attempt.start())
+        self._guarded(self._start)
 
     def tell(self, event: Event, number: int = -1) -> None:
-        self._obey(self.attempt.on(event, number))
+        self._guarded(self._advance, event, number)
 
     def lose(self, name: str, why: str) -> None:
         number = len(self.calls) - 1
@@ -124,19 +127,48 @@ class _Run:
             call.cancel()
             self.tell(Lost(Cause.TIMEOUT, why), number)
 
-    def _obey(self, commands: list[Command]) -> None:
-        for command in commands:
-            match command:
-                case Send():
-                    self._send(command)
-                case Settle():
-                    self._settle(command)
-                case Cancel(number):
-                    self._cancel(number)
-                case _:
-                    self._answer(command)
+    def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
+        """Whatever goes wrong in a callback, the request comes to its one end."""
+        try:
+            act(*arguments)
+        except Exception:  # a mistake of ours, or an answer that cannot be passed on
+            _log.exception("request %s broke off", self.plan.query.request_id)
+            self._break_off()
         if self.attempt.done and self in self.runner.running:
             self._end()
+
+    def _start(self) -> None:
+        self._obey(self.attempt.start())
+
+    def _advance(self, event: Event, number: int) -> None:
+        if isinstance(event, Head):
+            self._learn(event, number)
+        elif isinstance(event, End | Lost):
+            self.calls[number] = None
+        self._obey(self.attempt.on(event, number))
+
+    def _obey(self, commands: list[Command]) -> None:
+        for command in commands:
+            self._do(command)
+
+    def _do(self, command: Command) -> None:
+        match command:
+            case Send():
+                self._send(command)
+            case Settle():
+                self._settle(command)
+            case Cancel(number):
+                self._cancel(number)
+            case _:
+                self._answer(command)
+
+    def _break_off(self) -> None:
+        for command in self.attempt.on(ClientGone()):
+            if isinstance(command, Settle):
+                self._settle(command)
+        if not self.exchange.gone:
+            self.record.code = "internal"
+            self.exchange.abort()
 
     def _answer(self, command: Deliver | Begin | Forward | Finish | Abort | GiveUp) -> None:
         match command:
@@ -155,7 +187,8 @@ class _Run:
             case GiveUp(error):
                 self.record.code = error.code
                 request_id = self.plan.query.request_id
-                self.record.status = self.runner.refuse(self.exchange, request_id, error)
+                status = self.runner.refuse(self.exchange, request_id, error, self.plan)
+                self.record.status = status
 
     def _end(self) -> None:
         self.runner.running.discard(self)
@@ -186,26 +219,25 @@ class _Run:
         )
         target = Request(asked.method, asked.path, headers, asked.body, query=asked.query)
         number = send.number
-        call = runner.upstream(endpoint).send(target, lambda event: self._heard(event, number))
+        call = runner.upstream(endpoint).send(target, lambda event: self.tell(event, number))
         self.calls[number] = call
 
-    def _heard(self, event: Answer, number: int) -> None:
-        if isinstance(event, Head):
-            lease = self.leases[number]
-            value = first(event.headers, LOAD_HEADER)
-            report = decode_call_report(value) if value is not None else None
-            self.reports[number] = report
-            if lease is not None and lease.open:
-                self.runner.ledger.answered(lease, report, self.runner.clock())
-        elif isinstance(event, End | Lost):
-            self.calls[number] = None
-        self.tell(event, number)
+    def _learn(self, head: Head, number: int) -> None:
+        """What the head of an answer says of its endpoint."""
+        lease = self.leases[number]
+        value = first(head.headers, LOAD_HEADER)
+        report = decode_call_report(value) if value is not None else None
+        self.reports[number] = report
+        if lease is not None and lease.open:
+            self.runner.ledger.answered(lease, report, self.runner.clock())
 
     def _settle(self, settle: Settle) -> None:
         now_s = self.runner.clock()
         lease = self.leases[settle.number]
         if lease is not None:
             self.runner.ledger.close(lease, settle.outcome, now_s)
+            if settle.outcome is Outcome.UNABLE and self.plan.query.action == "infer":
+                self.runner.ledger.lacks(lease, now_s)
         sent_s = lease.sent_s if lease is not None else now_s
         endpoint = self.plan.order[settle.number].permit.endpoint.name
         outcome = settle.why or settle.outcome.value

@@ -39,6 +39,15 @@ class Upstream(Protocol):
         """Send a request; its events come later, never before this returns."""
         ...
 
+    @property
+    def empty(self) -> bool:
+        """Nothing is open any more."""
+        ...
+
+    def retire(self) -> None:
+        """Take no more requests; what is under way may end."""
+        ...
+
     async def close(self) -> None:
         """Close the way; what is under way is lost."""
         ...
@@ -123,6 +132,17 @@ class HttpUpstream:
         if not self._connections:
             self._emptied.set()
 
+    @property
+    def empty(self) -> bool:
+        """No connection is left."""
+        return not self._connections and not self._opening
+
+    def retire(self) -> None:
+        """Take no more requests; what is under way may end."""
+        self._closed = True
+        for connection, _ in list(self._idle):
+            connection.close()
+
     async def close(self) -> None:
         """Close every connection; what is under way is lost."""
         self._closed = True
@@ -155,7 +175,7 @@ class HttpUpstream:
                 )
         except TimeoutError:
             _tell_soon(call, f"no connection within {self._connect_s:g} s")
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no resolver takes
             _tell_soon(call, _why(error))
         else:
             self._connections.add(connection)
@@ -185,7 +205,7 @@ def _tell_soon(call: HttpCall, why: str) -> None:
     asyncio.get_running_loop().call_soon(call.tell, lost)
 
 
-def _why(error: OSError) -> str:
+def _why(error: Exception) -> str:
     """Which way it failed, without an address: clients read this."""
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there"

@@ -1,7 +1,6 @@
 """The ways to all endpoints: one for each address, made when it is first needed."""
 
 import asyncio
-from collections.abc import Iterable
 
 from router.dispatch.upstream import HttpUpstream, Upstream
 from router.fleet.endpoint import Endpoint
@@ -15,6 +14,7 @@ class Upstreams:
         self._tasks = tasks
         self._clock = clock
         self._by_url: dict[str, Upstream] = {}
+        self._retired: list[Upstream] = []
 
     def of(self, endpoint: Endpoint) -> Upstream:
         """The way to an endpoint."""
@@ -24,14 +24,16 @@ class Upstreams:
             self._by_url[endpoint.url] = upstream
         return upstream
 
-    def retain(self, endpoints: Iterable[Endpoint]) -> None:
-        """Close the ways to everybody else."""
-        kept = {endpoint.url for endpoint in endpoints}
-        for url in self._by_url.keys() - kept:
-            self._tasks.create_task(self._by_url.pop(url).close())
+    def retire(self, endpoint: Endpoint) -> None:
+        """Nothing more is sent there; what is under way may end."""
+        upstream = self._by_url.pop(endpoint.url, None)
+        self._retired = [way for way in self._retired if not way.empty]
+        if upstream is not None:
+            upstream.retire()
+            self._retired.append(upstream)
 
     async def close(self) -> None:
         """Close them all."""
-        for upstream in self._by_url.values():
+        for upstream in [*self._by_url.values(), *self._retired]:
             await upstream.close()
         self._by_url.clear()

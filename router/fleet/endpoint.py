@@ -28,6 +28,7 @@ class Endpoint:
     zone: str = ""
     tier: Tier = Tier.EDGE
     hardware_class: str = "unknown"
+    reports: bool = True
 
 
 class Candidate(Protocol):

@@ -70,6 +70,7 @@ class Ledger:
         self._sites: dict[str, Site] = {}
         self._newest: dict[str, list[Holding]] = {}
         self._followed = 0
+        self._sequence = 0
 
     # What it tells.
 
@@ -106,42 +107,44 @@ class Ledger:
 
     # What it learns.
 
-    def follow(self, membership: Membership, now_s: float) -> list[str]:
-        """Take over who has joined and left since the last time; returns who has left."""
-        left: list[str] = []
+    def follow(self, membership: Membership, now_s: float) -> list[Endpoint]:
+        """Take over who has joined and left since the last time; returns who has left or moved."""
+        before = dict(self._sites)
         joined = 0
         for change in membership.since(self._followed):
             self._followed = change.generation
             if change.member is not None:
                 joined += self._join(change.member, now_s)
-            elif self._sites.pop(change.name, None) is not None:
-                left.append(change.name)
-        if joined or left:
+            else:
+                self._sites.pop(change.name, None)
+        gone = [s.endpoint for name, s in before.items() if self._sites.get(name) is not s]
+        if joined or gone:
             self._reindex()
-        return left
+        return gone
 
     def sent(self, endpoint: Endpoint, model: str, version: str, now_s: float) -> Lease | None:
         """A request leaves for an endpoint; None: it has left the fleet meanwhile."""
         site = self._sites.get(endpoint.name)
         if site is None:
             return None
-        site.sent_sequence += 1
-        site.open_sequences.append(site.sent_sequence)
+        self._sequence += 1
+        site.open_sequences.append(self._sequence)
         site.refresh()
-        return Lease(site, model, version, site.sent_sequence, now_s)
+        return Lease(site, model, version, self._sequence, now_s)
 
     def answered(self, lease: Lease, report: CallReport | None, now_s: float) -> None:
         """The first byte of an answer has come."""
-        if report is None:
-            return
         site = lease.site
+        holding = site.holdings.get((lease.model, lease.version))
+        elapsed_s = now_s - lease.sent_s
+        if report is None:
+            if not site.endpoint.reports and holding is not None:
+                holding.served(0.0, max(0.0, elapsed_s - site.net_s), now_s)
+            return
         site.heard(report, now_s)
         if report.infer_s > 0:  # a refusal says nothing of the network or the model
-            site.network.observe(
-                max(0.0, now_s - lease.sent_s - report.wait_s - report.infer_s), now_s
-            )
+            site.network.observe(max(0.0, elapsed_s - report.wait_s - report.infer_s), now_s)
             site.settle_net(now_s)
-            holding = site.holdings.get((lease.model, lease.version))
             if holding is not None:
                 holding.served(report.wait_s, report.infer_s, now_s)
 
@@ -157,11 +160,14 @@ class Ledger:
         if sign is not None:
             self._judge(site, sign)
         holding = site.holdings.get((lease.model, lease.version))
-        if holding is None:
-            return
-        if outcome is Outcome.BUSY:  # one slot should be free after one service time
+        if outcome is Outcome.BUSY and holding is not None:
+            # One slot should be free after one service time.
             holding.full_until_s = now_s + holding.service_s
-        elif outcome is Outcome.UNABLE:  # until its next report says otherwise
+
+    def lacks(self, lease: Lease, now_s: float) -> None:
+        """The endpoint says that it does not hold the model; its next report may say otherwise."""
+        holding = lease.site.holdings.get((lease.model, lease.version))
+        if holding is not None:
             holding.saw(ModelState.ABSENT, now_s)
 
     def probe_sent(self, site: Site, now_s: float) -> None:
@@ -173,8 +179,11 @@ class Ledger:
     def probe_answered(
         self, site: Site, report: EndpointReport, rtt_s: float, now_s: float
     ) -> None:
-        """A probe came back with a full report."""
+        """A probe came back with a full report; who answers as another is no proof of anything."""
         site.probing = False
+        if (report.name, report.region) != (site.endpoint.name, site.endpoint.region):
+            self._judge(site, Sign.IMPOSTOR)
+            return
         site.network.observe(rtt_s, now_s)
         site.settle_net(now_s)
         before = set(site.holdings)
@@ -183,10 +192,19 @@ class Ledger:
         if set(site.holdings) != before:
             self._reindex()
 
-    def probe_missed(self, site: Site) -> None:
-        """A probe was lost, late or answered with rubbish."""
+    def probe_ready(self, site: Site, rtt_s: float, now_s: float) -> None:
+        """An endpoint that does not report is ready."""
+        site.probing = False
+        site.network.observe(rtt_s, now_s)
+        site.settle_net(now_s)
+        self._judge(site, Sign.PROBE_ANSWERED)
+
+    def probe_missed(self, site: Site) -> bool:
+        """A probe was lost, late or answered with rubbish; True: nobody should wait there."""
         site.probing = False
         self._judge(site, Sign.PROBE_MISSED)
+        present = self._sites.get(site.endpoint.name) is site
+        return present and site.health.missed >= self._thresholds.missed_probes
 
     def woken(self, endpoint: Endpoint, model: str, version: str, now_s: float) -> None:
         """A wake leaves."""

@@ -19,7 +19,6 @@ class Member:
     slots: int
     models: tuple[HeldModel, ...]
     instance: str = ""
-    boot_id: str = ""
     sequence: int = 0
     expires_s: float | None = None
 
@@ -66,7 +65,6 @@ class Membership:
             slots=enrolment.slots,
             models=enrolment.models,
             instance=enrolment.instance,
-            boot_id=enrolment.boot_id,
             sequence=enrolment.sequence,
             expires_s=now_s + self._lease.lease_s,
         )
@@ -137,8 +135,13 @@ class Membership:
             return
         if present.expires_s is None:
             raise Forbidden(f"{enrolment.name} is the name of a configured endpoint")
+        alive = present.expires_s > now_s
+        if alive and present.endpoint.region != enrolment.region:
+            raise Forbidden(
+                f"{enrolment.name} is enrolled in another region; let its lease run out"
+            )
         if present.instance == enrolment.instance:
             if enrolment.sequence <= present.sequence:
                 raise BadRequest(f"sequence {enrolment.sequence} is not newer than the last one")
-        elif present.expires_s > now_s and present.endpoint.url != url:
+        elif alive and present.endpoint.url != url:
             raise Forbidden(f"{enrolment.name} is enrolled from another address; choose a new name")

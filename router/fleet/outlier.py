@@ -16,6 +16,7 @@ class Sign(Enum):
     CALL_ANSWERED = "call answered"
     CALL_FAILED = "call failed"
     CALL_REFUSED = "connection refused"
+    IMPOSTOR = "another answers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Health:
 
 
 UNPROVEN = Health(out="not heard from yet", good=1)
-"""A new endpoint: its first answered probe lets traffic in."""
+"""A new endpoint: if its first probe is answered, traffic may come; else it takes two, as ever."""
 
 
 def step(health: Health, sign: Sign, thresholds: Thresholds) -> Health:
@@ -58,6 +59,8 @@ def step(health: Health, sign: Sign, thresholds: Thresholds) -> Health:
             return _worse(replace(health, failed=failed), why)
         case Sign.CALL_REFUSED:
             return _worse(replace(health, failed=health.failed + 1), "refuses connections")
+        case Sign.IMPOSTOR:
+            return _worse(health, "answers by another name or region")
 
 
 def _worse(health: Health, why: str | None) -> Health:

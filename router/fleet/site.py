@@ -24,6 +24,7 @@ class Site:
 
     __slots__ = (
         "_reports",
+        "_told",
         "boot",
         "draining",
         "endpoint",
@@ -38,7 +39,6 @@ class Site:
         "probing",
         "reported_in_flight",
         "seen_sequence",
-        "sent_sequence",
         "slots",
         "stale",
         "unseen",
@@ -58,7 +58,6 @@ class Site:
         self.views = 1
         self.reported_in_flight = 0
         self.generation = -1
-        self.sent_sequence = 0
         self.seen_sequence = 0
         self.open_sequences: list[int] = []
         self.holdings: dict[tuple[str, str], Holding] = {}
@@ -66,6 +65,7 @@ class Site:
         self.probing = False
         self.stale = True
         self._reports: dict[str, tuple[int, int, float]] = {}
+        self._told: dict[str, int] = {}
 
     @property
     def proven(self) -> bool:
@@ -99,12 +99,15 @@ class Site:
 
     def told(self, report: EndpointReport, seen_sequence: int, now_s: float) -> None:
         """The full report of a probe."""
-        if not self._is_news(report.instance, report.sequence):
+        if report.sequence <= self._told.get(report.instance, -1):
             return
-        self._note(report.instance, report.sequence, report.in_flight, now_s)
+        if self._is_news(report.instance, report.sequence):
+            self._note(report.instance, report.sequence, report.in_flight, now_s)
+        self._told = {i: s for i, s in self._told.items() if i in self._reports}
+        self._told[report.instance] = report.sequence
         self.slots = max(1, report.slots)
         self.seen_sequence = max(self.seen_sequence, seen_sequence)
-        self.views = max(1, len(report.seen))
+        self.views = max(1, len({sender.rpartition(".")[0] for sender in report.seen}))
         self.draining = report.draining
         self.generation = report.models_generation
         self.hold(report.models, now_s)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 
-from router.errors import ConfigError
+from router.errors import BadRequest, ConfigError
 from router.fleet.membership import KNOWN_FOR_S
 from router.process.clock import Clock
+from router.wire.peer_json import read_json
 from router.wire.report import Enrolment
 
 _TABLE = """
@@ -17,6 +18,7 @@ CREATE TABLE IF NOT EXISTS enrolment (
     name TEXT PRIMARY KEY, url TEXT NOT NULL, body BLOB NOT NULL, seen_s REAL NOT NULL
 )
 """
+_SAVED_MOST = 100_000
 _REFRESH_S = 600.0
 """An enrolment that has not changed is written again only after this time."""
 
@@ -45,7 +47,10 @@ class Store:
             raise ConfigError(f"{path}: state_file cannot be used: {error}") from error
 
     def load(self) -> list[tuple[Enrolment, str, float]]:
-        """What was enrolled in the last day: enrolment, pinned URL, age in seconds."""
+        """What was enrolled in the last day: enrolment, pinned URL, age in seconds.
+
+        The URL is empty where the agent has left since.
+        """
         now_s = self._wall()
         rows = self._connection.execute(
             "SELECT body, url, seen_s FROM enrolment WHERE seen_s > ?", (now_s - KNOWN_FOR_S,)
@@ -54,8 +59,8 @@ class Store:
         with closing(rows):
             for body, url, seen_s in rows:
                 try:
-                    enrolment = msgspec.json.decode(body, type=Enrolment)
-                except msgspec.MsgspecError:
+                    enrolment = read_json(body, Enrolment, "stored enrolment")
+                except BadRequest:
                     continue  # written by another version: it will enrol again
                 found.append((enrolment, url, max(0.0, now_s - seen_s)))
         return found
@@ -68,22 +73,32 @@ class Store:
         if saved is not None and saved[0] == lasting and now_s - saved[1] < _REFRESH_S:
             return
         async with self._lock:
-            if await asyncio.to_thread(self._write, enrolment, url, now_s):
+            body = msgspec.json.encode(enrolment)
+            row = (enrolment.name, url, body, now_s)
+            insert = "INSERT OR REPLACE INTO enrolment VALUES (?, ?, ?, ?)"
+            if await asyncio.to_thread(self._write, insert, *row):
                 self._saved[enrolment.name] = (lasting, now_s)
+        if len(self._saved) > _SAVED_MOST:
+            self._saved.clear()
+
+    async def forget(self, name: str) -> None:
+        """An agent has left in good order: a restart need not ask for it. Its models stay known."""
+        self._saved.pop(name, None)
+        async with self._lock:
+            await asyncio.to_thread(
+                self._write, "UPDATE enrolment SET url = '' WHERE name = ?", name
+            )
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
 
-    def _write(self, enrolment: Enrolment, url: str, seen_s: float) -> bool:
-        row = (enrolment.name, url, msgspec.json.encode(enrolment), seen_s)
+    def _write(self, statement: str, *values: object) -> bool:
         try:
             with self._connection:
+                self._connection.execute(statement, values)
                 self._connection.execute(
-                    "INSERT OR REPLACE INTO enrolment VALUES (?, ?, ?, ?)", row
-                )
-                self._connection.execute(
-                    "DELETE FROM enrolment WHERE seen_s < ?", (seen_s - KNOWN_FOR_S,)
+                    "DELETE FROM enrolment WHERE seen_s < ?", (self._wall() - KNOWN_FOR_S,)
                 )
         except sqlite3.Error:  # the next renewal tries again
             return False

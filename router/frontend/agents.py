@@ -13,7 +13,7 @@ from router.process.clock import Clock
 from router.process.exchange import Exchange
 from router.process.service import asynchronous
 from router.wire.headers import CallHeaders
-from router.wire.http import Request, Response
+from router.wire.http import Headers, Request, Response
 from router.wire.problem import json_response
 from router.wire.report import decode_enrolment
 from router.wire.url import HostPort, parse_url
@@ -33,6 +33,7 @@ class Agents:
         membership: Membership,
         store: Store,
         allowed: Sequence[Network],
+        client_address: Callable[[str, Headers], str],
         changed: Callable[[], None],
         clock: Clock,
         tasks: asyncio.TaskGroup,
@@ -42,7 +43,9 @@ class Agents:
         self._allowed = allowed
         self._changed = changed
         self._clock = clock
+        self._client_address = client_address
         self._join = asynchronous(self._enrol, tasks)
+        self._part = asynchronous(self._leave, tasks)
 
     def enrol(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
         """An agent joins or renews.
@@ -51,22 +54,25 @@ class Agents:
             Forbidden: the caller is outside the allowed networks.
         """
         del headers, request_id
-        self._check_peer(exchange.request.peer)
+        self._check_client(exchange.request)
         self._join(exchange)
 
-    def leave(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+    def leave(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
         """An agent leaves.
 
         Raises:
             Forbidden: the caller is outside the allowed networks.
-            NotFound: no agent of that name is enrolled.
         """
         del headers, request_id
-        self._check_peer(exchange.request.peer)
-        name = exchange.request.path.removeprefix("/isochrone/agents/")
+        self._check_client(exchange.request)
+        self._part(exchange)
+
+    async def _leave(self, request: Request) -> Response:
+        name = request.path.removeprefix("/isochrone/agents/")
         if not self._membership.leave(name):
             raise NotFound("no agent of that name is enrolled")
         self._changed()
+        await self._store.forget(name)
         return json_response({"left": name})
 
     async def _enrol(self, request: Request) -> Response:
@@ -78,8 +84,8 @@ class Agents:
         await self._store.save(enrolment, pinned.url)
         return json_response(lease)
 
-    def _check_peer(self, peer: str) -> None:
-        address = read_address(peer)
+    def _check_client(self, request: Request) -> None:
+        address = read_address(self._client_address(request.peer, request.headers))
         if address is None or not any(address in network for network in self._allowed):
             raise Forbidden("agents join from enrolment.allowed_networks of this router only")
 
@@ -96,6 +102,6 @@ async def _addresses(where: HostPort) -> list[str]:
     try:
         async with asyncio.timeout(RESOLVE_S):
             found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError) as error:
+    except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
         raise BadRequest(f"url: {where.host} cannot be resolved") from error
     return [str(address[0]) for *_, address in found]

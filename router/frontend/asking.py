@@ -1,6 +1,6 @@
 """From a request's header fields to a `Query`: who asks, and under which law."""
 
-from router.errors import BadRequest, NotFound
+from router.errors import BadRequest, Forbidden, NotFound
 from router.fleet.ledger import Ledger
 from router.fleet.membership import Membership
 from router.policy.query import Query
@@ -28,13 +28,25 @@ class Asking:
         self._configured = configured_models | law.known_models
         self._clock = clock
 
-    def models(self) -> list[str]:
-        """Every known model: configured, held somewhere, or enrolled in the last day."""
-        held = self._ledger.models()
-        return sorted(self._configured.union(held, self._membership.known()))
+    def models(self, key: str | None) -> list[str]:
+        """Every known model that the caller may use.
+
+        Known is what is configured, held somewhere, or was enrolled in the last day.
+
+        Raises:
+            Unauthenticated: the key is unknown.
+        """
+        tenant = self.law.tenant_of(key)
+        known = self._configured.union(self._ledger.models(), self._membership.known())
+        return sorted(model for model in known if self.law.may_use(tenant, model))
 
     def query(
-        self, headers: CallHeaders, request_id: str, model: str, version: str | None
+        self,
+        headers: CallHeaders,
+        request_id: str,
+        model: str,
+        version: str | None,
+        action: str = "infer",
     ) -> Query:
         """The query of one request for a model.
 
@@ -46,6 +58,8 @@ class Asking:
         tenant = self.law.tenant_of(headers.key)
         if not model.isascii() or len(model) > _LONGEST_NAME:
             raise BadRequest("a model's name is ASCII, and not longer than 128 characters")
+        if not self.law.may_use(tenant, model):
+            raise Forbidden(f"tenant {tenant} may not use this model")
         self._check_known(model, version)
         ruling = self.law.rule(
             tenant, model, regions=headers.regions, data_class=headers.data_class
@@ -55,6 +69,7 @@ class Asking:
             request_id=request_id,
             model=model,
             version=version,
+            action=action,
             now_s=now_s,
             deadline_s=now_s + headers.timeout_s,
             tenant=tenant,

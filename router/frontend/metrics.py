@@ -38,6 +38,13 @@ class Metrics:
             ["why"],
             registry=registry,
         )
+        self._refusals = Counter(
+            "isochrone_refusals",
+            "Requests that this router itself refused, by error code.",
+            ["code"],
+            registry=registry,
+        )
+        self._whys: dict[str, set[str]] = {}
         self._tries = Counter(
             "isochrone_tries",
             "Tries at an endpoint, by what sent them there.",
@@ -52,7 +59,17 @@ class Metrics:
         self._seconds.labels(model).observe(record.seconds)
         self._decisions.labels(record.plan.why).inc()
         for tried in record.tried:
+            self._whys.setdefault(tried.endpoint, set()).add(tried.why)
             self._tries.labels(tried.endpoint, tried.why).inc()
+
+    def refused(self, code: str) -> None:
+        """Count one request that this router itself refused."""
+        self._refusals.labels(code).inc()
+
+    def forget(self, endpoint: str) -> None:
+        """An endpoint has left: names that come and go must not pile up."""
+        for why in self._whys.pop(endpoint, ()):
+            self._tries.remove(endpoint, why)
 
 
 class FleetCollector(Collector):

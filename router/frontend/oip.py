@@ -14,6 +14,7 @@ from router.dispatch.runner import Runner
 from router.errors import MethodNotAllowed, NoEndpoint, NotFound, Overloaded
 from router.fleet.ledger import Ledger
 from router.frontend.asking import Asking
+from router.frontend.refusal import Refusals
 from router.policy.explain import reasons
 from router.policy.policy import Plan, Policy, decide
 from router.process.exchange import Exchange
@@ -67,6 +68,7 @@ class Inference:
         ledger: Ledger,
         runner: Runner,
         prober: Prober,
+        refusals: Refusals,
         rng: Random,
         in_flight: int,
     ) -> None:
@@ -75,6 +77,7 @@ class Inference:
         self._ledger = ledger
         self._runner = runner
         self._prober = prober
+        self._refusals = refusals
         self._rng = rng
         self._in_flight = in_flight
 
@@ -88,7 +91,7 @@ class Inference:
         allowed = _MODEL_ACTIONS[target.action]
         if exchange.request.method != allowed:
             raise MethodNotAllowed(f"this path takes {allowed}", allow=(allowed,))
-        query = self._asking.query(headers, request_id, target.model, target.version)
+        query = self._asking.query(headers, request_id, target.model, target.version, target.action)
         if len(self._runner.running) >= self._in_flight:
             raise Overloaded("this router is full", retry_after_s=1.0)
         plan = decide(self._policy, query, self._ledger, self._rng)
@@ -96,7 +99,8 @@ class Inference:
             ready = bool(plan.order)
             return json_response({"name": target.model, "ready": ready}, 200 if ready else 503)
         if not plan.order:
-            raise self._nobody(plan)
+            self._refuse(exchange, plan)
+            return None
         self._runner.run(exchange, plan)
         if plan.wake is not None and target.action:
             self._wake(plan)
@@ -110,16 +114,16 @@ class Inference:
                 states.setdefault(key, set()).add(holding.state)
         return [_indexed(name, version, held) for (name, version), held in sorted(states.items())]
 
-    def _nobody(self, plan: Plan) -> NoEndpoint:
-        record = Record(plan, self._ledger.generation, plan.query.now_s)
-        record.status, record.code = 503, NoEndpoint.code
-        self._runner.ended(record)
-        return NoEndpoint(
-            f"no endpoint may and can serve {plan.query.model} now"
-            f" (required: {plan.query.requirement})",
+    def _refuse(self, exchange: Exchange, plan: Plan) -> None:
+        query = plan.query
+        error = NoEndpoint(
+            f"no endpoint may and can serve {query.model} now (required: {query.requirement})",
             retry_after_s=_soonest_s(plan),
             reasons=reasons(plan),
         )
+        record = Record(plan, self._ledger.generation, query.now_s, code=error.code)
+        record.status = self._refusals.refuse(exchange, query.request_id, error, plan)
+        self._runner.ended(record)
 
     def _wake(self, plan: Plan) -> None:
         for scored in plan.order:

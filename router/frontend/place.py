@@ -18,6 +18,7 @@ from router.policy.policy import Plan, Policy, decide
 from router.process.exchange import Exchange
 from router.wire.headers import CallHeaders
 from router.wire.http import Response
+from router.wire.peer_json import read_json
 from router.wire.problem import json_response
 
 
@@ -86,10 +87,7 @@ def _told(plan: Plan, client: str, place: Place) -> dict[str, Any]:
 
 
 def _read(body: bytes) -> PlaceRequest:
-    try:
-        asked = msgspec.json.decode(body, type=PlaceRequest)
-    except msgspec.MsgspecError as error:
-        raise BadRequest(f'the body must be {{"model": ..., "client": ...}}: {error}') from error
+    asked = read_json(body, PlaceRequest, 'the body must be {"model": ..., "client": ...}')
     if asked.client is not None and read_address(asked.client) is None:
         raise BadRequest("client must be an IP address")
     return asked

@@ -1,14 +1,33 @@
-"""The one place where a refusal becomes an HTTP answer, with the request's id on it."""
+"""The one place where a refusal becomes an HTTP answer: counted, with the request's id on it."""
+
+from collections.abc import Callable
 
 from router.errors import IsochroneError
+from router.policy.explain import explanation
+from router.policy.policy import Plan
 from router.process.exchange import Exchange
-from router.wire.headers import REQUEST_ID
+from router.wire.headers import EXPLAIN, REQUEST_ID
 from router.wire.problem import problem_answer
 
 
-def refuse(exchange: Exchange, request_id: str, error: IsochroneError) -> int:
-    """Answer with an error; returns the status it left with."""
-    status, headers, body = problem_answer(error)
-    headers.append((REQUEST_ID, request_id.encode()))
-    exchange.respond(status, headers, body)
-    return status
+class Refusals:
+    """Answers clients with errors; `counted` is told the code of each."""
+
+    def __init__(self, counted: Callable[[str], None]) -> None:
+        self._counted = counted
+
+    def refuse(
+        self,
+        exchange: Exchange,
+        request_id: str,
+        error: IsochroneError,
+        plan: Plan | None = None,
+    ) -> int:
+        """Answer with an error, explained by a plan if the client asks; returns the status."""
+        status, headers, body = problem_answer(error)
+        headers.append((REQUEST_ID, request_id.encode()))
+        if plan is not None and exchange.request.header(EXPLAIN) == b"1":
+            headers.append((EXPLAIN, explanation(plan)))
+        self._counted(error.code)
+        exchange.respond(status, headers, body)
+        return status

@@ -5,16 +5,17 @@ from random import Random
 
 import msgspec
 
-from router.errors import BadRequest, Forbidden, IsochroneError, MethodNotAllowed, NotFound
+from router.errors import Forbidden, IsochroneError, MethodNotAllowed, NotFound
 from router.fleet.ledger import Ledger
 from router.frontend.agents import Agents
 from router.frontend.asking import Asking
 from router.frontend.oip import Handler, Inference
 from router.frontend.place import Places
-from router.frontend.refusal import refuse
+from router.frontend.refusal import Refusals
 from router.process.exchange import Exchange
 from router.wire.headers import REQUEST_ID, CallHeaders, read_call_headers
 from router.wire.http import Response
+from router.wire.peer_json import read_json
 from router.wire.problem import json_response
 
 EXTENSIONS = ("binary_tensor_data", "generate")
@@ -51,12 +52,14 @@ class Server:
         inference: Inference,
         places: Places,
         agents: Agents,
+        refusals: Refusals,
         rng: Random,
     ) -> None:
         self._version = version
         self._readiness = readiness
         self._asking = asking
         self._inference = inference
+        self._refusals = refusals
         self._rng = rng
         self._exact: dict[str, tuple[str, Handler]] = {
             "/v2": ("GET", self._metadata),
@@ -77,7 +80,7 @@ class Server:
             request_id = headers.request_id or request_id
             response = self._route(exchange)(exchange, headers, request_id)
         except IsochroneError as error:
-            refuse(exchange, request_id, error)
+            self._refusals.refuse(exchange, request_id, error)
             return
         if response is not None and isinstance(response.body, bytes):
             response.headers.append((REQUEST_ID, request_id.encode()))
@@ -112,17 +115,16 @@ class Server:
         return json_response({"ready": ready, "live": True}, 200 if ready else 503)
 
     def _models(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
-        del exchange, headers, request_id
-        return json_response({"models": self._asking.models()})
+        del exchange, request_id
+        return json_response({"models": self._asking.models(headers.key)})
 
     def _index(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
-        del headers, request_id
-        try:
-            asked = msgspec.json.decode(exchange.request.body or b"{}", type=IndexQuery)
-        except msgspec.MsgspecError as error:
-            raise BadRequest(f'the body must be {{}} or {{"ready": true}}: {error}') from error
-        models = self._inference.index()
-        return json_response([m for m in models if not asked.ready or m["state"] == "READY"])
+        del request_id
+        body = exchange.request.body or b"{}"
+        asked = read_json(body, IndexQuery, 'the body must be {} or {"ready": true}')
+        mine = frozenset(self._asking.models(headers.key))
+        index = [m for m in self._inference.index() if m["name"] in mine]
+        return json_response([m for m in index if not asked.ready or m["state"] == "READY"])
 
 
 def _only(method: str, allowed: str, handler: Handler) -> Handler:

@@ -18,6 +18,7 @@ class Query:
     now_s: float
     deadline_s: float
     version: str | None = None
+    action: str = "infer"
     tenant: str = "default"
     rule: str = ""
     required_regions: frozenset[str] | None = None

@@ -89,6 +89,11 @@ class RegionPolicy:
         """
         return self._tenants.tenant_of(key)
 
+    def may_use(self, tenant: str, model: str) -> bool:
+        """Whether a tenant's own list of models has this one."""
+        entry = self._file.tenants.get(tenant)
+        return entry is not None and (entry.models == ANY or model in entry.models)
+
     def rule(
         self,
         tenant: str,
@@ -110,7 +115,7 @@ class RegionPolicy:
         entry = self._file.tenants.get(tenant)
         if entry is None:
             raise Unauthenticated("there is no such tenant")
-        if entry.models != ANY and model not in entry.models:
+        if not self.may_use(tenant, model):
             raise Forbidden(f"tenant {tenant} may not use this model")
         named = model if model in self._file.models else ""  # all others are alike to the law
         return self._kept(tenant, named, regions, data_class)

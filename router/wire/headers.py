@@ -43,6 +43,7 @@ HOP_BY_HOP = frozenset(
 )
 """Fields that end at each hop (RFC 9110 §7.6.1), with the framing that each side writes anew."""
 
+_READ = frozenset({REQUEST_ID, TIMEOUT, PRIORITY, REGIONS, DATA_CLASS, AUTHORIZATION, API_KEY})
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -56,7 +57,6 @@ class CallHeaders:
     key: str | None
     regions: frozenset[str] | None
     data_class: str | None
-    explain: bool
 
 
 def read_call_headers(headers: Headers) -> CallHeaders:
@@ -65,7 +65,10 @@ def read_call_headers(headers: Headers) -> CallHeaders:
     Raises:
         BadRequest: a field is there and has a value that we cannot honour.
     """
-    fields = dict(reversed(headers))  # the first of several wins
+    fields: dict[bytes, bytes] = {}
+    for name, value in headers:
+        if name in _READ and fields.setdefault(name, value) is not value:
+            raise BadRequest(f"{name.decode()} stands there twice")
     return CallHeaders(
         request_id=_request_id(fields.get(REQUEST_ID)),
         timeout_s=read_timeout(fields.get(TIMEOUT)),
@@ -73,7 +76,6 @@ def read_call_headers(headers: Headers) -> CallHeaders:
         key=_key(fields),
         regions=_regions(fields.get(REGIONS)),
         data_class=_text(DATA_CLASS, fields[DATA_CLASS]) if DATA_CLASS in fields else None,
-        explain=fields.get(EXPLAIN) == b"1",
     )
 
 
@@ -95,11 +97,8 @@ def read_timeout(value: bytes | None) -> float:
 
 
 def _request_id(value: bytes | None) -> str | None:
-    if value is None:
-        return None
-    if not _ID.fullmatch(value):
-        raise BadRequest(f"{REQUEST_ID.decode()} must match {_ID.pattern.decode()}")
-    return value.decode()
+    """A usable id; None where there is none, so that one is made."""
+    return value.decode() if value is not None and _ID.fullmatch(value) else None
 
 
 def _priority(value: bytes | None) -> int:

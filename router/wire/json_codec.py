@@ -7,7 +7,7 @@ out or put them there. Source: open-inference-protocol/specification, protocol/i
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from itertools import chain
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from router.errors import BadRequest
 from router.wire.message import InferRequest, InferResponse, Parameter, RequestedOutput
+from router.wire.peer_json import read_json
 from router.wire.tensor import (
     DATATYPES,
     Array,
@@ -30,7 +31,7 @@ BINARY_WISH = "binary_data"
 BINARY_WISHES = "binary_data_output"
 
 _Parameters = dict[str, Parameter] | None
-_Decoded = TypeVar("_Decoded")
+_NOT_ONE = "the body is no inference message"
 
 Take = Callable[[str, Datatype, int, int], Array]
 """Tensor name, datatype, elements and bytes → its data, flat, from outside the JSON."""
@@ -84,8 +85,6 @@ def _nowhere(name: str, datatype: Datatype, count: int, size: int) -> Array:  # 
     )
 
 
-_requests = msgspec.json.Decoder(_Request)
-_responses = msgspec.json.Decoder(_Response)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -95,7 +94,7 @@ def decode_request(text: bytes | memoryview, take: Take = _nowhere) -> InferRequ
     Raises:
         BadRequest: anything at all is wrong with it; the message names the tensor.
     """
-    read = _decode(_requests.decode, text)
+    read = read_json(text, _Request, _NOT_ONE)
     return InferRequest(
         inputs=_tensors("inputs", read.inputs, take),
         outputs=_wishes(read.outputs or ()),
@@ -110,7 +109,7 @@ def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferRes
     Raises:
         BadRequest: it is not one.
     """
-    read = _decode(_responses.decode, text)
+    read = read_json(text, _Response, _NOT_ONE)
     return InferResponse(
         model_name=read.model_name,
         model_version=read.model_version or "",
@@ -165,15 +164,6 @@ def encode_response(response: InferResponse, place: Place = in_json) -> bytes:
     }
     kept = ("model_name", "outputs")
     return _encode({key: value for key, value in message.items() if value or key in kept})
-
-
-def _decode(decode: Callable[[bytes | memoryview], _Decoded], text: bytes | memoryview) -> _Decoded:
-    try:
-        return decode(text)
-    except (msgspec.MsgspecError, ValueError) as error:  # ValueError: text that is not UTF-8
-        raise BadRequest(f"the body is no inference message: {error}") from error
-    except RecursionError:
-        raise BadRequest("the body is nested too deeply") from None
 
 
 def _tensors(where: str, parts: Sequence[_Part], take: Take) -> tuple[Tensor, ...]:

@@ -15,7 +15,6 @@ STATUS = {
     "not_found": HTTPStatus.NOT_FOUND,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    "misdirected": HTTPStatus.MISDIRECTED_REQUEST,
     "unlawful": HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS,
     "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
     "no_endpoint": HTTPStatus.SERVICE_UNAVAILABLE,
@@ -23,7 +22,6 @@ STATUS = {
     "unusable_answer": HTTPStatus.BAD_GATEWAY,
     "deadline_exceeded": HTTPStatus.GATEWAY_TIMEOUT,
     "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
-    "unsupported": HTTPStatus.NOT_IMPLEMENTED,
 }
 """Code of an error class to the status it leaves with; anything else is a 500."""
 

@@ -10,14 +10,16 @@ from typing import Annotated
 import msgspec
 
 from router.errors import BadRequest
+from router.wire.peer_json import read_json
 
 WIRE_VERSION = 1
 LOAD_HEADER = b"endpoint-load-metrics"
 _PREFIX = b"JSON "
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Slots = Annotated[int, msgspec.Meta(ge=0, le=65536)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 
 
 class ModelState(StrEnum):
@@ -68,6 +70,7 @@ class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`GET /isochrone/report`: everything an endpoint says of itself.
 
+    `name` and `region` are the endpoint's own: a router compares them with what it knows.
     `instance` names one process (a replica, behind a cloud ingress) and changes at every start;
     `in_flight` counts what runs and what waits, `queued` only the latter;
     `sequence` grows with every report of that instance; `models_generation` grows whenever a
@@ -75,11 +78,12 @@ class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """
 
     wire_version: int
-    name: str
+    name: Name
+    region: Name
     instance: str
     sequence: Count
     in_flight: Count
-    slots: Count
+    slots: Slots
     queued: Count = 0
     ready: bool
     draining: bool
@@ -96,14 +100,30 @@ class CallReport(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     instance: str
-    sequence: int
-    in_flight: int
-    slots: int
-    latency_s: float
-    wait_s: float
-    infer_s: float
-    models_generation: int
-    seq_seen: int = 0
+    sequence: Count
+    in_flight: Count
+    slots: Slots
+    latency_s: Seconds
+    wait_s: Seconds
+    infer_s: Seconds
+    models_generation: Count
+    seq_seen: Count = 0
+
+
+class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /isochrone/wake`: have this model warm soon."""
+
+    model: Name
+    version: Name | None = None
+
+
+class Waking(msgspec.Struct, frozen=True):
+    """The answer to a wake; `expected_s` is what the last load took, None where there was none."""
+
+    model: str
+    version: str
+    state: ModelState
+    expected_s: Seconds | None = None
 
 
 class _Orca(msgspec.Struct):
@@ -113,7 +133,6 @@ class _Orca(msgspec.Struct):
 
 
 _NUMBERS = tuple(f for f in CallReport.__struct_fields__ if f != "instance")
-_orca = msgspec.json.Decoder(_Orca)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -133,23 +152,18 @@ def decode_call_report(value: bytes) -> CallReport | None:
     if not value.startswith(_PREFIX):
         return None
     try:
-        orca = _orca.decode(value[len(_PREFIX) :])
-        return msgspec.convert(
-            {**orca.named_metrics, "instance": orca.instance}, CallReport, strict=False
-        )
-    except msgspec.MsgspecError:
+        orca = read_json(value[len(_PREFIX) :], _Orca, "load report")
+        fields = {**orca.named_metrics, "instance": orca.instance}
+        return msgspec.convert(fields, CallReport, strict=False)
+    except (BadRequest, msgspec.ValidationError):
         return None
-
-
-_reports = msgspec.json.Decoder(EndpointReport)
-_enrolments = msgspec.json.Decoder(Enrolment)
 
 
 def decode_endpoint_report(body: bytes) -> EndpointReport | None:
     """A full report; None where the body is not one that this wire version understands."""
     try:
-        report = _reports.decode(body)
-    except msgspec.MsgspecError:
+        report = read_json(body, EndpointReport, "report")
+    except BadRequest:
         return None
     return report if abs(report.wire_version - WIRE_VERSION) <= 1 else None
 
@@ -160,10 +174,7 @@ def decode_enrolment(body: bytes) -> Enrolment:
     Raises:
         BadRequest: a field is missing, unknown or out of range, or the wire version is too far off.
     """
-    try:
-        enrolment = _enrolments.decode(body)
-    except msgspec.MsgspecError as error:
-        raise BadRequest(f"enrolment: {error}") from error
+    enrolment = read_json(body, Enrolment, "enrolment")
     if abs(enrolment.wire_version - WIRE_VERSION) > 1:
         raise BadRequest(
             f"enrolment: wire_version {enrolment.wire_version} is too far from {WIRE_VERSION};"

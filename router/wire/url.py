@@ -1,10 +1,13 @@
 """The URL of an endpoint: `http://HOST:PORT`, and nothing that could mean something else."""
 
+import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from router.errors import BadRequest
+
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,26 @@ def parse_url(url: str) -> HostPort:
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if host is None or port is None or url.rstrip("/") != HostPort(host, port).url:
+    if (
+        host is None
+        or port is None
+        or not _is_host(host)
+        or url.rstrip("/") != HostPort(host, port).url
+    ):
         raise BadRequest(f"url must be http://HOST:PORT and nothing more, not {url!r}")
     if literal(host) is None and not any(c.isalpha() for c in host.rpartition(".")[2]):
         raise BadRequest(f"url must not disguise an address: {url!r}")
     if host.startswith("0x"):
         raise BadRequest(f"url must not disguise an address: {url!r}")
     return HostPort(host, port)
+
+
+def _is_host(host: str) -> bool:
+    """An address without a zone, or a name that every resolver can look up (RFC 1123 §2.1)."""
+    labels = host.rstrip(".").split(".")
+    return "%" not in host and (
+        ":" in host or (len(host) < 254 and all(_LABEL.fullmatch(label) for label in labels))
+    )
 
 
 def literal(host: str) -> IPv4Address | IPv6Address | None:

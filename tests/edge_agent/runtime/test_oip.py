@@ -31,7 +31,7 @@ class Face:
     def __init__(self, pool, min_service_s=0.0):
         self.pool = pool
         self.gate = OpenGate(4)
-        self.load = Load("edge-1", "instance-1", self.gate, pool)
+        self.load = Load("edge-1", "eu-west", "instance-1", self.gate, pool)
 
         def served(model, _wait_s, infer_s):
             self.load.served(model, infer_s)

@@ -1,6 +1,7 @@
 """The ledger: what it makes of observations, with time as an argument."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -25,7 +26,8 @@ HELD = HeldModel("digits", "1", ModelState.WARM, load_s=0.5)
 def report(sequence: int, *, in_flight: int = 0, models=(HELD,), **other) -> EndpointReport:
     return EndpointReport(
         wire_version=1,
-        name="edge",
+        name=other.pop("name", "edge"),
+        region=other.pop("region", "eu-west"),
         instance=other.pop("instance", "i1"),
         sequence=sequence,
         in_flight=in_flight,
@@ -56,8 +58,12 @@ def proven(*endpoints: Endpoint) -> Ledger:
     ledger = ledger_of(*endpoints)
     for site in ledger.sites():
         ledger.probe_sent(site, 0.0)
-        ledger.probe_answered(site, report(1), 0.01, 0.01)
+        ledger.probe_answered(site, report(1, **own(site.endpoint)), 0.01, 0.01)
     return ledger
+
+
+def own(endpoint: Endpoint) -> dict[str, Any]:
+    return {"name": endpoint.name, "region": endpoint.region}
 
 
 def only(ledger: Ledger):
@@ -124,9 +130,11 @@ def test_a_cloud_region_is_the_sum_of_its_newest_reports():
     ledger = proven(CLOUD)
     (site,) = ledger.sites()
     for instance, sequence, count in [("a", 1, 3), ("b", 1, 4), ("a", 2, 1)]:
-        ledger.probe_answered(site, report(sequence, in_flight=count, instance=instance), 0.01, 1.0)
+        ledger.probe_answered(
+            site, report(sequence, in_flight=count, instance=instance, **own(CLOUD)), 0.01, 1.0
+        )
     assert only(ledger).in_flight == 5
-    ledger.probe_answered(site, report(2, in_flight=4, instance="b"), 0.01, 20.0)
+    ledger.probe_answered(site, report(2, in_flight=4, instance="b", **own(CLOUD)), 0.01, 20.0)
     assert only(ledger).in_flight == 4, "a replica that is silent does not count for ever"
 
 
@@ -235,7 +243,7 @@ def test_who_has_left_is_told_and_gone():
     assert ledger.follow(membership, 0.0) == []
     lease = ledger.sent(EDGE, "digits", "1", 1.0)
     membership.expire(15.0)
-    assert ledger.follow(membership, 15.0) == ["edge"]
+    assert ledger.follow(membership, 15.0) == [EDGE]
     assert ledger.candidates("digits", None) == ()
     assert ledger.sent(EDGE, "digits", "1", 16.0) is None
     assert lease is not None
@@ -250,9 +258,68 @@ def test_a_moved_endpoint_is_a_new_one():
     (site,) = ledger.sites()
     ledger.probe_answered(site, report(1), 0.002, 1.0)
     again = Membership([Member(EDGE, 2, (HELD,)), Member(moved, 2, (HELD,))], ["eu-west"], Term())
-    ledger.follow(again, 2.0)
+    assert ledger.follow(again, 2.0) == [EDGE], "what is open to the old address is to end"
     assert only(ledger).endpoint == moved
     assert only(ledger).out == "not heard from yet"
+
+
+def test_who_answers_as_another_gets_no_traffic():
+    others: list[dict[str, Any]] = [{"name": "us"}, {"region": "us-east"}]
+    for other in others:
+        ledger = proven(EDGE)
+        (site,) = ledger.sites()
+        ledger.probe_answered(site, report(2, **other), 0.01, 1.0)
+        assert only(ledger).out == "answers by another name or region"
+    ledger.probe_answered(site, report(3), 0.01, 2.0)
+    ledger.probe_answered(site, report(4), 0.01, 3.0)
+    assert only(ledger).out is None
+
+
+def test_missed_probes_are_told_even_of_an_endpoint_that_is_out_already():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.close(lease, Outcome.REFUSED, 1.0)
+    assert [ledger.probe_missed(site) for _ in range(3)] == [False, True, True]
+    assert only(ledger).out == "refuses connections"
+
+
+def test_a_full_report_that_was_overtaken_by_an_answer_still_counts():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.answered(lease, call_report(3, in_flight=1), 1.1)
+    ledger.probe_answered(site, report(2, draining=True, in_flight=9), 0.01, 1.2)
+    assert only(ledger).out == "draining"
+    assert site.reported_in_flight == 1, "of the load the newer one is believed"
+
+
+def test_numbers_do_not_begin_again_when_an_endpoint_comes_back():
+    agent = Member(EDGE, slots=2, models=(HELD,), instance="i1", expires_s=15.0)
+    membership = Membership([agent], ["eu-west"], Term())
+    ledger = Ledger({"eu-west": 0.01}, "r1")
+    ledger.follow(membership, 0.0)
+    first = ledger.sent(EDGE, "digits", "1", 1.0)
+    again = Membership([Member(replace(EDGE, url="http://127.0.0.1:9"), 2, (HELD,))], [], Term())
+    ledger.follow(again, 2.0)
+    second = ledger.sent(EDGE, "digits", "1", 3.0)
+    assert first is not None
+    assert second is not None
+    assert second.sequence > first.sequence
+
+
+def test_an_endpoint_that_does_not_report_is_timed_from_outside():
+    foreign = replace(EDGE, reports=False)
+    ledger = ledger_of(foreign)
+    (site,) = ledger.sites()
+    ledger.probe_ready(site, 0.01, 0.0)
+    assert only(ledger).out is None
+    lease = ledger.sent(foreign, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.answered(lease, None, 1.05)
+    assert only(ledger).service_s == pytest.approx(0.04)
 
 
 STEPS = st.lists(

@@ -68,6 +68,12 @@ REFUSED = {
     "unknown tier": (enrolment(tier="fog"), URL, BadRequest, "edge or cloud"),
     "a configured name": (enrolment(name="cloud"), URL, Forbidden, "configured"),
     "replayed": (enrolment(sequence=1), URL, BadRequest, "not newer"),
+    "moving to another region": (
+        enrolment(sequence=2, region="us-east"),
+        URL,
+        Forbidden,
+        "let its lease run out",
+    ),
     "another agent's name": (
         enrolment(instance="i2", sequence=1),
         "http://127.0.0.1:9002",

@@ -31,6 +31,16 @@ async def test_what_was_enrolled_is_there_again_with_its_age(tmp_path):
     again.close()
 
 
+async def test_who_has_left_is_not_asked_again_but_its_models_stay_known(tmp_path):
+    store = Store(tmp_path / "state.db", lambda: 1000.0)
+    await store.save(SHOP, URL)
+    await store.forget(SHOP.name)
+    assert store.load() == [(SHOP, "", 0.0)]
+    await store.save(SHOP, URL)
+    assert store.load() == [(SHOP, URL, 0.0)]
+    store.close()
+
+
 async def test_a_day_old_enrolment_is_forgotten(tmp_path):
     store = Store(tmp_path / "state.db", lambda: 1000.0)
     await store.save(SHOP, URL)

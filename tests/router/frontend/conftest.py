@@ -110,6 +110,7 @@ class ScriptedEndpoint:
             EndpointReport(
                 wire_version=WIRE_VERSION,
                 name=self.name,
+                region=self.region,
                 instance=self.name,
                 sequence=self.sequence,
                 in_flight=0,
@@ -159,7 +160,8 @@ StartEndpoint = Callable[..., Awaitable[ScriptedEndpoint]]
 
 def write_config(folder: Path, scripted: list[ScriptedEndpoint], **changes: object) -> Path:
     """`router.yaml` (JSON is YAML), `regions.yaml` and the keys."""
-    (folder / "regions.yaml").write_text(REGIONS)
+    proxies = json.dumps(changes.pop("trusted_proxies", []))
+    (folder / "regions.yaml").write_text(f"{REGIONS}trusted_proxies: {proxies}\n")
     lines = [f"{t} sha256:{sha256(key.encode()).hexdigest()}" for t, key in KEYS.items()]
     (folder / "keys").write_text("\n".join(lines) + "\n")
     config = {

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import re
 
 import aiohttp
 import pytest
 
+from router.fleet.ledger import Outcome
 from router.wire.report import ModelState
 
 
@@ -28,7 +30,7 @@ async def test_a_request_is_answered_and_says_where_and_why(start_router, start_
     assert "endpoint-load-metrics" not in fields
     (asked,) = edge.asked
     assert asked[b"x-isochrone-tenant"] == b"acme"
-    assert asked[b"x-isochrone-seq"] == b"r1=1"
+    assert re.fullmatch(rb"r1\.[0-9a-f]{8}=1", asked[b"x-isochrone-seq"])
     assert b"x-api-key" not in asked
     assert float(asked[b"x-request-timeout-seconds"]) == pytest.approx(30, abs=1)
 
@@ -72,6 +74,9 @@ async def test_an_endpoint_that_is_full_sends_requests_on_and_stays_in(
     [
         pytest.param(lambda e: e.abort(), id="closes"),
         pytest.param(lambda e: e.respond(500, [], b"oh no"), id="500"),
+        pytest.param(
+            lambda e: e.respond(307, [(b"location", b"http://us.example/")], b""), id="elsewhere"
+        ),
     ],
 )
 async def test_a_failing_endpoint_costs_no_answer_and_is_taken_out(
@@ -160,6 +165,118 @@ async def test_the_deadline_ends_a_request(start_router, start_endpoint):
     site = router.router.ledger.site("slow")
     assert site.open_sequences == [], "its lease has come back"
     assert site.out is None, "slow is not dead"
+
+
+async def test_a_deadline_that_passes_at_the_endpoint_condemns_nobody(start_router, start_endpoint):
+    edge, other = await start_endpoint("edge"), await start_endpoint("other")
+    for endpoint in (edge, other):
+        endpoint.behave = lambda exchange: exchange.respond(504, [], b"{}")
+    router = await start_router(edge, other)
+    for _ in range(6):
+        status, body, _ = await router.infer(x_request_timeout_seconds="0.05")
+        assert (status, body["code"]) == (504, "deadline_exceeded")
+    assert len(edge.asked) + len(other.asked) == 6, "there is no time for a second try"
+    assert all(site.out is None for site in router.router.ledger.sites())
+
+
+async def test_what_waits_at_an_endpoint_that_is_out_already_moves_too(
+    start_router, start_endpoint
+):
+    dead, good = await start_endpoint("dead"), await start_endpoint("good", "us-east")
+    router = await start_router(dead, good)
+    dead.behave = lambda _: None
+    good.behave = lambda exchange: good.answer(exchange, infer_s=0.05)
+    async with asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(router.infer(x_request_timeout_seconds="5"))
+        await router.settled(lambda: len(dead.asked) == 1)
+        site = router.router.ledger.site("dead")
+        lease = router.router.ledger.sent(site.endpoint, "digits", "1", 0.0)
+        router.router.ledger.close(lease, Outcome.REFUSED, 0.0)
+        dead.deaf = True
+    status, body, _ = waiting.result()
+    assert (status, body["served_by"]) == (200, "good")
+
+
+async def test_who_leaves_in_good_order_finishes_its_streams(start_router, start_endpoint):
+    agent = await start_endpoint("agent")
+    router = await start_router()
+    enrolment = {
+        "wire_version": 1,
+        "name": "agent",
+        "instance": "i1",
+        "boot_id": "b1",
+        "sequence": 1,
+        "url": agent.url,
+        "region": "eu-west",
+        "slots": 4,
+        "models": [{"name": "digits", "version": "1", "state": "warm"}],
+    }
+    await router.call("POST", "/isochrone/agents", enrolment)
+    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    held = []
+
+    def stream(exchange):
+        exchange.start(200, [])
+        exchange.write(b"one ")
+        held.append(exchange)
+
+    agent.behave = stream
+    async with (
+        aiohttp.ClientSession() as client,
+        client.post(f"{router.url}/v2/models/digits/generate_stream") as response,
+    ):
+        assert await response.content.readexactly(4) == b"one "
+        assert (await router.call("DELETE", "/isochrone/agents/agent"))[0] == 200
+        held[0].write(b"two")
+        held[0].finish()
+        assert await response.content.read() == b"two"
+
+
+async def test_an_answer_that_cannot_be_passed_on_ends_the_request(start_router, start_endpoint):
+    edge = await start_endpoint("edge")
+    router = await start_router(edge)
+    site = router.router.ledger.site("edge")
+
+    def broken(*_args, **_more):
+        raise ValueError("a mistake of ours")
+
+    router.router.ledger.answered = broken
+    with pytest.raises(aiohttp.ClientError):
+        await router.infer(x_request_timeout_seconds="3")
+    assert site.open_sequences == []
+    assert not router.router.runner.running
+
+
+async def test_a_refusal_without_a_length_is_held_and_made_readable(start_router, start_endpoint):
+    edge = await start_endpoint("edge")
+
+    def refuse(exchange):
+        exchange.start(422, [(b"content-type", b"text/plain")])
+        exchange.write(b"Traceback in /srv/x.py")
+        exchange.finish()
+
+    edge.behave = refuse
+    router = await start_router(edge)
+    status, told, _ = await router.infer()
+    assert (status, told["code"]) == (422, "refused")
+
+
+async def test_another_server_is_used_while_it_is_ready(start_router, start_endpoint):
+    foreign = await start_endpoint("foreign")
+    entry = {
+        "name": "foreign",
+        "url": foreign.url,
+        "region": "eu-west",
+        "models": ["digits"],
+        "reports": False,
+    }
+    foreign.behave = lambda exchange: exchange.respond(
+        200, [(b"content-type", b"application/json")], b'{"ready": true}'
+    )
+    router = await start_router(endpoints=[entry])
+    assert (await router.infer())[0] == 200
+    foreign.behave = lambda exchange: exchange.respond(503, [], b"")
+    await router.settled(lambda: router.router.ledger.site("foreign").out == "2 probes missed")
 
 
 async def test_a_client_that_leaves_frees_everything(start_router, start_endpoint):

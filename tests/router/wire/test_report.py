@@ -17,13 +17,14 @@ from router.wire.report import (
 )
 
 COUNTS = st.integers(0, 2**40)
+SLOTS = st.integers(0, 65536)
 TIMES = st.floats(0, 1e4)
 REPORTS = st.builds(
     CallReport,
     instance=st.text(max_size=20),
     sequence=COUNTS,
     in_flight=COUNTS,
-    slots=COUNTS,
+    slots=SLOTS,
     latency_s=TIMES,
     wait_s=TIMES,
     infer_s=TIMES,
@@ -40,6 +41,31 @@ def test_what_goes_in_comes_out(report):
 @given(st.binary(max_size=80))
 def test_rubbish_is_no_report_and_no_error(value):
     assert decode_call_report(value) is None
+    assert decode_call_report(b"JSON " + value) is None
+    assert decode_endpoint_report(value) is None
+
+
+HOSTILE = {
+    "not UTF-8": b'{"application_utilization":0,"named_metrics":{},"instance":"\xff"}',
+    "nested": b"[" * 20_000,
+    "huge": b'{"application_utilization":0,"named_metrics":{"in_flight":1e300},"instance":"i"}',
+    "negative": encode_call_report(
+        CallReport(
+            instance="i",
+            sequence=1,
+            in_flight=-1,
+            slots=1,
+            latency_s=0,
+            wait_s=0,
+            infer_s=0,
+            models_generation=1,
+        )
+    ).removeprefix(b"JSON "),
+}
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_report_is_no_report(value):
     assert decode_call_report(b"JSON " + value) is None
     assert decode_endpoint_report(value) is None
 
@@ -85,6 +111,10 @@ REFUSED = {
     "wire version": json.dumps({**ENROLMENT, "wire_version": 3}).encode(),
     "name": json.dumps({**ENROLMENT, "name": "shop 1"}).encode(),
     "slots": json.dumps({**ENROLMENT, "slots": 0}).encode(),
+    "a line end in the name": json.dumps({**ENROLMENT, "name": "shop-1\n"}).encode(),
+    "not UTF-8": json.dumps(ENROLMENT).encode().replace(b"i1", b"\xff"),
+    "nested": b"[" * 20_000,
+    "sequence": json.dumps({**ENROLMENT, "sequence": 10**400}).encode(),
     "state": json.dumps(
         {**ENROLMENT, "models": [{"name": "d", "version": "1", "state": "hot"}]}
     ).encode(),
