@@ -55,8 +55,8 @@ async def client():
 
 
 async def test_an_agent_that_is_killed_with_requests_inside_costs_none(town, client):
-    town.agent("one", slots=4, min_service_s=0.05)
-    town.agent("two", slots=4, min_service_s=0.05)
+    town.agent("one", slots=4, queue=64, min_service_s=0.05)
+    town.agent("two", slots=4, queue=64, min_service_s=0.05)
     await settled(town, client, one=True, two=True)
     async with asyncio.TaskGroup() as tasks:
         playing = tasks.create_task(load(town, client, 120, per_s=60))
@@ -68,8 +68,8 @@ async def test_an_agent_that_is_killed_with_requests_inside_costs_none(town, cli
 
 
 async def test_a_frozen_agent_is_out_and_comes_back(town, client):
-    town.agent("one", slots=4, min_service_s=0.02)
-    town.agent("two", slots=4, min_service_s=0.02)
+    town.agent("one", slots=4, queue=64, min_service_s=0.02)
+    town.agent("two", slots=4, queue=64, min_service_s=0.02)
     await settled(town, client, one=True, two=True)
     town.agents["one"].signal(signal.SIGSTOP)
     try:
@@ -82,8 +82,8 @@ async def test_a_frozen_agent_is_out_and_comes_back(town, client):
 
 
 async def test_an_agent_that_is_told_to_go_finishes_and_leaves(town, client):
-    town.agent("one", slots=4, min_service_s=0.05)
-    town.agent("two", slots=4, min_service_s=0.05)
+    town.agent("one", slots=4, queue=64, min_service_s=0.05)
+    town.agent("two", slots=4, queue=64, min_service_s=0.05)
     await settled(town, client, one=True, two=True)
     async with asyncio.TaskGroup() as tasks:
         playing = tasks.create_task(load(town, client, 90, per_s=60))
@@ -93,6 +93,17 @@ async def test_an_agent_that_is_told_to_go_finishes_and_leaves(town, client):
     assert {status for status, _ in answers} == {200}
     assert town.agents["one"].end() == 0
     await settled(town, client, two=True)
+
+
+async def test_the_only_agent_finishes_what_it_has_before_it_goes(town, client):
+    town.agent("one", slots=2, min_service_s=0.6)
+    await settled(town, client, one=True)
+    async with asyncio.TaskGroup() as tasks:
+        inside = [tasks.create_task(infer(town, client)) for _ in range(2)]
+        await asyncio.sleep(0.2)
+        town.agents["one"].signal(signal.SIGTERM)
+    assert [task.result() for task in inside] == [(200, "one")] * 2
+    assert town.agents["one"].end() == 0
 
 
 async def test_a_router_that_is_told_to_go_drops_nothing(town, client):
