@@ -1,15 +1,16 @@
 """`cloud.yaml`: one region's Serve application, read once into frozen structs, without Ray."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
+from router.process.log import LogConfig
 from router.process.settings import Settings, load_settings
+from router.process.sockets import Address
 from router.wire.report import Name
 
-Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$")]
 Replicas = Annotated[int, Meta(ge=0, le=1000)]
 Ongoing = Annotated[int, Meta(ge=1, le=1000)]
 Delay = Annotated[float, Meta(ge=0, le=86400)]
@@ -66,13 +67,6 @@ class RayConfig(Settings, frozen=True, kw_only=True):
                 f"temp_dir must be a path of at most {_MAX_TEMP_DIR} characters,"
                 " because Ray makes Unix sockets below it"
             )
-
-
-class LogConfig(Settings, frozen=True, kw_only=True):
-    """How the replicas log; a line per request, with its id, is among what they say."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["text", "json"] = "text"
 
 
 class CloudConfig(Settings, frozen=True, kw_only=True):

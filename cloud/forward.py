@@ -53,9 +53,9 @@ class Forwarding:
 
     async def _told(self, target: Target, ask: Callable[[Target], Awaitable[Response]]) -> Response:
         """The answer or a refusal, with the region's report, which counts this call from now on."""
-        self._load.note(target.request.header(headers.SEQUENCE))
         try:
             state = self._catalogue.state(target.model, target.version)
+            self._load.note(target.request.header(headers.SEQUENCE))
             response = await ask(target)
         except IsochroneError as error:
             refusal = problem_response(error)
@@ -118,7 +118,7 @@ class Forwarding:
             raise DeadlineExceeded("the deadline passed before the answer was there") from None
 
     def _report(self, target: Target, cost: Cost) -> bytes:
-        seq_seen = self._load.note(target.request.header(headers.SEQUENCE))
+        seq_seen = self._load.highest(target.request.header(headers.SEQUENCE))
         report = self._load.call_report(target.model, cost.wait_s, cost.infer_s, seq_seen)
         return encode_call_report(report)
 

@@ -7,7 +7,7 @@ from router.admission.limit import Lease, Limit
 
 
 class RegionGate:
-    """Lets every call in: each model's queue refuses what is too much. A `Gate`."""
+    """Lets every call in: each model's queue refuses what is too much. A `Filling`."""
 
     def __init__(self, slots: Callable[[], int]) -> None:
         """`slots` says how many calls the running replicas take at once."""
@@ -29,12 +29,8 @@ class RegionGate:
         """Those that are more than the slots."""
         return max(0, self.in_flight - self.slots)
 
-    async def admit(self, deadline_s: float, priority: int) -> Lease:  # noqa: ARG002 - Gate's
-        """A lease, at once."""
-        return self.enter()
-
     def enter(self) -> Lease:
-        """A lease."""
+        """A lease, at once."""
         lease = self._limit.acquire()
         assert lease is not None  # there are more leases than a process can hold
         return lease

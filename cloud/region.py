@@ -10,8 +10,8 @@ from cloud.replicas import Replicas
 from cloud.scale import Standing, slots
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.oip import OpenInference
-from router.errors import IsochroneError, MethodNotAllowed
+from edge_agent.runtime.oip import OpenInference, check_method
+from router.errors import IsochroneError
 from router.process.clock import Clock
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
@@ -58,7 +58,7 @@ class Region:
         self._observed_s = float("-inf")
         self._roused_s: dict[str, float] = {}
         gate = RegionGate(lambda: slots(config.models, self._catalogue.standings))
-        self._load = Load(config.name, config.region, instance, gate, self._catalogue)
+        self._load = Load(config.name, config.region, instance, gate, self._catalogue, clock)
         forwarding = Forwarding(self._catalogue, replicas, gate, self._load, clock)
         self._face = OpenInference(self._catalogue, forwarding, _always_ready)
         self._control: Mapping[str, tuple[str, Callable[[Request], Response]]] = {
@@ -85,8 +85,7 @@ class Region:
     def _controlled(self, request: Request) -> Response:
         method, answer = self._control[request.path]
         try:
-            if request.method != method:
-                raise MethodNotAllowed(f"{request.path} takes {method} only", allow=(method,))
+            check_method(request, method)
             return answer(request)
         except IsochroneError as error:
             return problem_response(error)

@@ -27,7 +27,8 @@ class Replica:
         at_once = min(model.max_ongoing_requests, max(1, int(model.num_cpus)))
         self._pool = Pool([package], slots=at_once, clock=monotonic)
         gate = OpenGate(model.max_ongoing_requests)
-        load = Load(config.name, config.region, secrets.token_hex(8), gate, self._pool)
+        instance = secrets.token_hex(8)
+        load = Load(config.name, config.region, instance, gate, self._pool, monotonic)
         calls = Calls(
             self._pool, gate, monotonic, lambda name, _, infer_s: load.served(name, infer_s)
         )

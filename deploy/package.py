@@ -67,13 +67,14 @@ def _build(args: argparse.Namespace) -> int:
 def _labels(text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
-    path = Path(text)
-    if not path.is_file():
+    if "," in text:
         return tuple(label.strip() for label in text.split(","))
     try:
-        return tuple(path.read_text("utf-8").splitlines())
+        return tuple(Path(text).read_text("utf-8").splitlines())
+    except FileNotFoundError:  # the only class of a list of one
+        return (text.strip(),)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--labels {path}: cannot be read as UTF-8 text: {error}") from error
+        raise ConfigError(f"--labels {text}: cannot be read as UTF-8 text: {error}") from error
 
 
 def _found(path: Path) -> tuple[list[Package], list[str]]:

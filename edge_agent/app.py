@@ -2,8 +2,12 @@
 
 import asyncio
 import logging
+import os
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from random import Random, SystemRandom
+from typing import NoReturn
 
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
@@ -66,7 +70,7 @@ class Agent:
         )
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
-        self.load = Load(config.name, config.region, who.instance, self.gate, self.pool)
+        self.load = Load(config.name, config.region, who.instance, self.gate, self.pool, clock)
         self.metrics.watch(lambda: self.gate.in_flight, lambda: self.gate.queued)
         broken = broken_in(config.packages, packages)
         self.report = Report(config, who, self.pool, self.load, self.lifecycle, broken)
@@ -77,14 +81,20 @@ class Agent:
         self.admin = Admin(self.pool, self.lifecycle, registry)
         self._rng = rng
 
-    async def warm(self) -> None:
-        """Load every model that is kept warm; one that cannot be is told of and left."""
-        for name in self.config.keep_warm:
+    async def warm(self, names: Iterable[str]) -> dict[str, float]:
+        """Load some models; those that failed and may be tried again, and in how many seconds."""
+        later = {}
+        for name in names:
             try:
                 await self.pool.load(name)
             except IsochroneError as error:
                 log.event(_log, "not_warm", level=logging.ERROR, model=name, error=error.message)
+                if error.retry_after_s is not None:
+                    later[name] = error.retry_after_s
+            except Exception:  # whatever a package may cause must not end the agent
+                _log.exception("%s failed to load", name)
             self.lifecycle.on(Settled(name))
+        return later
 
     def enrollers(self, session: ClientSession, own_url: str) -> list[Enroller]:
         """One for every router of the configuration; `own_url` is where this agent listens."""
@@ -144,20 +154,42 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         background.append(tasks.create_task(_become_ready(agent, url)))
         await stop.wait()
         await _leave(agent, enrollers, background)
+        until_s = monotonic() + config.drain_s
         cut = await public.drain(config.drain_s)
         await admin.drain(_ADMIN_DRAIN_S)
         agent.lifecycle.on(Idle())
-        await agent.pool.close()
+        ended = await agent.pool.close(until_s - monotonic())
         log.event(_log, "stopped", requests_cut=cut)
     if access is not None:
         access.close()
+    if not ended:
+        _end_process()
     return 0
 
 
 async def _become_ready(agent: Agent, url: str) -> None:
-    await agent.warm()
+    """Warm what is kept warm, say so, and go on with what could not be warmed yet."""
+    later = await agent.warm(agent.config.keep_warm)
     if agent.lifecycle.phase is Phase.READY:
-        print(f"ready {url}", flush=True)
+        _say(f"ready {url}")
+    while later:
+        await asyncio.sleep(max(later.values()))
+        later = await agent.warm(later)
+
+
+def _say(line: str) -> None:
+    try:
+        print(line, flush=True)
+    except OSError:  # nobody reads it; what is left of it must not fail again at exit
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def _end_process() -> NoReturn:
+    """Leave without the threads that still work for nobody: Python would wait for them."""
+    logging.shutdown()
+    os._exit(0)
 
 
 async def _leave(

@@ -1,17 +1,17 @@
 """The configuration of one agent: a YAML file, read once into frozen structs, ranges checked."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from msgspec import Meta
 
 from router.errors import BadRequest
 from router.process.limits import Limits
+from router.process.log import LogConfig
 from router.process.settings import Settings, load_settings
+from router.process.sockets import Address
 from router.wire.report import Name
 from router.wire.url import parse_url
-
-Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$")]
 
 
 class RouterConfig(Settings, frozen=True, kw_only=True):
@@ -32,13 +32,6 @@ class AdminConfig(Settings, frozen=True):
     """The listener for administrators: loading, unloading, metrics."""
 
     listen: Address = "127.0.0.1:8091"
-
-
-class LogConfig(Settings, frozen=True):
-    """What the process says on standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["text", "json"] = "text"
 
 
 class AgentConfig(Settings, frozen=True, kw_only=True):

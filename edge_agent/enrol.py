@@ -20,6 +20,8 @@ _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 15.0
 _DOUBLINGS = 6
 _SHOWN_BYTES = 300
+_UNREACHED = (ClientError, OSError, ValueError)
+"""What asking may raise: a name that is none is a ValueError, a socket's refusal an OSError."""
 _log = logging.getLogger("isochrone.agent.enrol")
 
 
@@ -58,7 +60,7 @@ class Enroller:
                 f"{self._url}/{name}", timeout=_LEAVE_TIMEOUT, allow_redirects=False
             ) as answer:
                 self._tell(logging.INFO, f"left, {answer.status}")
-        except (ClientError, TimeoutError) as error:
+        except _UNREACHED as error:
             self._tell(logging.INFO, f"not told of our leaving: {_text(error)}")
 
     async def _join(self) -> Lease:
@@ -72,7 +74,7 @@ class Enroller:
                 allow_redirects=False,
             ) as answer:
                 lease = self._lease(answer.status, await answer.content.read(1 << 16))
-        except (ClientError, TimeoutError) as error:
+        except _UNREACHED as error:
             self._tell(logging.WARNING, f"not reached: {_text(error)}")
             raise NotEnrolledError from error
         self._tell(logging.INFO, "enrolled")

@@ -1,6 +1,7 @@
 """What an agent answers: OIP and its report to everybody, loading and metrics to administrators."""
 
 import asyncio
+import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -9,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from edge_agent.lifecycle import Lifecycle
 from edge_agent.report import Report
-from edge_agent.runtime.oip import OpenInference
+from edge_agent.runtime.oip import OpenInference, check_method
 from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, IsochroneError, MethodNotAllowed, NotFound, Unavailable
+from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process.metrics import render
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
@@ -19,6 +20,7 @@ from router.wire.problem import json_response, problem_response
 from router.wire.report import ModelState, Wake, Waking
 
 _CONTROL_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
+_log = logging.getLogger("isochrone.agent.server")
 
 
 class Public:
@@ -68,10 +70,12 @@ class Public:
             await self._pool.load(model, version)
         except IsochroneError:
             return  # the pool has said it in the log, and the report shows it cold
+        except Exception:  # whatever a package may cause must not end the agent
+            _log.exception("%s %s failed to load", model, version)
 
 
 class Admin:
-    """The admin listener: load, unload, metrics, health."""
+    """The admin listener: load (the newest version), unload (every version), metrics, health."""
 
     def __init__(self, pool: Pool, lifecycle: Lifecycle, registry: CollectorRegistry) -> None:
         self._pool = pool
@@ -102,16 +106,14 @@ class Admin:
     async def _control(self, model: str, verb: str, body: bytes) -> Response:
         if body.strip() not in (b"", b"{}") and verb == "load":
             raise BadRequest("load takes no configuration: packages on disk say everything")
-        await (self._pool.load(model) if verb == "load" else self._pool.unload(model))
+        if verb == "load":
+            newest, *_ = self._pool.metadata(model).versions
+            await self._pool.load(model, newest)
+        else:
+            await self._pool.unload(model)
         return json_response({})
 
     def _health(self) -> Response:
         healthy = self._pool.is_healthy()
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         return json_response({"phase": self._lifecycle.phase, "healthy": healthy}, status)
-
-
-def check_method(request: Request, method: str) -> None:
-    """Refuse every method but one."""
-    if request.method != method:
-        raise MethodNotAllowed(f"{request.path} takes {method} only", allow=(method,))

@@ -10,7 +10,10 @@ from router.process.clock import Clock
 
 
 class SlotGate:
-    """Admits at most `slots` calls at once and lets at most `queue` wait for a slot."""
+    """Admits at most `slots` calls at once and lets at most `queue` wait for a slot.
+
+    As many as have room in both may wait beside them, for their models.
+    """
 
     def __init__(
         self, slots: int, queue: int, clock: Clock, service_s: Callable[[], float]
@@ -19,6 +22,7 @@ class SlotGate:
         self.slots = slots
         self._limit = Limit(slots, self._freed)
         self._line = Line(queue)
+        self._aside = Limit(slots + queue)
         self._clock = clock
         self._service_s = service_s
 
@@ -29,12 +33,19 @@ class SlotGate:
 
     @property
     def queued(self) -> int:
-        """Calls that wait for one."""
-        return len(self._line)
+        """Calls that wait for one, or for their model."""
+        return len(self._line) + self._aside.in_flight
+
+    def stand_aside(self, due_s: float) -> Lease:
+        """A place for a call that waits for its model; see `Gate`."""
+        lease = self._aside.acquire()
+        if lease is None:
+            raise Overloaded("too many calls wait for models to load", retry_after_s=due_s)
+        return lease
 
     async def admit(self, deadline_s: float, priority: int) -> Lease:
         """A slot; see `Gate`."""
-        lease = None if self.queued else self._limit.acquire()
+        lease = None if self._line else self._limit.acquire()
         return lease or await self._wait(deadline_s, priority)
 
     async def _wait(self, deadline_s: float, priority: int) -> Lease:
@@ -43,7 +54,7 @@ class SlotGate:
             self._clock(), deadline_s, priority, lambda outcome: self._settle(turn, outcome)
         )
         if ticket is None:
-            due_s = (self.in_flight + self.queued) * self._service_s() / self.slots
+            due_s = (self.in_flight + len(self._line)) * self._service_s() / self.slots
             raise Overloaded("every slot and the queue are full", retry_after_s=due_s)
         timer = asyncio.get_running_loop().call_later(
             deadline_s - self._clock(), lambda: self._line.expire(max(deadline_s, self._clock()))

@@ -8,7 +8,9 @@ import msgspec
 
 from router.errors import BadRequest
 from router.process.listener import Limits
+from router.process.log import LogConfig
 from router.process.settings import Settings
+from router.process.sockets import Address
 from router.wire.report import Name
 from router.wire.url import parse_url
 
@@ -19,7 +21,7 @@ Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 class AdminConfig(Settings, frozen=True):
     """The administration's own listener; it is not for clients."""
 
-    listen: str = "127.0.0.1:8081"
+    listen: Address = "127.0.0.1:8081"
 
 
 class ProbeConfig(Settings, frozen=True):
@@ -70,11 +72,9 @@ class EndpointConfig(Settings, frozen=True):
             raise ValueError(error.message) from error
 
 
-class LogConfig(Settings, frozen=True):
+class RouterLogConfig(LogConfig, frozen=True):
     """What the process says on standard error, and one line per request in `access` if named."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["text", "json"] = "text"
     access: Path | None = None
 
 
@@ -85,7 +85,7 @@ class RouterConfig(Settings, frozen=True):
     region: Name
     regions_file: Path
     zone: str = ""
-    listen: str = "127.0.0.1:8080"
+    listen: Address = "127.0.0.1:8080"
     admin: AdminConfig = AdminConfig()
     state_file: Path | None = None
     endpoints: tuple[EndpointConfig, ...] = ()
@@ -96,7 +96,7 @@ class RouterConfig(Settings, frozen=True):
     tries: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     drain_notice_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 20.0
-    log: LogConfig = LogConfig()
+    log: RouterLogConfig = RouterLogConfig()
 
     def __post_init__(self) -> None:
         names = [endpoint.name for endpoint in self.endpoints]

@@ -1,21 +1,34 @@
-"""Answers images with an engine alone, without runtime, pool or wire: the yardstick of the demo.
+"""Answers images with an engine alone: the yardstick of the demo.
+
+Nothing of ours runs here: the manifest is read as any manifest is, the layers are torch's own.
 
 `python -m deploy.demo.bare PACKAGE... < images.npy` prints a JSON list of digits per package.
 """
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
 
-from edge_agent.runtime.manifest import Manifest, Variant
+from edge_agent.runtime.manifest import (
+    Conv2d,
+    Flatten,
+    Layer,
+    Linear,
+    Manifest,
+    MaxPool2d,
+    Relu,
+    Softmax,
+    Variant,
+)
 from edge_agent.runtime.ort import onnxruntime
-from edge_agent.runtime.torch_engine import network
 from router.process.settings import load_settings
 from router.wire.tensor import Array
 
@@ -39,11 +52,29 @@ def _onnx(path: Path, variant: Variant, images: Array) -> Array:
 
 
 def _torch(path: Path, variant: Variant, images: Array) -> Array:
-    net = network(variant.architecture or ())
-    net.load_state_dict(load_file(path / variant.file))
-    with torch.inference_mode():
-        answer: Array = net.eval()(torch.from_numpy(images)).numpy()
+    weights = load_file(path / variant.file)
+    values = torch.from_numpy(images)
+    for index, layer in enumerate(variant.architecture or ()):
+        values = _after(values, layer, f"{index}.", weights)
+    answer: Array = values.numpy()
     return answer
+
+
+def _after(values: Tensor, layer: Layer, own: str, weights: Mapping[str, Tensor]) -> Tensor:
+    match layer:
+        case Conv2d():
+            weight, bias = weights[own + "weight"], weights[own + "bias"]
+            return functional.conv2d(values, weight, bias, layer.stride, layer.padding)
+        case Linear():
+            return functional.linear(values, weights[own + "weight"], weights[own + "bias"])
+        case MaxPool2d():
+            return functional.max_pool2d(values, layer.kernel)
+        case Relu():
+            return functional.relu(values)
+        case Flatten():
+            return values.flatten(1)
+        case Softmax():
+            return values.softmax(-1)
 
 
 if __name__ == "__main__":

@@ -95,17 +95,20 @@ def bare_argmax(paths: Mapping[str, Path], images: Array) -> dict[str, list[int]
     """What bare engines say of images [n, 1, 8, 8], in another process without our runtime.
 
     Raises:
-        TrainingError: they did not say anything.
+        TrainingError: they did not say anything, or not in time.
     """
     given = BytesIO()
     np.save(given, images, allow_pickle=False)
-    done = subprocess.run(
-        [sys.executable, "-m", bare.__name__, *map(str, paths.values())],
-        input=given.getvalue(),
-        capture_output=True,
-        check=False,
-        timeout=_BARE_TIMEOUT_S,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", bare.__name__, *map(str, paths.values())],
+            input=given.getvalue(),
+            capture_output=True,
+            check=False,
+            timeout=_BARE_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TrainingError(f"a bare engine took over {_BARE_TIMEOUT_S} s") from error
     if done.returncode:
         raise TrainingError(f"a bare engine failed: {done.stderr.decode()[-500:]}")
     return dict(zip(paths, msgspec.json.decode(done.stdout, type=list[list[int]]), strict=True))

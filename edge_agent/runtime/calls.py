@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.runtime.gate import Gate
 from edge_agent.runtime.holder import Holder
@@ -12,6 +12,9 @@ from router.errors import DeadlineExceeded
 from router.process.clock import Clock
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import ModelState
+
+_LOAD_S = 1.0
+"""What a load may take that was never measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,11 @@ class Ask:
 
 
 class Call(AsyncIterator[InferResponse]):
-    """The parts of one answer as they come; it holds its lease until it is closed."""
+    """The parts of one answer as they come; it holds its lease until it is closed.
+
+    Each part is made in a task of its own: a thread of the model cannot be stopped, and who asked
+    need not wait for it. The lease does.
+    """
 
     def __init__(self, calls: "Calls", ask: Ask, asked_s: float, lease: Lease) -> None:
         self.wait_s = 0.0
@@ -38,16 +45,14 @@ class Call(AsyncIterator[InferResponse]):
         self._asked_s = asked_s
         self._lease: Lease | None = lease
         self._parts: AsyncIterator[InferResponse] | None = None
+        self._step: asyncio.Task[InferResponse | None] | None = None
         self._first: InferResponse | None = None
 
     async def begin(self) -> None:
-        """Have the model warm, and its first part here."""
-        ask, holder = self._ask, self._calls.holder
-        async with self._in_time():
-            if holder.state(ask.model, ask.version) is not ModelState.WARM:
-                await holder.load(ask.model, ask.version)
+        """Have the first part here."""
+        ask = self._ask
         self.wait_s = self._calls.clock() - self._asked_s
-        self._parts = holder.request(ask.model, ask.version, ask.request)
+        self._parts = self._calls.holder.request(ask.model, ask.version, ask.request)
         self._first = await self._next()
 
     async def __anext__(self) -> InferResponse:
@@ -58,9 +63,13 @@ class Call(AsyncIterator[InferResponse]):
         return part
 
     async def aclose(self) -> None:
-        """Stop the model's work where it has not ended, and give the lease back."""
+        """Stop the model's work where it has not ended; when it has, the lease is given back."""
         lease, self._lease = self._lease, None
         if lease is None:
+            return
+        if self._step is not None and not self._step.done():
+            self._step.cancel()
+            self._step.add_done_callback(lambda _: lease.release())
             return
         try:
             if isinstance(self._parts, AsyncGenerator):
@@ -71,8 +80,10 @@ class Call(AsyncIterator[InferResponse]):
     async def _next(self) -> InferResponse | None:
         if self._parts is None:
             return None
-        async with self._in_time():
-            part = await anext(self._parts, None)
+        async with _in_time(self._ask.deadline_s - self._calls.clock()):
+            # No group holds this task: it may outlive who asked, and its failure is seen here.
+            self._step = asyncio.get_running_loop().create_task(_part(self._parts))
+            part = await asyncio.shield(self._step)
             self._measure()
             if part is None:
                 await self._end()
@@ -87,16 +98,21 @@ class Call(AsyncIterator[InferResponse]):
     def _measure(self) -> None:
         self.infer_s = self._calls.clock() - self._asked_s - self.wait_s
 
-    @asynccontextmanager
-    async def _in_time(self) -> AsyncGenerator[None]:
-        timer = asyncio.timeout(self._ask.deadline_s - self._calls.clock())
-        try:
-            async with timer:
-                yield
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise DeadlineExceeded("the deadline passed before the answer was there") from None
+
+async def _part(parts: AsyncIterator[InferResponse]) -> InferResponse | None:
+    return await anext(parts, None)
+
+
+@asynccontextmanager
+async def _in_time(timeout_s: float) -> AsyncGenerator[None]:
+    timer = asyncio.timeout(timeout_s)
+    try:
+        async with timer:
+            yield
+    except TimeoutError:
+        if not timer.expired():
+            raise
+        raise DeadlineExceeded("the deadline passed before the answer was there") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +134,28 @@ class Calls:
 
         Raises:
             NotFound, BadRequest, Unavailable, NoSpace: as the holder says.
-            Overloaded: as the gate says.
+            Overloaded: as the gate says. Waiting for a cold model takes no slot.
             DeadlineExceeded: in the queue, during a cold model's load, or before the first part.
         """
         asked_s = self.clock()
+        version = await self._warm(ask)
         lease = await self.gate.admit(ask.deadline_s, ask.priority)
-        call = Call(self, ask, asked_s, lease)
+        call = Call(self, replace(ask, version=version), asked_s, lease)
         try:
             await call.begin()
         except BaseException:
             await call.aclose()
             raise
         return call
+
+    async def _warm(self, ask: Ask) -> str:
+        """The version that answers, warm."""
+        held = self.holder.choose(ask.model, ask.version)
+        if held.state is ModelState.WARM:
+            return held.version
+        place = self.gate.stand_aside(held.load_s or _LOAD_S)
+        try:
+            async with _in_time(ask.deadline_s - self.clock()):
+                return await self.holder.load(ask.model, ask.version)
+        finally:
+            place.release()

@@ -4,6 +4,7 @@ Source: Triton's protocol/extension_classification.md.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def classified(tensor: Tensor, count: int, labels: Sequence[str]) -> Tensor:
     if form not in (Form.INT, Form.FLOAT) or not tensor.shape:
         raise BadRequest(f"{tensor.name!r} cannot be classified: it holds no numbers")
     rows = np.atleast_2d(tensor.data)
-    rows = rows.reshape(len(rows), -1)
+    rows = rows.reshape(len(rows), prod(rows.shape[1:]))  # -1 cannot be told of an empty batch
     best = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     texts = [_texts(row, order, labels) for row, order in zip(rows, best, strict=True)]
     data = np.empty(best.shape, object)

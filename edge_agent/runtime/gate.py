@@ -6,8 +6,8 @@ from typing import Protocol
 from router.admission.limit import Lease, Limit
 
 
-class Gate(Protocol):
-    """Lets calls in, one lease each, and says how full it is."""
+class Filling(Protocol):
+    """How full something is that lets calls in."""
 
     @property
     def slots(self) -> int:
@@ -21,7 +21,19 @@ class Gate(Protocol):
 
     @property
     def queued(self) -> int:
-        """Calls that wait for one."""
+        """Calls that wait for one, or for their model."""
+        ...
+
+
+class Gate(Filling, Protocol):
+    """Lets calls in, one lease each."""
+
+    def stand_aside(self, due_s: float) -> Lease:
+        """A place for a call that waits for its model and could not use a slot.
+
+        Raises:
+            Overloaded: too many do; asking again makes sense in `due_s` seconds.
+        """
         ...
 
     async def admit(self, deadline_s: float, priority: int) -> Lease:
@@ -47,8 +59,15 @@ class OpenGate:
         """Calls that hold a lease."""
         return self._limit.in_flight
 
+    def stand_aside(self, due_s: float) -> Lease:  # noqa: ARG002 - Gate's
+        """A lease, at once."""
+        return self._lease()
+
     async def admit(self, deadline_s: float, priority: int) -> Lease:  # noqa: ARG002 - Gate's
         """A lease, at once."""
+        return self._lease()
+
+    def _lease(self) -> Lease:
         lease = self._limit.acquire()
         assert lease is not None
         return lease

@@ -5,14 +5,14 @@ BYTES tensor `text_output`. Source: Triton's protocol/extension_generate.md and 
 """
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
 from edge_agent.runtime.calls import Call
 from edge_agent.runtime.manifest import TEXT_INPUT, TEXT_OUTPUT
+from edge_agent.runtime.wishes import Wishes
 from router.errors import BadRequest, IsochroneError
 from router.wire.message import InferRequest, InferResponse, ModelMetadata, Parameter
 from router.wire.peer_json import read_json
@@ -22,16 +22,6 @@ from router.wire.tensor import Tensor
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 _Scalar = str | int | float | bool
-
-
-class _Known(msgspec.Struct):
-    """The parameters whose ranges the protocol gives; others go to the model as they are."""
-
-    temperature: Annotated[float, Meta(ge=0)] = 1.0
-    top_p: Annotated[float, Meta(ge=0, le=1)] = 1.0
-    max_tokens: Annotated[int, Meta(ge=1)] = 20
-    stop: list[str] = []
-    details: bool = False
 
 
 class _Generate(msgspec.Struct, forbid_unknown_fields=True):
@@ -59,19 +49,16 @@ def decode(body: bytes, metadata: ModelMetadata) -> InferRequest:
     """The request of a model that generates text; a list (`stop`) becomes JSON text.
 
     Raises:
-        BadRequest: the body is wrong, or the model takes no text.
+        BadRequest: the body is wrong, or the model takes or gives no text.
     """
-    if [spec.name for spec in metadata.inputs] != [TEXT_INPUT]:
+    if not _speaks_text(metadata):
         raise BadRequest(f"{metadata.name} does not generate text; call its infer")
     read = read_json(body, _Generate, "the body is no generate request")
-    try:
-        msgspec.convert(read.parameters, _Known)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"parameters: {error}") from error
     if not read.id.isascii() or not read.id.isprintable():
         raise BadRequest("id must be printable ASCII")
     text = Tensor(TEXT_INPUT, "BYTES", np.array([read.text_input.encode()], object))
     parameters = {name: _scalar(value) for name, value in read.parameters.items()}
+    Wishes.of(parameters)  # the protocol gives their ranges, whatever the model
     return InferRequest((text,), id=read.id, parameters=parameters)
 
 
@@ -107,6 +94,12 @@ class Events(AsyncIterator[bytes]):
         """End the call, whether or not a piece was ever asked for."""
         self._over = True
         await self._call.aclose()
+
+
+def _speaks_text(metadata: ModelMetadata) -> bool:
+    takes = [(spec.name, spec.datatype) for spec in metadata.inputs]
+    gives = [(spec.name, spec.datatype) for spec in metadata.outputs]
+    return takes == [(TEXT_INPUT, "BYTES")] and (TEXT_OUTPUT, "BYTES") in gives
 
 
 def _scalar(value: _Scalar | list[str]) -> Parameter:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from contextlib import aclosing
 from dataclasses import dataclass
 
@@ -66,6 +66,7 @@ class Held:
         self._bytes = likely.bytes
         self._workshop = workshop
         self._model: Model | None = None
+        self._work: Future[Model] | None = None
         self._loading: asyncio.Future[Model] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._began_s = 0.0
@@ -88,13 +89,30 @@ class Held:
         if self._model is not None and self.state is ModelState.WARM:
             return self._model
         if self.state is ModelState.DRAINING:
-            raise Unavailable(f"{self._title} is being unloaded", retry_after_s=1.0)
+            raise self._leaving()
         if self._loading is None:
             self._loading = self._begin()
         await asyncio.wait([self._loading])
-        if self.failure is not None or self._model is None:
+        if self.failure is not None:
             raise self._refusal()
+        if self._model is None or self.state is not ModelState.WARM:
+            raise self._leaving()  # who waited before us wanted it loaded to its end, then gone
         return self._model
+
+    def try_again(self) -> None:
+        """Begin a load that nobody waits for, where it is cold and its back-off has passed."""
+        if self.state is ModelState.COLD and self.may_load:
+            self._loading = self._begin()
+
+    def call_off(self) -> None:
+        """A load that has not begun does not begin."""
+        if self._work is not None:
+            self._work.cancel()
+
+    def forsake(self) -> None:
+        """Nobody waits for a load any more; its thread cannot be stopped."""
+        if self._loading is not None:
+            self._loading.cancel()
 
     async def unload(self) -> None:
         """Let running calls end and give the memory back; nothing where it is not loaded."""
@@ -129,30 +147,47 @@ class Held:
         return self._model is None or self._model.is_healthy()
 
     @property
+    def sound(self) -> bool:
+        """Its newest load that came to an end did not fail."""
+        return self._failures == 0
+
+    @property
+    def may_load(self) -> bool:
+        """Nothing keeps it from being loaded now: no failure, or one whose back-off has passed."""
+        return self.failure is None or self._workshop.clock() >= self._retry_s
+
+    @property
     def _title(self) -> str:
         return f"{self.package.name} {self.package.version}"
 
     def _begin(self) -> asyncio.Future[Model]:
         self._began_s = self._workshop.clock()
-        if self.failure is not None and self._began_s < self._retry_s:
+        if not self.may_load:
             raise self._refusal()
         self.failure = None
         self._move(Step.LOAD)
         loop = asyncio.get_running_loop()
 
         def loaded() -> None:
-            loop.call_soon_threadsafe(self._move, Step.LOADED)
+            loop.call_soon_threadsafe(self._read)
 
-        loading = loop.run_in_executor(
-            self._workshop.loader, _started, self.package, self._workshop, loaded
-        )
+        self._work = self._workshop.loader.submit(_started, self.package, self._workshop, loaded)
+        loading = asyncio.wrap_future(self._work)
         loading.add_done_callback(self._finish)
         return loading
 
+    def _read(self) -> None:
+        if self._loading is not None:
+            self._move(Step.LOADED)
+
     def _finish(self, loading: asyncio.Future[Model]) -> None:
-        self._loading = None
-        error = None if loading.cancelled() else loading.exception()
-        if loading.cancelled() or error is not None:
+        self._work = self._loading = None
+        if loading.cancelled():
+            self.failure = Unavailable(f"{self._title} was not loaded: the pool is closing")
+            self._move(Step.FAILED, error=self.failure.message)
+            return
+        error = loading.exception()
+        if error is not None:
             self._fail(error)
             return
         self._model = loading.result()
@@ -160,13 +195,16 @@ class Held:
         self.load_s = self._workshop.clock() - self._began_s
         self._move(Step.ANSWERED, load_s=self.load_s)
 
-    def _fail(self, error: BaseException | None) -> None:
+    def _fail(self, error: BaseException) -> None:
         self.failure = _as_failure(self._title, error)
         wait_s = min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2.0 ** min(self._failures, 16))
         self._failures += 1
         self._retry_s = self._workshop.clock() + wait_s
         _log.error("%s", self.failure.message, exc_info=error)
         self._move(Step.FAILED, error=self.failure.message)
+
+    def _leaving(self) -> IsochroneError:
+        return Unavailable(f"{self._title} is being unloaded", retry_after_s=1.0)
 
     def _refusal(self) -> IsochroneError:
         """What callers hear of a failed load: its cause names files, so it is not in the text."""
@@ -207,7 +245,7 @@ def _started(package: Package, workshop: Workshop, loaded: Callable[[], None]) -
     return model
 
 
-def _as_failure(title: str, error: BaseException | None) -> IsochroneError:
+def _as_failure(title: str, error: BaseException) -> IsochroneError:
     if isinstance(error, IsochroneError):
         return error
     if isinstance(error, MemoryError):

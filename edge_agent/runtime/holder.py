@@ -38,8 +38,12 @@ class Shelf(Protocol):
 class Holder(Shelf, Protocol):
     """A shelf whose models answer."""
 
-    async def load(self, name: str, version: str | None = None) -> None:
-        """Have a model warm; callers at the same time share one load."""
+    def choose(self, name: str, version: str | None = None) -> HeldModel:
+        """The version that is to answer a call, warm or not."""
+        ...
+
+    async def load(self, name: str, version: str | None = None) -> str:
+        """Have a model warm; callers at the same time share one load. Returns which version."""
         ...
 
     def request(

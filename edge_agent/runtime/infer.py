@@ -7,8 +7,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import TypeVar
 
-from edge_agent.runtime import classify, generate
+from edge_agent.runtime import classify, fit, generate
 from edge_agent.runtime.calls import Ask, Call, Calls
 from edge_agent.runtime.load import Load
 from router.errors import BadRequest, IsochroneError
@@ -19,9 +22,14 @@ from router.wire.problem import problem_response
 from router.wire.report import LOAD_HEADER, encode_call_report
 from router.wire.tensor import Tensor
 
-_INLINE_BYTES = 4096
-"""Unpacking or packing this much costs less than handing it to a thread."""
+T = TypeVar("T")
+
+_INLINE_BYTES = 256 << 10
+"""Reading or writing this much holds others up for a millisecond or two; more goes to a thread."""
+_ELEMENT_BYTES = 16
+"""What an element takes as JSON, about."""
 _LOWEST_PRIORITY = 9
+_MOST_MICROSECONDS = int(headers.MAX_TIMEOUT_S * 1e6)
 _Fields = list[tuple[bytes, bytes]]
 
 
@@ -35,14 +43,14 @@ class Target:
 
 
 def reporting(
-    answer: Callable[["Inference", Target], Awaitable[Response]],
+    answer: Callable[["Inference", Target, ModelMetadata], Awaitable[Response]],
 ) -> Callable[["Inference", Target], Awaitable[Response]]:
     """Let `answer`'s refusals tell of our load too, and every report of what has come by then."""
 
     async def answer_or_refusal(self: "Inference", target: Target) -> Response:
-        self.note(target)
         try:
-            return await answer(self, target)
+            metadata = self.expect(target)
+            return await answer(self, target, metadata)
         except IsochroneError as error:
             response = problem_response(error)
             response.headers.append((LOAD_HEADER, self.report(target, 0.0, 0.0)))
@@ -64,90 +72,112 @@ class Inference:
         self._body_limit_bytes = body_limit_bytes
 
     @reporting
-    async def infer(self, target: Target) -> Response:
+    async def infer(self, target: Target, metadata: ModelMetadata) -> Response:
         """Tensors in, tensors out."""
-        metadata = self._metadata(target)
-        body = await self._body(target.request)
-        request = codec.decode_request(target.request.headers, body, metadata.inputs)
-        _check_outputs(request, metadata)
+        decode = partial(_request, target.request, metadata)
+        request = await self._read(target.request, decode)
         async with aclosing(await self._calls.open(self._ask(target, request))) as call:
             part = _only_part(target, [part async for part in call])
-        fields, plain = codec.encode_response(request, self._selected(target, request, part))
+        labels = self._holder.labels(target.model, part.model_version)
+        encode = partial(_encoded, request, part, labels)
+        fields, plain = await _apart(_written_bytes(part), encode)
         return await _packed(target.request, self._measured(target, call, fields), plain)
 
     @reporting
-    async def generate(self, target: Target) -> Response:
+    async def generate(self, target: Target, metadata: ModelMetadata) -> Response:
         """A text in, a text out."""
-        request = generate.decode(await self._body(target.request), self._metadata(target))
+        decode = partial(generate.decode, metadata=metadata)
+        request = await self._read(target.request, decode)
         async with aclosing(await self._calls.open(self._ask(target, request))) as call:
             plain = await generate.whole(call, request)
         return await _packed(target.request, self._measured(target, call, [codec.JSON]), plain)
 
     @reporting
-    async def generate_stream(self, target: Target) -> Response:
+    async def generate_stream(self, target: Target, metadata: ModelMetadata) -> Response:
         """A text in, its pieces out as they come; the body must be iterated or closed."""
-        request = generate.decode(await self._body(target.request), self._metadata(target))
+        decode = partial(generate.decode, metadata=metadata)
+        request = await self._read(target.request, decode)
         call = await self._calls.open(self._ask(target, request))
         fields = self._measured(target, call, [generate.EVENT_STREAM])
         return Response(200, fields, generate.Events(call, request))
 
-    def note(self, target: Target) -> None:
-        """A request has come: from here on reports say so to whoever sent it."""
+    def expect(self, target: Target) -> ModelMetadata:
+        """A request has come: from here on reports say so to whoever sent it.
+
+        Raises:
+            NotFound: its model is not here.
+        """
+        metadata = self._holder.metadata(target.model, target.version)
         self._load.note(target.request.header(headers.SEQUENCE))
+        return metadata
 
     def report(self, target: Target, wait_s: float, infer_s: float) -> bytes:
         """The header value that tells of our load."""
-        seq_seen = self._load.note(target.request.header(headers.SEQUENCE))
+        seq_seen = self._load.highest(target.request.header(headers.SEQUENCE))
         return encode_call_report(self._load.call_report(target.model, wait_s, infer_s, seq_seen))
-
-    def _metadata(self, target: Target) -> ModelMetadata:
-        return self._holder.metadata(target.model, target.version)
 
     def _measured(self, target: Target, call: Call, fields: _Fields) -> _Fields:
         timing = b"wait;dur=%.3f, infer;dur=%.3f" % (call.wait_s * 1e3, call.infer_s * 1e3)
         report = self.report(target, call.wait_s, call.infer_s)
         return [*fields, (headers.SERVER_TIMING, timing), (LOAD_HEADER, report)]
 
-    async def _body(self, request: Request) -> bytes:
+    async def _read(self, request: Request, decode: Callable[[bytes], T]) -> T:
+        """What `decode` makes of a body."""
         encoding = request.header(b"content-encoding")
         if encoding is None or not content.packed(encoding):
-            return request.body
-        arguments = (request.body, encoding, self._body_limit_bytes)
-        if len(request.body) <= _INLINE_BYTES:
-            return content.unpack(*arguments)
-        return await asyncio.to_thread(content.unpack, *arguments)
+            return await _apart(len(request.body), lambda: decode(request.body))
+        limit_bytes = self._body_limit_bytes
+        most_bytes = min(limit_bytes, len(request.body) * content.MOST_TIMES)
+        return await _apart(
+            most_bytes, lambda: decode(content.unpack(request.body, encoding, limit_bytes))
+        )
 
     def _ask(self, target: Target, request: InferRequest) -> Ask:
         fields = headers.read_call_headers(target.request.headers)
-        timeout_s = _whole(request, "timeout") / 1e6 or fields.timeout_s
+        timeout_s = min(_whole(request, "timeout"), _MOST_MICROSECONDS) / 1e6 or fields.timeout_s
         priority = _whole(request, "priority") or fields.priority
         received_s = target.request.received_s or self._calls.clock()
         deadline_s = received_s + min(timeout_s, fields.timeout_s)
         priority = min(priority, _LOWEST_PRIORITY)
         return Ask(target.model, target.version, request, deadline_s, priority)
 
-    def _selected(
-        self, target: Target, request: InferRequest, response: InferResponse
-    ) -> InferResponse:
-        """The outputs that were asked for, in that order, and the request's own id."""
-        outputs = response.outputs
-        if request.outputs:
-            held = {tensor.name: tensor for tensor in outputs}
-            labels = self._holder.labels(target.model, target.version)
-            outputs = tuple(
-                _classified(held[output.name], classify.wanted(output.parameters), labels)
-                for output in request.outputs
-            )
-        name, number = response.model_name, response.model_version
-        return InferResponse(name, number, outputs, request.id, response.parameters)
+
+async def _apart(size_bytes: int, work: Callable[[], T]) -> T:
+    """What `work` returns; for a large message it works in a thread, so that other calls go on."""
+    return work() if size_bytes <= _INLINE_BYTES else await asyncio.to_thread(work)
 
 
-def _check_outputs(request: InferRequest, metadata: ModelMetadata) -> None:
-    known = [spec.name for spec in metadata.outputs]
-    for output in request.outputs:
+def _request(request: Request, metadata: ModelMetadata, body: bytes) -> InferRequest:
+    asked = codec.decode_request(request.headers, body, metadata.inputs)
+    fit.wanted(asked, metadata.outputs)
+    for output in asked.outputs:
         classify.wanted(output.parameters)
-        if output.name not in known:
-            raise BadRequest(f"{metadata.name} has no output {output.name!r}; it has {known}")
+    return asked
+
+
+def _written_bytes(part: InferResponse) -> int:
+    """What the encoded answer takes, about."""
+    size_bytes = sum(tensor.data.size for tensor in part.outputs) * _ELEMENT_BYTES
+    if size_bytes > _INLINE_BYTES:  # then it is long to count the texts, too
+        return size_bytes
+    texts = [tensor.data.ravel().tolist() for tensor in part.outputs if tensor.datatype == "BYTES"]
+    return size_bytes + sum(map(len, chain(*texts)))
+
+
+def _encoded(
+    request: InferRequest, part: InferResponse, labels: tuple[str, ...]
+) -> tuple[_Fields, bytes]:
+    """The outputs that were asked for, in that order, and the request's own id."""
+    outputs = part.outputs
+    if request.outputs:
+        held = {tensor.name: tensor for tensor in outputs}
+        outputs = tuple(
+            _classified(held[output.name], classify.wanted(output.parameters), labels)
+            for output in request.outputs
+        )
+    name, version = part.model_name, part.model_version
+    response = InferResponse(name, version, outputs, request.id, part.parameters)
+    return codec.encode_response(request, response)
 
 
 def _only_part(target: Target, parts: list[InferResponse]) -> InferResponse:

@@ -1,32 +1,42 @@
 """What an endpoint knows of its own load, and how it tells: in full, or with every answer."""
 
+import re
 from collections import OrderedDict
 
-from edge_agent.runtime.gate import Gate
+from edge_agent.runtime.gate import Filling
 from edge_agent.runtime.holder import Shelf
+from router.process.clock import Clock
 from router.wire.report import WIRE_VERSION, CallReport, EndpointReport
 
 _MAX_SENDERS = 64
+_SILENT_S = 60.0
+"""A sender that has sent nothing for so long is forgotten."""
+_SEQUENCE = re.compile(rb"([A-Za-z0-9._-]{1,72})=([0-9]{1,16})")
+"""A router's name, which may have 63 characters, a dot and 8 digits; then the request's number."""
+_MAX_SEQUENCE = 2**53
 _MAX_BUCKET = 64
 _NEWEST_SHARE = 0.2
-_MAX_DIGITS = 18
 
 
 class Load:
     """Service times by model and in-flight calls, and the highest number seen of every sender."""
 
-    def __init__(self, name: str, region: str, instance: str, gate: Gate, shelf: Shelf) -> None:
+    def __init__(
+        self, name: str, region: str, instance: str, gate: Filling, shelf: Shelf, clock: Clock
+    ) -> None:
         """`instance` names this process and no other before or after it."""
         self._name = name
         self._region = region
         self._instance = instance
         self._gate = gate
         self._shelf = shelf
+        self._clock = clock
         self._sequence = 0
         self._latency_s: dict[tuple[str, int], float] = {}
         self.service_s = 0.0
         """The recent service time of any call."""
-        self._seen: OrderedDict[str, int] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        """Of each sender the highest number and when it last sent; who was silent longest first."""
 
     def served(self, model: str, infer_s: float) -> None:
         """Fold in one call's service time, at the number of calls that run beside it."""
@@ -39,18 +49,22 @@ class Load:
         at_all = self._latency_s.get((model, 0), 0.0)
         return self._latency_s.get((model, self._bucket()), at_all)
 
-    def note(self, value: bytes | None) -> int:
-        """Remember a sender's number (`SENDER=NUMBER`); the highest of it so far, else 0.
+    def note(self, value: bytes | None) -> None:
+        """Remember the number of a request that has come (`SENDER=NUMBER`).
 
         A value of another form is ignored: it steers nothing but the sender's own bookkeeping.
         """
-        sender, _, number = (value or b"").decode("latin-1").rpartition("=")
-        if not sender or not number.isascii() or not number.isdigit() or len(number) > _MAX_DIGITS:
-            return 0
-        self._seen[sender] = max(int(number), self._seen.pop(sender, 0))
+        sender, number = _sequence(value)
+        if not sender:
+            return
+        highest, _ = self._seen.pop(sender, (0, 0.0))
+        self._seen[sender] = max(number, highest), self._clock()
         if len(self._seen) > _MAX_SENDERS:
             self._seen.popitem(last=False)
-        return self._seen[sender]
+
+    def highest(self, value: bytes | None) -> int:
+        """The highest number that was noted of whoever sent this value; 0 where none was."""
+        return self._seen.get(_sequence(value)[0], (0, 0.0))[0]
 
     def call_report(self, model: str, wait_s: float, infer_s: float, seq_seen: int) -> CallReport:
         """What goes with one answer."""
@@ -81,8 +95,14 @@ class Load:
             draining=draining,
             models_generation=self._shelf.models_generation,
             models=self._shelf.held(),
-            seen=dict(self._seen),
+            seen=self._recent(),
         )
+
+    def _recent(self) -> dict[str, int]:
+        since_s = self._clock() - _SILENT_S
+        for sender in [sender for sender, (_, at_s) in self._seen.items() if at_s < since_s]:
+            del self._seen[sender]
+        return {sender: number for sender, (number, _) in self._seen.items()}
 
     def _bucket(self) -> int:
         return max(1, min(self._gate.in_flight, _MAX_BUCKET))
@@ -90,6 +110,14 @@ class Load:
     def _next(self) -> int:
         self._sequence += 1
         return self._sequence
+
+
+def _sequence(value: bytes | None) -> tuple[str, int]:
+    """Sender and number; no sender where the value has another form."""
+    found = _SEQUENCE.fullmatch(value or b"")
+    if found is None or int(found[2]) > _MAX_SEQUENCE:
+        return "", 0
+    return found[1].decode(), int(found[2])
 
 
 def _folded(before: float | None, newest: float) -> float:

@@ -26,7 +26,8 @@ DatatypeName = Literal[
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$")]
 """A file of the package's own directory: no separator, no leading dot, no two dots in a row."""
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
-Dimension = Annotated[int, Meta(ge=-1, le=1 << 30)]
+MAX_DIMENSION = 1 << 30
+Dimension = Annotated[int, Meta(ge=-1, le=MAX_DIMENSION)]
 TensorName = Annotated[str, Meta(min_length=1, max_length=256)]
 SUFFIX = {"onnx": ".onnx", "torch": ".safetensors"}
 
@@ -58,7 +59,7 @@ class SampleTensor(Settings, frozen=True):
     """One input of a warm-up sample, row-major; without `data`, numbers from a fixed seed."""
 
     name: TensorName
-    shape: tuple[Annotated[int, Meta(ge=1, le=1 << 16)], ...]
+    shape: tuple[Annotated[int, Meta(ge=1, le=MAX_DIMENSION)], ...]
     data: tuple[bool | int | float | str, ...] | None = None
 
 

@@ -85,7 +85,7 @@ class OpenInference:
     async def _answer(self, request: Request) -> Response:
         if request.path in self._server:
             method, action = self._server[request.path]
-            _check_method(request, method)
+            check_method(request, method)
             return action(request)
         if _CONTROL_PATH.fullmatch(request.path):
             raise Forbidden("models are loaded and unloaded through the admin listener only")
@@ -93,7 +93,7 @@ class OpenInference:
         if path is None or path[3] not in self._model:
             raise NotFound(f"{request.path} is not offered here")
         method, answer = self._model[path[3]]
-        _check_method(request, method)
+        check_method(request, method)
         return await answer(Target(path[1], path[2], request))
 
     def _about(self, _request: Request) -> Response:
@@ -128,7 +128,12 @@ class OpenInference:
         return json_response({"name": target.model, "ready": False, "error": problem}, 503)
 
 
-def _check_method(request: Request, method: str) -> None:
+def check_method(request: Request, method: str) -> None:
+    """Refuse every method but one.
+
+    Raises:
+        MethodNotAllowed: the request came with another.
+    """
     if request.method != method:
         raise MethodNotAllowed(f"{request.path} takes {method} only", allow=(method,))
 

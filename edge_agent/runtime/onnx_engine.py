@@ -1,6 +1,6 @@
 """Runs ONNX files with onnxruntime."""
 
-import asyncio
+import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Executor
 
@@ -12,6 +12,7 @@ from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort import state
 from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.thread import in_thread
 from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Tensor, TensorSpec
@@ -67,7 +68,10 @@ def open_session(
             )
         wishes = ["CUDAExecutionProvider"] if gpu and has_gpu() else []
         return ort.InferenceSession(
-            data, _options(threads), providers=[*wishes, "CPUExecutionProvider"]
+            data,
+            _options(threads),
+            providers=[*wishes, "CPUExecutionProvider"],
+            enable_fallback=0,  # it would print, and load the file a second time
         )
     except _REFUSALS as error:
         reason = " ".join(str(error).split())
@@ -133,8 +137,7 @@ class OnnxModel:
             raise Unavailable(f"{self._package.name} is not loaded")
         arrays = feeds(request, self._package.takes)
         outputs = wanted(request, self._package.gives)
-        loop = asyncio.get_running_loop()
-        tensors = await loop.run_in_executor(self._executor, run_session, session, arrays, outputs)
+        tensors = await in_thread(self._executor, run_session, session, arrays, outputs)
         yield InferResponse(self._package.name, self._package.version, tensors, request.id)
 
     def shutdown(self) -> None:
@@ -157,6 +160,11 @@ def _options(threads: int) -> ort.SessionOptions:
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    # What a model of bytes keeps outside itself is looked for in this folder, else in the current
+    # one; we refuse such files before, and should one slip through, nothing is in here.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     # A thread that spins between calls takes the cores from the models beside it.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

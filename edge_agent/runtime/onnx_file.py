@@ -24,6 +24,7 @@ _CHILDREN: Mapping[str, Mapping[int, str]] = {
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_TAG_BYTES, _TAG_BITS = 5, 32
 _MAX_DEPTH = 64
 
 
@@ -55,9 +56,17 @@ def _external(message: memoryview, kind: str, depth: int) -> bool:
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     at = 0
     while at < len(message):
-        key, at = _varint(message, at)
-        value, at = _value(message, at, key & 7)
-        yield key >> 3, value
+        number, wire_type, at = _tag(message, at)
+        value, at = _value(message, at, wire_type)
+        yield number, value
+
+
+def _tag(message: memoryview, at: int) -> tuple[int, int, int]:
+    """Field number, wire type and what follows; nothing that another reader may see otherwise."""
+    key, end = _varint(message, at)
+    if end - at > _TAG_BYTES or key >> _TAG_BITS or not key >> 3:
+        raise ValueError(f"field tag {key:#x} does not exist")
+    return key >> 3, key & 7, end
 
 
 def _value(message: memoryview, at: int, wire_type: int) -> tuple[memoryview | int, int]:

@@ -1,12 +1,12 @@
 """The models that one process holds: found by name, loaded once however many ask, unloaded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from edge_agent.runtime.held import Held, ModelMoved, Workshop
 from edge_agent.runtime.package import Package, PackageError
-from router.errors import NotFound, Unavailable
+from router.errors import NoSpace, NotFound, Unavailable
 from router.process.clock import Clock, monotonic
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
 from router.wire.report import HeldModel, ModelState, version_order
@@ -19,7 +19,8 @@ def _unheard(_moved: ModelMoved) -> None:
 class Pool:
     """Packages and their loaded models. Made and used on one event loop.
 
-    Wherever a version may be None, it stands for the highest one whose newest load did not fail.
+    Wherever a version may be None, it stands for the highest one that may be loaded; where that one
+    failed when it was last loaded, for the highest warm one, if there is any.
     """
 
     def __init__(
@@ -102,23 +103,52 @@ class Pool:
         """Every loaded model can still answer."""
         return all(held.is_healthy() for held in self._all())
 
-    async def load(self, name: str, version: str | None = None) -> None:
-        """Have a model warm; callers at the same time share one load.
+    def choose(self, name: str, version: str | None = None) -> HeldModel:
+        """The version that is to answer a call, warm or not.
+
+        A higher one that it stands in for is tried again beside it, once its back-off has passed.
+
+        Raises:
+            NotFound: no such model or version is held.
+            Unavailable: the pool is closed.
+        """
+        held = self._open(name, version)
+        highest = _highest(self._models[name].values())
+        if version is None and highest is not held:
+            highest.try_again()
+        return held.told()
+
+    async def load(self, name: str, version: str | None = None) -> str:
+        """Have a model warm; callers at the same time share one load. Returns which version.
+
+        Where none was named and the one that was loaded fails, another stands in for it.
 
         Raises:
             NotFound: no such model or version is held.
             Unavailable, NoSpace: it cannot be loaded; the cause is a PackageError that says why.
                 It is tried again after `retry_after_s`, no sooner.
         """
-        await self._open(name, version).load()
+        held = self._open(name, version)
+        try:
+            await held.load()
+        except (Unavailable, NoSpace):
+            failed, held = held, self._find(name, version)
+            if held is failed:
+                raise
+            await held.load()
+        return held.package.version
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Let a model's running calls end, then give its memory back; it stays on disk.
 
+        Every version of it, where none is named.
+
         Raises:
             NotFound: no such model or version is held.
         """
-        await self._find(name, version).unload()
+        one = self._find(name, version)
+        for held in [one] if version else list(self._models[name].values()):
+            await held.unload()
 
     async def request(
         self, name: str, version: str | None, request: InferRequest
@@ -129,20 +159,37 @@ class Pool:
             NotFound, Unavailable, NoSpace: as `load`.
             BadRequest: the inputs do not fit the model.
         """
-        parts = self._open(name, version).request(request)
+        parts = self._open(name, await self.load(name, version)).request(request)
         try:
             async for part in parts:
                 yield part
         finally:
             await parts.aclose()
 
-    async def close(self) -> None:
-        """Refuse new calls, let running ones end, unload everything."""
+    async def close(self, grace_s: float | None = None) -> bool:
+        """Refuse new calls, let running ones end, unload everything: True.
+
+        Loads that have not begun do not begin. What still runs after `grace_s` is left to its
+        threads: False.
+        """
         self._closed = True
         for held in self._all():
-            await held.unload()
-        await asyncio.to_thread(self._loader.shutdown)
-        await asyncio.to_thread(self._runner.shutdown)
+            held.call_off()
+        ended = await self._unloaded(grace_s)
+        for threads in (self._loader, self._runner):
+            threads.shutdown(wait=False, cancel_futures=True)
+        return ended
+
+    async def _unloaded(self, grace_s: float | None) -> bool:
+        try:
+            async with asyncio.timeout(grace_s):
+                for held in self._all():
+                    await held.unload()
+        except TimeoutError:
+            for held in self._all():
+                held.forsake()
+            return False
+        return True
 
     def _all(self) -> Iterable[Held]:
         return (held for versions in self._models.values() for held in versions.values())
@@ -157,8 +204,7 @@ class Pool:
         if versions is None:
             raise NotFound(f"no model {name!r} is here")
         if version is None:
-            sound = (held for held in versions.values() if held.failure is None)
-            return next(sound, next(iter(versions.values())))
+            return _preferred(versions.values())
         held = versions.get(version)
         if held is None:
             raise NotFound(f"{name!r} has no version {version!r}; it has {', '.join(versions)}")
@@ -167,6 +213,17 @@ class Pool:
     def _moved(self, event: ModelMoved) -> None:
         self._generation += 1
         self._on_event(event)
+
+
+def _preferred(versions: Collection[Held]) -> Held:
+    highest = _highest(versions)
+    warm = (held for held in versions if held.state is ModelState.WARM)
+    return highest if highest.sound else next(warm, highest)
+
+
+def _highest(versions: Collection[Held]) -> Held:
+    """Of those that may be loaded; of all, where none may."""
+    return next((held for held in versions if held.may_load), next(iter(versions)))
 
 
 def _highest_first(package: Package) -> tuple[tuple[int, int | str], ...]:

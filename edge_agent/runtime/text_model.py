@@ -2,47 +2,20 @@
 
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from random import Random
-from typing import Annotated
 
-import msgspec
 import numpy as np
-from msgspec import Meta
 
 from edge_agent.runtime.fit import feeds, wanted
 from edge_agent.runtime.manifest import TEXT_OUTPUT, Generate
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package
+from edge_agent.runtime.wishes import Wishes
 from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest, InferResponse, Parameter
-from router.wire.peer_json import read_json
 from router.wire.tensor import Array, Tensor
 
 LENGTH = "length"
 STOP = "stop_sequence"
-_STOP = "parameter stop must be a text or a list of texts"
-
-
-class Wishes(msgspec.Struct, frozen=True):
-    """The parameters of a request that steer the writing; others are not for us.
-
-    `temperature` 0 takes the likeliest token every time; `seed` makes chance repeatable; `stop` is
-    one text, or a JSON list of them, and is not part of the answer.
-    """
-
-    max_tokens: Annotated[int, Meta(ge=1)] = 20
-    temperature: Annotated[float, Meta(ge=0)] = 1.0
-    seed: Annotated[int, Meta(ge=0)] = 0
-    stop: str = ""
-
-    def stops(self) -> tuple[str, ...]:
-        """Every text that ends the answer.
-
-        Raises:
-            BadRequest: `stop` looks like a JSON list of texts and is none.
-        """
-        if not self.stop.startswith("["):
-            return (self.stop,) if self.stop else ()
-        return tuple(filter(None, read_json(self.stop, list[str], _STOP)))
 
 
 class TextModel:
@@ -68,11 +41,12 @@ class TextModel:
         Raises:
             BadRequest: the text or a parameter cannot be used.
         """
-        wishes = self._wishes(request)
+        wanted(request, self._package.manifest.gives())
+        wishes = Wishes.of(request.parameters)
         ids = self._prompt(request)
         pieces = _Pieces(wishes.stops())
         chance = Random(wishes.seed)
-        for left in range(wishes.max_tokens - 1, -1, -1):
+        for left in range(wishes.tokens(self._generate.max_tokens) - 1, -1, -1):
             token = _pick(await self._logits(ids), wishes.temperature, chance)
             ids.append(token)
             piece = pieces.take(self._generate.alphabet[token])
@@ -90,16 +64,6 @@ class TextModel:
     def is_healthy(self) -> bool:
         """The graph can still answer."""
         return self._graph.is_healthy()
-
-    def _wishes(self, request: InferRequest) -> Wishes:
-        wanted(request, self._package.manifest.gives())
-        try:
-            wishes = msgspec.convert(dict(request.parameters), Wishes)
-        except msgspec.ValidationError as error:
-            raise BadRequest(f"parameters: {error}") from None
-        if wishes.max_tokens > self._generate.max_tokens:
-            raise BadRequest(f"max_tokens must be at most {self._generate.max_tokens}")
-        return wishes
 
     def _prompt(self, request: InferRequest) -> list[int]:
         (data,) = feeds(request, self._package.manifest.takes()).values()

@@ -1,6 +1,5 @@
 """Runs networks that a manifest describes layer by layer, with safetensors weights, on torch."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
@@ -15,6 +14,7 @@ from edge_agent.runtime import manifest
 from edge_agent.runtime.fit import feeds, wanted
 from edge_agent.runtime.manifest import Architecture, Variant
 from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.thread import in_thread
 from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Tensor
@@ -90,8 +90,7 @@ class TorchModel:
             raise Unavailable(f"{self._package.name} is not loaded")
         (data,) = feeds(request, self._package.takes).values()
         (output,) = wanted(request, self._package.gives)
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._executor, self._run, self._network, data)
+        result = await in_thread(self._executor, self._run, self._network, data)
         tensor = Tensor(output.name, output.datatype, result)
         yield InferResponse(self._package.name, self._package.version, (tensor,), request.id)
 

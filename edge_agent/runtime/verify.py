@@ -8,8 +8,7 @@ import numpy as np
 
 from edge_agent.runtime import warmup
 from edge_agent.runtime.engines import lack
-from edge_agent.runtime.manifest import Manifest, Variant
-from edge_agent.runtime.model import Model
+from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.start import start
 from router.wire.message import InferResponse
@@ -31,19 +30,25 @@ def problems(package: Package) -> list[str]:
                     answers[variant.name] = _answers(package, variant, executor)
             except PackageError as error:
                 wrong.append(error.message)
+            except Exception as error:  # whatever an engine may raise for a file is a problem of it
+                wrong.append(_failure(package, variant, error))
     return [*wrong, *_disagreements(package, answers)]
 
 
 def _answers(package: Package, variant: Variant, executor: Executor) -> list[InferResponse]:
     model = start(package, variant, executor)
     try:
-        return asyncio.run(_asked(model, package.manifest))
+        return asyncio.run(warmup.answers(model.request, package.manifest))
     finally:
         model.shutdown()
 
 
-async def _asked(model: Model, manifest: Manifest) -> list[InferResponse]:
-    return await warmup.answers(model.request, manifest)
+def _failure(package: Package, variant: Variant, error: Exception) -> str:
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        f"{package.file(variant)}: cannot be loaded or asked here ({reason});"
+        " build the package again, or try on a machine with more memory"
+    )
 
 
 def _disagreements(package: Package, answers: dict[str, list[InferResponse]]) -> Iterator[str]:

@@ -12,6 +12,8 @@ from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import DATATYPES, Array, Form, Tensor, fits
 
 _SEED = 7
+_MAX_BYTES = 256 << 20
+"""Of one input: far above any request, far below what would fill a machine."""
 Request = Callable[[InferRequest], AsyncIterator[InferResponse]]
 
 
@@ -19,7 +21,7 @@ def samples(manifest: Manifest) -> tuple[InferRequest, ...]:
     """The warm-up samples as requests, the same every time.
 
     Raises:
-        PackageError: a sample's data do not fit its shape or datatype.
+        PackageError: a sample's data do not fit its shape or datatype, or are too many.
     """
     datatypes = {one.name: one.datatype for one in manifest.inputs}
     return tuple(_request(manifest, datatypes, sample) for sample in manifest.warm_up)
@@ -58,6 +60,7 @@ def _check(where: str, manifest: Manifest, part: InferResponse) -> None:
 def _request(manifest: Manifest, datatypes: Mapping[str, str], sample: Sample) -> InferRequest:
     tensors = []
     for given in sample.inputs:
+        _check_size(manifest, given, datatypes[given.name])
         try:
             data = _data(given, datatypes[given.name])
         except (ValueError, TypeError, OverflowError) as error:
@@ -67,6 +70,16 @@ def _request(manifest: Manifest, datatypes: Mapping[str, str], sample: Sample) -
             ) from error
         tensors.append(Tensor(given.name, datatypes[given.name], data))
     return InferRequest(tuple(tensors), parameters=sample.parameters)
+
+
+def _check_size(manifest: Manifest, given: SampleTensor, datatype_name: str) -> None:
+    size_bytes = prod(given.shape) * DATATYPES[datatype_name].dtype.itemsize
+    if size_bytes > _MAX_BYTES:
+        raise PackageError(
+            f"{manifest.name}/{manifest.version}/model.yaml: warm_up: {given.name}"
+            f" {list(given.shape)} takes {size_bytes} bytes, at most {_MAX_BYTES} are possible;"
+            " give a smaller shape, or a model that takes less"
+        )
 
 
 def _data(given: SampleTensor, datatype_name: str) -> Array:

@@ -81,4 +81,6 @@ def _appending(path: Path) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}; check `access`") from error
+        raise ConfigError(
+            f"{path} cannot be written: {error.strerror}; name another file for the access log"
+        ) from error

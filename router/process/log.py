@@ -13,11 +13,21 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
+from router.process.settings import Settings
+
+Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]
 
 _FIELDS = "isochrone_fields"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _PLAIN = re.compile(r"[^\s\"=]+")
+
+
+class LogConfig(Settings, frozen=True):
+    """What a process says on standard error."""
+
+    level: Level = "info"
+    format: Format = "text"
 
 
 def setup(level: str, format: Format, stream: TextIO | None = None) -> "DroppingHandler":  # noqa: A002  # named as in the configuration file

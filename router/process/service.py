@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from router.errors import IsochroneError
 from router.process.exchange import Exchange, Service
@@ -72,5 +72,5 @@ async def _pass_on(
             chunk = await anext(rest, None)
         exchange.finish()
     finally:
-        if isinstance(rest, AsyncGenerator):  # cancelled: what it holds is let go now
-            await rest.aclose()
+        if (close := getattr(rest, "aclose", None)) is not None:
+            await close()  # cancelled: what it holds is let go now

@@ -3,10 +3,16 @@
 import errno
 import os
 import socket
+from typing import Annotated
+
+from msgspec import Meta
 
 from router.errors import ConfigError
 
 BACKLOG = 1024
+
+Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$")]
+"""`HOST:PORT` or `[IPv6]:PORT`, as it stands in configuration files."""
 
 
 def bind(address: str) -> socket.socket:

@@ -9,6 +9,8 @@ from router.errors import BadRequest, TooLarge
 
 WORTH_BYTES = 1024
 """Below this, packing costs more than it saves."""
+MOST_TIMES = 1032
+"""A body in either encoding is at most this many times as long when it is unpacked."""
 _LEVEL = 1  # latency matters more than the last tenth of the size
 _WINDOW = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _PREFERRED = (b"gzip", b"deflate")

@@ -20,6 +20,7 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=65536)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+LeaseSeconds = Annotated[float, msgspec.Meta(ge=0.1, le=86400)]
 
 
 class ModelState(StrEnum):
@@ -63,8 +64,8 @@ class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The answer to an enrolment: how long it holds, and when to renew it."""
 
-    lease_s: float = 15.0
-    renew_s: float = 5.0
+    lease_s: LeaseSeconds = 15.0
+    renew_s: LeaseSeconds = 5.0
 
 
 class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

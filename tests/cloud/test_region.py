@@ -152,6 +152,16 @@ def test_the_newest_package_counts_unless_a_version_is_named(tmp_path, make_tabl
         find_package(tmp_path, "digits", None)
 
 
+async def test_only_calls_of_a_known_model_are_noted_and_at_once(store):
+    here = region(store, Scripted(Response(200, []), b"one"), running=1)
+    unknown = "/v2/models/nobody/infer"
+    assert (await here.handle(request(unknown, x_isochrone_seq="eu.1=6"))).status == 404
+    assert (await reported(here)).seen == {}
+    answer = await here.handle(request(STREAM, x_isochrone_seq="eu.1=7"))
+    assert (await reported(here)).seen == {"eu.1": 7}
+    await answer.body.aclose()
+
+
 async def reported(here):
     answer = await here.handle(request("/isochrone/report", b"", "GET"))
     report = decode_endpoint_report(answer.body)

@@ -48,6 +48,12 @@ async def test_the_runtime_says_what_a_bare_engine_says(made, name):
     assert served == made.answers[name]
 
 
+def test_a_bare_engine_that_takes_too_long_is_told(monkeypatch):
+    monkeypatch.setattr(models, "_BARE_TIMEOUT_S", 0.001)
+    with pytest.raises(models.TrainingError, match="took over"):
+        models.bare_argmax({}, np.zeros((1, 1, 8, 8), np.float32))
+
+
 def test_what_is_kept_is_used_again(cache, made):
     told: list[str] = []
     again = prepare(cache, told.append)

@@ -86,6 +86,39 @@ def test_labels_may_stand_in_a_file(tmp_path, onnx, run):
     assert open_package(tmp_path / "models/mine/1").manifest.labels == ("one", "two", "three")
 
 
+def test_a_long_list_of_labels_is_a_list(tmp_path, run):
+    labels = [f"class number {number}" for number in range(40)]
+    weights = ("w", np.ones((4, 40), np.float32))
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    values = [_value("x", ["n", 4])], [_value("y", ["n", 40])]
+    path = _file(tmp_path / "many.onnx", [node], *values, [weights])
+    arguments = ("--labels", ",".join(labels), "--output", tmp_path / "models")
+    assert run("build", "--onnx", path, "--name", "many", *arguments) == 0
+    assert open_package(tmp_path / "models/many/1").manifest.labels == tuple(labels)
+
+
+@pytest.mark.parametrize("labels", ["a" * 300, "."], ids=["too long a name", "a directory"])
+def test_labels_that_cannot_be_read_are_told(onnx, run, labels):
+    with pytest.raises(ConfigError, match="--labels"):
+        run("build", "--onnx", onnx, "--name", "mine", "--labels", labels)
+
+
+def test_a_long_fixed_dimension_can_be_packaged(tmp_path):
+    shape = [1, 160_000]
+    node = helper.make_node("Neg", ["x"], ["y"])
+    path = _file(tmp_path / "audio.onnx", [node], [_value("x", shape)], [_value("y", shape)])
+    made = build(path, tmp_path / "models", Wanted("audio"))
+    assert made.manifest.warm_up[0].inputs[0].shape == (1, 160_000)
+
+
+def test_an_input_that_fills_a_machine_is_told(tmp_path):
+    shape = [1 << 20, 1 << 20]
+    node = helper.make_node("Neg", ["x"], ["y"])
+    path = _file(tmp_path / "vast.onnx", [node], [_value("x", shape)], [_value("y", shape)])
+    with pytest.raises(PackageError, match="takes 4398046511104 bytes"):
+        build(path, tmp_path / "models", Wanted("vast"))
+
+
 def test_a_network_that_needs_room_gets_a_larger_sample(tmp_path):
     kernel = ("w", np.ones((2, 1, 5, 5), np.float32))
     path = _file(

@@ -61,7 +61,7 @@ async def serving(router, port=0):
 
 
 @asynccontextmanager
-async def enrolling(port):
+async def enrolling(port, host="127.0.0.1"):
     sequence = iter(range(1, 1_000_000))
 
     def enrolment():
@@ -78,7 +78,7 @@ async def enrolling(port):
         )
 
     async with ClientSession() as session:
-        enroller = Enroller(f"http://127.0.0.1:{port}", enrolment, session, Eager())
+        enroller = Enroller(f"http://{host}:{port}", enrolment, session, Eager())
         task = asyncio.get_running_loop().create_task(enroller.keep())
         try:
             yield enroller
@@ -114,7 +114,7 @@ async def soon(awaitable):
 
 
 async def test_it_joins_renews_and_leaves():
-    router = RouterOfOurs([lease(renew_s=0.01)])
+    router = RouterOfOurs([lease(renew_s=0.1)])
     async with serving(router) as port, enrolling(port) as enroller:
         sequences = [(await soon(router.joined.get())).sequence for _ in range(3)]
         assert sequences == sorted(set(sequences))
@@ -128,6 +128,9 @@ async def test_it_joins_renews_and_leaves():
         pytest.param((403, b'{"error":"outside the allowed networks"}', {}), id="refused"),
         pytest.param((503, b"", {}), id="overloaded"),
         pytest.param((200, b"rubbish", {}), id="rubbish"),
+        pytest.param((200, b'{"lease_s":15,"renew_s":0}', {}), id="a lease to renew at once"),
+        pytest.param((200, b'{"lease_s":15,"renew_s":-1}', {}), id="a lease from the past"),
+        pytest.param((200, b'{"lease_s":15,"renew_s":1e9}', {}), id="a lease for ever"),
         pytest.param((302, b"", {"Location": "http://127.0.0.1:1/"}), id="redirected"),
     ],
 )
@@ -139,6 +142,13 @@ async def test_it_asks_again_until_it_is_let_in_and_tells_once(answer, told):
         assert [await soon(told.get()) for _ in range(2)] == [logging.ERROR, logging.INFO]
         assert router.joined.empty()
     assert told.empty()
+
+
+async def test_a_name_that_cannot_be_one_ends_nothing(told):
+    async with enrolling(1, host=f"{'a' * 64}.example") as enroller:
+        assert await soon(told.get()) == logging.WARNING
+        await enroller.leave()
+        assert await soon(told.get()) == logging.INFO
 
 
 async def test_a_router_that_comes_later_is_joined(unused_tcp_port, told):

@@ -12,7 +12,7 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.demo.onnx_graph import model_bytes
-from edge_agent.runtime import engines, verify
+from edge_agent.runtime import engines, onnx_engine, verify
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Sample, SampleTensor
 from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.package import PackageError, described, write_package
@@ -64,6 +64,25 @@ def test_variants_that_disagree_are_found(write, files):
     manifest = msgspec.structs.replace(package.manifest, variants=(onnx_variant, other))
     (problem,) = verify.problems(type(package)(package.path, manifest))
     assert "differ by more than tolerance" in problem
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("the engine\n broke")])
+def test_whatever_an_engine_raises_is_a_problem(write, monkeypatch, error):
+    def broken(*_):
+        raise error
+
+    package = write("onnx", "torch")
+    monkeypatch.setattr(verify, "start", broken)
+    problems = verify.problems(package)
+    assert len(problems) == 2
+    assert str(package.file(package.manifest.variants[0])) in problems[0]
+    assert type(error).__name__ in problems[0]
+
+
+def test_a_file_that_cannot_be_loaded_is_tried_once_and_silently(write, executor, capfd):
+    with pytest.raises(PackageError):
+        _start(_replaced(write(), b"no model at all"), executor)
+    assert capfd.readouterr() == ("", "")
 
 
 def _graph_without_inputs():
@@ -200,6 +219,52 @@ def test_weights_in_other_files_are_refused(write, executor, make):
     assert has_external_data(data)
     with pytest.raises(PackageError, match="save the model with its data inside"):
         _start(_replaced(write(), data), executor)
+
+
+def _varint(number, width=1):
+    """A number in protobuf's way, in `width` bytes at least."""
+    parts: list[int] = []
+    while number >= 0x80 or len(parts) < width - 1:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+_GRAPH = 7 << 3 | 2
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        pytest.param(_varint(_GRAPH | 1 << 32), id="a bit that others drop"),
+        pytest.param(_varint(_GRAPH, width=6), id="six bytes"),
+        pytest.param(_varint(2), id="field 0"),
+        pytest.param(_varint(7 << 3 | 3), id="group"),
+        pytest.param(_varint(7 << 3 | 6), id="no wire type"),
+    ],
+)
+def test_a_tag_that_others_may_read_otherwise_is_refused(write, executor, tag):
+    model = _with_initializer()
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
+    data = model.SerializeToString() + tag + _varint(len(graph)) + graph
+    with pytest.raises(ValueError, match=r"does not exist"):
+        has_external_data(data)
+    with pytest.raises(PackageError, match="onnxruntime cannot load it"):
+        _start(_replaced(write(), data), executor)
+
+
+def test_weights_in_other_files_are_not_found_where_the_walk_is_not_asked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.bin").write_bytes(np.ones((3, 4), np.float32).tobytes())
+    monkeypatch.setattr(onnx_engine, "has_external_data", lambda _: False)
+    table = _outside()
+    table.external_data[0].value = "secret.bin"
+    shape = [helper.make_tensor_value_info("rows", TensorProto.FLOAT, [3, 4])]
+    node = helper.make_node("Identity", ["table"], ["rows"])
+    data = _model(helper.make_graph([node], "g", [], shape, [table])).SerializeToString()
+    with pytest.raises(PackageError, match="External data"):
+        onnx_engine.open_session(data, "here", 1)
 
 
 def test_weights_inside_are_no_other_file(files):

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import re
+import threading
 import time
 import zlib
 from contextlib import asynccontextmanager
@@ -28,16 +29,16 @@ BODY_LIMIT = 100_000
 
 
 class Face:
-    def __init__(self, pool, min_service_s=0.0):
+    def __init__(self, pool, min_service_s=0.0, body_limit=BODY_LIMIT):
         self.pool = pool
         self.gate = OpenGate(4)
-        self.load = Load("edge-1", "eu-west", "instance-1", self.gate, pool)
+        self.load = Load("edge-1", "eu-west", "instance-1", self.gate, pool, time.monotonic)
 
         def served(model, _wait_s, infer_s):
             self.load.served(model, infer_s)
 
         calls = Calls(pool, self.gate, time.monotonic, served, min_service_s)
-        inference = Inference(calls, self.load, body_limit_bytes=BODY_LIMIT)
+        inference = Inference(calls, self.load, body_limit_bytes=body_limit)
         self.ready = True
         self._oip = OpenInference(pool, inference, lambda: self.ready)
 
@@ -215,6 +216,14 @@ async def test_classes_come_best_first_with_their_labels(face):
     ]
 
 
+async def test_an_empty_batch_has_no_classes(face):
+    empty = {"inputs": [{"name": "x", "shape": [0, 2], "datatype": "FP32", "data": []}]}
+    wish = {"outputs": [{"name": "y", "parameters": {"classification": 2}}]}
+    response = await face.post(INFER, {**empty, **wish})
+    assert response.status == 200
+    assert read(response)["outputs"][0]["shape"] == [0, 2]
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -299,12 +308,30 @@ async def test_a_report_counts_what_has_come_and_is_not_answered_yet(store):
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"=", b"7", b"a=-1", b"a=" + b"9" * 99, b"a=\xb2", b"\xff=x"]
+    "value",
+    [
+        *(b"", b"=", b"7", b"=7", b"a=-1", b"a=" + b"9" * 99, b"a=\xb2", b"\xff=x"),
+        *(b"a b=7", b"\xe9=7", b"a=7\n", b"a" * 73 + b"=7", b"a=%d" % (2**53 + 1)),
+    ],
 )
 async def test_a_sequence_of_another_form_is_ignored(face, value):
     response = await face.post(INFER, rows((1, 2)), (b"x-isochrone-seq", value))
     assert response.status == 200
     assert report_in(response).seq_seen == 0
+    assert seen_by(face) == {}
+
+
+def seen_by(face):
+    return face.load.endpoint_report(ready=True, draining=False).seen
+
+
+@pytest.mark.parametrize("verb", ["infer", "generate", "generate_stream"])
+async def test_a_call_of_an_unknown_model_is_not_noted(face, verb):
+    seen = (b"x-isochrone-seq", b"router-eu=41")
+    refused = await face.post(f"/v2/models/nobody/{verb}", b"{}", seen)
+    assert (refused.status, report_in(refused).seq_seen, seen_by(face)) == (404, 0, {})
+    await face.post(INFER, b"{", seen)
+    assert seen_by(face) == {"router-eu": 41}
 
 
 async def test_many_calls_of_a_cold_model_cause_one_load(face):
@@ -388,7 +415,13 @@ async def test_an_error_after_the_first_piece_is_the_last_event(face):
     *pieces, last = events(await slowly())
     assert "text_output" in pieces[0]
     assert last["code"] == "deadline_exceeded"
-    assert face.gate.in_flight == 0
+    async with asyncio.timeout(10):
+        while face.gate.in_flight:  # noqa: ASYNC110 - the model's thread tells nobody when it ends
+            await asyncio.sleep(0.001)
+
+
+def stopping(stop):
+    return {"text_input": "a", "parameters": {"stop": stop}}
 
 
 @pytest.mark.parametrize(
@@ -400,6 +433,9 @@ async def test_an_error_after_the_first_piece_is_the_last_event(face):
         pytest.param("talk", {"text_input": "a", "parameters": {"top_p": 2}}, "top_p", id="top_p"),
         pytest.param("talk", {"text_input": "é"}, "é", id="unknown_character"),
         pytest.param("double", TALK, "does not generate", id="no_text_model"),
+        pytest.param("talk", stopping(["a"] * 17), "stop: at most 16", id="too_many_stops"),
+        pytest.param("talk", stopping(["a" * 257]), "256 characters", id="too_long_a_stop"),
+        pytest.param("talk", stopping("a" * 257), "256 characters", id="too_long_an_only_stop"),
     ],
 )
 @pytest.mark.parametrize("verb", ["generate", "generate_stream"])
@@ -420,3 +456,52 @@ async def test_texts_pass_as_they_are(face):
     body = {"inputs": [{"name": "text", "shape": [2], "datatype": "BYTES", "data": ["é", ""]}]}
     answer = read(await face.post("/v2/models/words/infer", body))
     assert answer["outputs"][0]["data"] == ["é", ""]
+
+
+async def test_a_timeout_beyond_all_bounds_is_the_longest(face):
+    parameters = {"timeout": 10**400, "max_tokens": 1}
+    assert (await face.post(INFER, rows((1, 2), parameters=parameters))).status == 200
+    body = {"text_input": "a", "parameters": parameters}
+    assert (await face.post("/v2/models/talk/generate", body)).status == 200
+
+
+@pytest.fixture
+def where(monkeypatch):
+    """Which threads have read requests and written answers."""
+    threads = {}
+
+    def spy(name, act):
+        def spied(*args):
+            threads[name] = threading.current_thread()
+            return act(*args)
+
+        monkeypatch.setattr(codec, name, spied)
+
+    spy("decode_request", codec.decode_request)
+    spy("encode_response", codec.encode_response)
+    return threads
+
+
+@pytest.mark.parametrize(
+    ("count", "packing", "apart"),
+    [
+        pytest.param(1, bytes, (False, False), id="small"),
+        pytest.param(1, gzip.compress, (False, False), id="small and packed"),
+        pytest.param(40_000, bytes, (True, True), id="large"),
+        pytest.param(40_000, gzip.compress, (True, True), id="small until it is unpacked"),
+    ],
+)
+async def test_large_messages_do_not_hold_up_the_event_loop(store, where, count, packing, apart):
+    body = packing(json.dumps(rows(*[(1, 2)] * count)).encode())
+    fields = [] if packing is bytes else [(b"content-encoding", b"gzip")]
+    async with opened(store, body_limit=1 << 20) as face:
+        assert (await face.post(INFER, body, *fields)).status == 200
+    here = threading.current_thread()
+    assert tuple(thread is not here for thread in where.values()) == apart
+
+
+async def test_a_long_text_is_written_beside_the_event_loop(face, where):
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["a" * 300_000]}
+    body = {"inputs": [tensor]}
+    assert (await face.post("/v2/models/words/infer", body)).status == 200
+    assert where["encode_response"] is not threading.current_thread()

@@ -3,11 +3,13 @@
 import asyncio
 import subprocess
 import sys
+from threading import Event
 
 import numpy as np
 import pytest
 
 from deploy.demo.prose import write_prose
+from edge_agent.runtime import held
 from edge_agent.runtime.held import FIRST_BACK_OFF_S, ModelMoved
 from edge_agent.runtime.package import PackageError, open_package
 from edge_agent.runtime.pool import Pool
@@ -154,6 +156,82 @@ async def test_a_broken_new_version_leaves_the_old_one_serving(write, open_pool,
     assert isinstance(await _caught(pool.load("small", "10")), Unavailable)
     assert pool.state("small", "9") is State.WARM
     assert (await _answer(pool, question)).model_version == "9"
+
+
+async def test_a_new_version_that_fails_is_stood_in_for(write, open_pool):
+    old, new = write(version="9"), write(version="10")
+    _spoil(new)
+    pool, _ = open_pool(old, new)
+    assert await pool.load("small") == "9"
+    assert pool.state("small", "9") is State.WARM
+
+
+async def test_a_mended_new_version_comes_back_without_anybody_waiting(
+    write, open_pool, clock, question
+):
+    old, new = write(version="9"), write(version="10")
+    mend = _spoil(new)
+    pool, events = open_pool(old, new)
+    await pool.load("small")
+    assert pool.choose("small").version == "9"
+    assert pool.state("small", "10") is State.COLD, "not tried again so soon"
+    mend()
+    clock.now_s += FIRST_BACK_OFF_S
+    chosen = pool.choose("small")
+    assert (chosen.version, chosen.state) == ("9", State.WARM)
+    assert pool.state("small", "10") is State.LOADING
+    assert pool.choose("small").version == "9", "the warm one answers until the new one can"
+    await pool.load("small", "10")
+    assert (await _answer(pool, question)).model_version == "10"
+    assert [event.state for event in events if event.version == "10"].count(State.LOADING) == 2
+
+
+async def test_a_broken_only_version_is_eligible_again_after_its_back_off(
+    write, open_pool, clock, question
+):
+    old, new = write(version="9"), write(version="10")
+    mends = [_spoil(old), _spoil(new)]
+    pool, _ = open_pool(old, new)
+    assert isinstance(await _caught(pool.load("small")), Unavailable)
+    for mend in mends:
+        mend()
+    clock.now_s += FIRST_BACK_OFF_S
+    assert (await _answer(pool, question)).model_version == "10"
+
+
+async def test_who_waits_behind_an_unload_is_told_so(write, open_pool):
+    pool, _ = open_pool(write())
+    async with asyncio.TaskGroup() as group:
+        loading = group.create_task(pool.load("small"))
+        await asyncio.sleep(0)
+        unloading = group.create_task(pool.unload("small"))
+        await asyncio.sleep(0)
+        behind = group.create_task(_caught(pool.load("small")))
+    assert loading.done()
+    assert unloading.done()
+    assert "is being unloaded" in behind.result().message
+    assert behind.result().retry_after_s == 1.0
+
+
+async def test_unloading_a_name_unloads_every_version(write, open_pool):
+    pool, _ = open_pool(write(version="9"), write(version="10"))
+    await pool.load("small", "9")
+    await pool.load("small", "10")
+    await pool.unload("small")
+    assert {held.state for held in pool.held()} == {State.COLD}
+
+
+async def test_closing_waits_no_longer_than_it_is_told_to(write, monkeypatch):
+    goes_on = Event()
+    monkeypatch.setattr(held, "choose", lambda _: goes_on.wait(10))
+    pool = Pool([write(version="1"), write(version="2")])
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(_caught(pool.load("small", number))) for number in "12"]
+        await asyncio.sleep(0.01)
+        assert not await pool.close(0.01)
+    goes_on.set()
+    assert all("cannot be loaded here" in task.result().message for task in waiting)
+    assert {model.state for model in pool.held()} == {State.COLD}
 
 
 async def test_unloading_waits_for_what_runs(tmp_path, open_pool):

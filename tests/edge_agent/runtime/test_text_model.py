@@ -3,6 +3,7 @@
 import json
 import string
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +56,20 @@ async def test_twenty_tokens_where_nothing_is_said(write):
     assert len(await write("The ")) == 20
 
 
+async def test_as_many_stops_as_may_be(write):
+    stops = ["x" * 256, *(["never"] * 15)]
+    assert len(await write("The ", stop=json.dumps(stops), max_tokens=2))
+
+
+async def test_a_model_that_writes_less_writes_that_where_nothing_is_said(package):
+    generate = msgspec.structs.replace(package.manifest.generate, max_tokens=5)
+    manifest = msgspec.structs.replace(package.manifest, generate=generate)
+    pool = Pool([type(package)(package.path, manifest)])
+    tensor = Tensor("text_input", "BYTES", np.array([b"The "], object))
+    assert len([part async for part in pool.request(PROSE, None, InferRequest((tensor,)))]) == 5
+    await pool.close()
+
+
 async def test_greedy_and_seeded_writing_can_be_repeated(write):
     async def one(**parameters):
         return _text(await write("The ", max_tokens=60, **parameters))
@@ -97,6 +112,9 @@ async def test_a_stop_ends_the_answer_and_is_not_part_of_it(write):
         pytest.param("a", {"temperature": True}, "temperature", id="no number"),
         pytest.param("a", {"stop": 3}, "stop", id="stop is no text"),
         pytest.param("a", {"stop": "[3]"}, "stop", id="stop lists no texts"),
+        pytest.param("a", {"stop": json.dumps(["x"] * 17)}, "at most 16", id="too many stops"),
+        pytest.param("a", {"stop": "x" * 257}, "256 characters", id="too long a stop"),
+        pytest.param("a", {"temperature": 10**400}, "temperature", id="beyond all numbers"),
     ],
 )
 async def test_what_cannot_be_written_is_refused(write, text, parameters, says):

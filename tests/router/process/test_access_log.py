@@ -79,7 +79,7 @@ def test_standard_error_is_the_destination_without_a_path(capfd):
 
 
 def test_a_file_that_cannot_be_opened_is_a_config_error(tmp_path):
-    with pytest.raises(ConfigError, match="check `access`"):
+    with pytest.raises(ConfigError, match="access log"):
         AccessLog(tmp_path / "missing" / "access.jsonl")
 
 

@@ -112,6 +112,29 @@ async def test_a_client_that_goes_cancels_its_handler(serve, tasks):
     await ended.wait()
 
 
+async def test_whatever_can_be_closed_is_closed_when_the_client_goes(serve, tasks):
+    closed = asyncio.Event()
+
+    class Chunks:
+        def __aiter__(self):
+            return self
+
+        async def __anext__(self):
+            await asyncio.sleep(0)
+            return b"x"
+
+        async def aclose(self):
+            closed.set()
+
+    async def handler(_):
+        return Response(200, [], Chunks())
+
+    client = await asked(serve, handler, tasks)
+    await client.reader.readuntil(b"\r\n\r\n")
+    client.drop()
+    await closed.wait()
+
+
 async def test_a_slow_reader_holds_its_stream_back_and_its_leaving_closes_it(serve, tasks):
     made, closed = 0, asyncio.Event()
 
