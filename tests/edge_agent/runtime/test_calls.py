@@ -86,10 +86,11 @@ async def test_who_waits_for_a_load_takes_no_slot_from_a_warm_model(write, quest
 
 async def test_a_deadline_ends_the_wait_for_a_load_and_leaves_its_place(write, question, tap):
     async with opened(write()) as (calls, _, gate):
-        tap(held, "choose")
+        load = tap(held, "choose")
         with pytest.raises(DeadlineExceeded):
             await calls.open(ask(question, timeout_s=0.01))
         assert (gate.in_flight, gate.queued) == (0, 0)
+        load.set()
 
 
 async def _overrun(calls, question):

@@ -15,6 +15,7 @@ from deploy.demo.onnx_graph import model_bytes
 from edge_agent.runtime import engines, onnx_engine, verify
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Sample, SampleTensor
 from edge_agent.runtime.onnx_file import has_external_data
+from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.package import PackageError, described, write_package
 from edge_agent.runtime.start import start
 from router.errors import BadRequest
@@ -79,10 +80,20 @@ def test_whatever_an_engine_raises_is_a_problem(write, monkeypatch, error):
     assert type(error).__name__ in problems[0]
 
 
-def test_a_file_that_cannot_be_loaded_is_tried_once_and_silently(write, executor, capfd):
-    with pytest.raises(PackageError):
-        _start(_replaced(write(), b"no model at all"), executor)
-    assert capfd.readouterr() == ("", "")
+def test_a_file_that_onnxruntime_fails_on_is_tried_once_and_silently(
+    write, executor, capsys, monkeypatch
+):
+    tried = []
+
+    def fail(*_):
+        tried.append(1)
+        raise RuntimeError("out of arena")
+
+    session = ort.InferenceSession
+    monkeypatch.setattr(session, "_create_inference_session", fail)
+    with pytest.raises(PackageError, match="out of arena"):
+        _start(write(), executor)
+    assert (len(tried), capsys.readouterr().out) == (1, "")
 
 
 def _graph_without_inputs():
