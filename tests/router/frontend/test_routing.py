@@ -150,7 +150,7 @@ async def test_a_frozen_endpoint_is_out_after_two_missed_probes_and_what_waits_t
     frozen.behave = lambda _: None
     answers = await asyncio.gather(*(router.infer() for _ in range(6)))
     assert {(status, body["served_by"]) for status, body, _ in answers} == {(200, "good")}
-    assert router.router.ledger.site("frozen").out == "2 probes missed"
+    await router.settled(lambda: router.router.ledger.site("frozen").out == "2 probes missed")
     frozen.deaf = False
     frozen.behave = frozen.answer
     await router.settled(lambda: router.router.ledger.site("frozen").out is None)
@@ -185,7 +185,8 @@ async def test_what_waits_at_an_endpoint_that_is_out_already_moves_too(
     dead, good = await start_endpoint("dead"), await start_endpoint("good", "us-east")
     router = await start_router(dead, good)
     dead.behave = lambda _: None
-    good.behave = lambda exchange: good.answer(exchange, infer_s=0.05)
+    slower = router.router.ledger.site("good").holdings["digits", "1"]
+    slower.served(0.0, 0.5, 0.0)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(router.infer(x_request_timeout_seconds="5"))
         await router.settled(lambda: len(dead.asked) == 1)

@@ -131,11 +131,18 @@ async def test_a_silent_client_is_sent_away_without_a_word(serve, echo, data):
 
 async def test_line_ends_alone_keep_no_connection_open(serve, tasks, echo):
     client = await (await serve(echo, header_s=0.1)).connect()
-    reading = tasks.create_task(client.rest())
+
+    async def rest() -> bytes:
+        try:
+            return await client.rest()
+        except ConnectionResetError:  # the last line end met a closed door
+            return b""
+
+    reading = tasks.create_task(rest())
     while not reading.done():
         client.send(b"\r\n")
         await asyncio.sleep(0.01)
-    assert reading.exception() is not None or reading.result() == b""
+    assert reading.result() == b""
 
 
 async def test_a_slow_service_is_no_slow_client(serve, recorder):
