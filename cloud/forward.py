@@ -1,16 +1,16 @@
 """Calls of a model, forwarded as they came to its replicas; answers tell of the whole region."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 
 from cloud.catalogue import Catalogue
 from cloud.gate import RegionGate
 from cloud.replicas import Replicas
 from cloud.report import Cost, split
+from edge_agent.runtime.calls import in_time
 from edge_agent.runtime.infer import Target
 from edge_agent.runtime.load import Load
-from router.errors import DeadlineExceeded, IsochroneError, Unavailable
+from router.errors import IsochroneError, Unavailable
 from router.process.clock import Clock
 from router.wire import headers
 from router.wire.http import Response
@@ -86,7 +86,7 @@ class Forwarding:
         try:
             async with self._in_time(target):
                 head = await anext(parts, None)
-        except BaseException:
+        except BaseException:  # cancelled, too: its lease must come back
             await parts.aclose()
             raise
         if not isinstance(head, Response):
@@ -103,19 +103,10 @@ class Forwarding:
         finally:
             lease.release()
 
-    @asynccontextmanager
-    async def _in_time(self, target: Target) -> AsyncGenerator[None]:
+    def _in_time(self, target: Target) -> AbstractAsyncContextManager[None]:
         timeout_s = headers.read_call_headers(target.request.headers).timeout_s
         ahead_s = min(_AHEAD_MOST_S, timeout_s * _AHEAD_SHARE)
-        deadline_s = target.request.received_s + timeout_s - ahead_s
-        timer = asyncio.timeout(deadline_s - self._clock())
-        try:
-            async with timer:
-                yield
-        except TimeoutError:
-            if not timer.expired():
-                raise
-            raise DeadlineExceeded("the deadline passed before the answer was there") from None
+        return in_time(target.request.received_s + timeout_s - ahead_s - self._clock())
 
     def _report(self, target: Target, cost: Cost) -> bytes:
         seq_seen = self._load.highest(target.request.header(headers.SEQUENCE))

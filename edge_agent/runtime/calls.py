@@ -80,7 +80,7 @@ class Call(AsyncIterator[InferResponse]):
     async def _next(self) -> InferResponse | None:
         if self._parts is None:
             return None
-        async with _in_time(self._ask.deadline_s - self._calls.clock()):
+        async with in_time(self._ask.deadline_s - self._calls.clock()):
             # No group holds this task: it may outlive who asked, and its failure is seen here.
             self._step = asyncio.get_running_loop().create_task(_part(self._parts))
             part = await asyncio.shield(self._step)
@@ -104,7 +104,12 @@ async def _part(parts: AsyncIterator[InferResponse]) -> InferResponse | None:
 
 
 @asynccontextmanager
-async def _in_time(timeout_s: float) -> AsyncGenerator[None]:
+async def in_time(timeout_s: float) -> AsyncGenerator[None]:
+    """A block that may take so long.
+
+    Raises:
+        DeadlineExceeded: it took longer.
+    """
     timer = asyncio.timeout(timeout_s)
     try:
         async with timer:
@@ -143,7 +148,7 @@ class Calls:
         call = Call(self, replace(ask, version=version), asked_s, lease)
         try:
             await call.begin()
-        except BaseException:
+        except BaseException:  # cancelled, too: its lease must come back
             await call.aclose()
             raise
         return call
@@ -155,7 +160,7 @@ class Calls:
             return held.version
         place = self.gate.stand_aside(held.load_s or _LOAD_S)
         try:
-            async with _in_time(ask.deadline_s - self.clock()):
+            async with in_time(ask.deadline_s - self.clock()):
                 return await self.holder.load(ask.model, ask.version)
         finally:
             place.release()

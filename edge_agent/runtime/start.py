@@ -38,7 +38,7 @@ def start(
         model.startup()
         loaded()
         asyncio.run(_warm(model, package.manifest))
-    except BaseException:
+    except BaseException:  # whatever it was, nothing may stay in memory
         model.shutdown()
         raise
     return model

@@ -132,7 +132,7 @@ async def test_a_silent_client_is_sent_away_without_a_word(serve, echo, data):
 async def test_line_ends_alone_keep_no_connection_open(serve, tasks, echo):
     client = await (await serve(echo, header_s=0.1)).connect()
 
-    async def rest() -> bytes:
+    async def rest():
         try:
             return await client.rest()
         except ConnectionResetError:  # the last line end met a closed door
