@@ -11,8 +11,6 @@ class Step(StrEnum):
 
     STORE = "store"
     """Its package came to disk."""
-    REMOVE = "remove"
-    """Its package left the disk."""
     LOAD = "load"
     """Its weights begin to be read."""
     LOADED = "loaded"
@@ -33,7 +31,6 @@ class IllegalMove(Exception):
 
 _AFTER: Mapping[tuple[ModelState, Step], ModelState] = {
     (ModelState.ABSENT, Step.STORE): ModelState.COLD,
-    (ModelState.COLD, Step.REMOVE): ModelState.ABSENT,
     (ModelState.COLD, Step.LOAD): ModelState.LOADING,
     (ModelState.LOADING, Step.LOADED): ModelState.WARMING,
     (ModelState.LOADING, Step.FAILED): ModelState.COLD,

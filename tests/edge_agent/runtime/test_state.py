@@ -9,7 +9,6 @@ from router.wire.report import ModelState as State
 
 LEGAL = {
     (State.ABSENT, Step.STORE): State.COLD,
-    (State.COLD, Step.REMOVE): State.ABSENT,
     (State.COLD, Step.LOAD): State.LOADING,
     (State.LOADING, Step.LOADED): State.WARMING,
     (State.LOADING, Step.FAILED): State.COLD,

@@ -12,6 +12,7 @@ from random import Random
 import aiohttp
 import msgspec
 import pytest
+from blockbuster import BlockBuster
 
 from router.app import Router, load
 from router.config import RouterConfig
@@ -228,9 +229,14 @@ async def start_endpoint(stack) -> StartEndpoint:
 
 @pytest.fixture
 async def start_router(stack, tmp_path) -> StartRouter:
+    guard = BlockBuster("router")  # once a router serves, nothing of it may hold the event loop
+
     async def start(*endpoints: ScriptedEndpoint, **changes: object) -> RunningRouter:
+        guard.deactivate()
         config, law = load(write_config(tmp_path, list(endpoints), **changes))
         router: RunningRouter = await stack.enter_async_context(running(config, law, Random(1)))
+        stack.callback(guard.deactivate)
+        guard.activate()
         return router
 
     return start
