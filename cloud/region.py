@@ -11,6 +11,7 @@ from cloud.scale import Standing, slots
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.oip import OpenInference, check_method
+from edge_agent.runtime.sample import sampled
 from router.errors import IsochroneError
 from router.process.clock import Clock
 from router.wire.http import Request, Response
@@ -52,6 +53,7 @@ class Region:
     ) -> None:
         """`instance` names this ingress and no other before or after it."""
         self._catalogue = Catalogue(manifests)
+        self._manifests = {manifest.name: manifest for manifest in manifests}
         self._replicas = replicas
         self._observe = observe
         self._clock = clock
@@ -72,6 +74,8 @@ class Region:
             await self._look()
         if request.path in self._control:
             return self._controlled(request)
+        if request.path == "/isochrone/sample":
+            return await self._sampled(request)
         return await self._face.handle(request)
 
     async def _look(self) -> None:
@@ -87,6 +91,20 @@ class Region:
         try:
             check_method(request, method)
             return answer(request)
+        except IsochroneError as error:
+            return problem_response(error)
+
+    async def _sampled(self, request: Request) -> Response:
+        try:
+            check_method(request, "POST")
+            asked = read_json(request.body, Wake, "sample")
+            held = self._catalogue.model(asked.model, asked.version)
+            return await sampled(
+                request,
+                self._manifests[held.name],
+                lambda: self._catalogue.state(held.name),
+                self._face.handle,
+            )
         except IsochroneError as error:
             return problem_response(error)
 

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from deploy.result import add_json_argument, tell
 from router.errors import ConfigError
 from router.policy.region_policy import RegionPolicy
 from router.process.document import ConfigProblem, SettingsError, listed, read_document
+from router.process.settings import load_settings
+from router.simulate.scenario import Scenario
 
 HELP = "say everything that is wrong in a configuration file"
 
@@ -20,12 +23,14 @@ _CHECKS: dict[str, Callable[[Path], Any]] = {
     "agent": edge_agent.config.check,
     "cloud": cloud.config.check,
     "regions": RegionPolicy.from_file,
+    "scenario": partial(load_settings, kind=Scenario),
 }
 _KEYS: dict[str, frozenset[str]] = {
     "router": frozenset({"regions_file", "endpoints", "enrolment", "probe", "state_file"}),
     "agent": frozenset({"keep_warm", "routers", "min_service_s", "slots", "queue"}),
     "cloud": frozenset({"ray", "models", "ingress_replicas"}),
     "regions": frozenset({"regions", "groups", "tenants", "rules", "networks", "data_classes"}),
+    "scenario": frozenset({"places", "arrivals", "seconds", "warmup_s", "objective_s", "faults"}),
 }
 """Keys that tell whose file it is."""
 

@@ -50,6 +50,7 @@ COMMANDS = {
     "status": Entry("deploy.status", "show the fleet as a running router sees it"),
     "infer": Entry("deploy.infer", "send one image to a model and say who answered and why"),
     "explain": Entry("deploy.explain", "say why a request was answered where it was"),
+    "simulate": Entry("deploy.simulate", "try routing rules against each other in virtual time"),
     "package": Entry("deploy.package", "build, inspect or verify a model package"),
 }
 

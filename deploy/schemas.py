@@ -13,14 +13,17 @@ from edge_agent.config import AgentConfig
 from router.config import RouterConfig
 from router.policy.region_file import RegionFile
 from router.process.settings import schema
+from router.simulate.scenario import Scenario
 
 KINDS: dict[str, type[Any]] = {
     "agent": AgentConfig,
     "cloud": CloudConfig,
     "regions": RegionFile,
     "router": RouterConfig,
+    "scenario": Scenario,
 }
-"""Name of a configuration file, without `.yaml`, and what it is read into."""
+"""Name of a schema, which is that of the shipped file without `.yaml` (`scenario` is for each of
+`configs/scenarios`), and what such a file is read into."""
 
 FOLDER = Path(__file__).parents[1] / "configs" / "schema"
 

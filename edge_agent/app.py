@@ -12,6 +12,7 @@ from typing import NoReturn
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
 
+from edge_agent.client_trips import ClientTrips, Teller, noting
 from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
 from edge_agent.front import Front
@@ -143,14 +144,18 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
         agent = Agent(config, clock=monotonic, rng=rng, tasks=tasks)
         front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
-        public = Listener(asynchronous(front.handle, tasks), config.limits, monotonic)
+        trips = ClientTrips()
+        service = noting(asynchronous(front.handle, tasks), trips)
+        public = Listener(service, config.limits, monotonic)
         admin = Listener(asynchronous(agent.admin.handle, tasks), Limits(), monotonic)
         await public.start(sockets[0])
         await admin.start(sockets[1])
         agent.lifecycle.on(Listening())
         log.event(_log, "listening", url=url, admin=f"http://{address_of(sockets[1])}")
         enrollers = agent.enrollers(session, url)
+        teller = Teller([router.url for router in config.routers], config.name, trips, session)
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
+        background.append(tasks.create_task(teller.keep()))
         background.append(tasks.create_task(_become_ready(agent, url)))
         await stop.wait()
         await _leave(agent, enrollers, background)

@@ -12,6 +12,7 @@ from edge_agent.lifecycle import Lifecycle
 from edge_agent.report import Report
 from edge_agent.runtime.oip import OpenInference, check_method
 from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.sample import sampled
 from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process.metrics import render
 from router.wire.http import Request, Response
@@ -24,7 +25,7 @@ _log = logging.getLogger("isochrone.agent.server")
 
 
 class Public:
-    """The public listener: OIP, `GET /isochrone/report`, `POST /isochrone/wake`."""
+    """The public listener: OIP, `GET /isochrone/report`, `POST /isochrone/wake` and `/sample`."""
 
     def __init__(
         self,
@@ -50,6 +51,9 @@ class Public:
             if request.path == "/isochrone/wake":
                 check_method(request, "POST")
                 return json_response(self._wake(request), HTTPStatus.ACCEPTED)
+            if request.path == "/isochrone/sample":
+                check_method(request, "POST")
+                return await self._sample(request)
         except IsochroneError as error:
             return problem_response(error)
         return await self._face.handle(request)
@@ -64,6 +68,16 @@ class Public:
         held = next(m for m in self._pool.held() if (m.name, m.version) == (wake.model, version))
         expected_s = 0.0 if held.state is ModelState.WARM else held.load_s
         return Waking(wake.model, version, held.state, expected_s)
+
+    async def _sample(self, request: Request) -> Response:
+        asked = read_json(request.body, Wake, "sample")
+        package = self._pool.package(asked.model, asked.version)
+        return await sampled(
+            request,
+            package.manifest,
+            lambda: self._pool.state(package.name, package.version),
+            self._face.handle,
+        )
 
     async def _load(self, model: str, version: str) -> None:
         try:

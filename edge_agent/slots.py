@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from router.admission.limit import Lease, Limit
-from router.admission.queue import Line, Outcome
+from router.admission.queue import Line, Outcome, Room
 from router.errors import DeadlineExceeded, Overloaded
 from router.process.clock import Clock
 
@@ -21,7 +21,7 @@ class SlotGate:
         """`service_s` is how long one call takes of late: Retry-After is made of it."""
         self.slots = slots
         self._limit = Limit(slots, self._freed)
-        self._line = Line(queue)
+        self._line: Line[None] = Line(Room(queue))
         self._aside = Limit(slots + queue)
         self._clock = clock
         self._service_s = service_s
@@ -51,11 +51,16 @@ class SlotGate:
     async def _wait(self, deadline_s: float, priority: int) -> Lease:
         turn: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
         ticket = self._line.join(
-            self._clock(), deadline_s, priority, lambda outcome: self._settle(turn, outcome)
+            tenant="",
+            priority=priority,
+            now_s=self._clock(),
+            deadline_s=deadline_s,
+            cost_s=self._service_s(),
+            item=None,
+            settled=lambda outcome: self._settle(turn, outcome),
         )
         if ticket is None:
-            due_s = (self.in_flight + len(self._line)) * self._service_s() / self.slots
-            raise Overloaded("every slot and the queue are full", retry_after_s=due_s)
+            raise self._full()
         timer = asyncio.get_running_loop().call_later(
             deadline_s - self._clock(), lambda: self._line.expire(max(deadline_s, self._clock()))
         )  # the loop's timers may ring a little early
@@ -74,10 +79,16 @@ class SlotGate:
             return
         if outcome is Outcome.EXPIRED:
             turn.set_exception(DeadlineExceeded("the deadline passed in the queue"))
+        elif outcome is Outcome.SHED:
+            turn.set_exception(self._full())
         elif outcome is Outcome.STARTED:
             lease = self._limit.acquire()
             assert lease is not None
             turn.set_result(lease)
+
+    def _full(self) -> Overloaded:
+        due_s = (self.in_flight + len(self._line)) * self._service_s() / self.slots
+        return Overloaded("every slot and the queue are full", retry_after_s=due_s)
 
     def _freed(self) -> None:
         while self.in_flight < self.slots and self._line.start(self._clock()):

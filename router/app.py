@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from ipaddress import ip_network
@@ -11,10 +12,16 @@ from random import Random, SystemRandom
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from router.config import EndpointConfig, RouterConfig
-from router.dispatch.probe import Prober
+from router.admission.gate import Gate
+from router.admission.quota import Quotas
+from router.config import EndpointConfig, ProbeConfig, RouterConfig
+from router.dispatch.budget import HedgeBudget, RetryBudget
+from router.dispatch.chooser import Chooser
+from router.dispatch.dispatcher import Dispatcher, Effects
+from router.dispatch.probe import Prober, Probing
 from router.dispatch.record import Record
 from router.dispatch.runner import Runner
+from router.dispatch.spare import Spare
 from router.dispatch.upstreams import Upstreams
 from router.errors import ConfigError, IsochroneError
 from router.fleet.address import pin
@@ -26,12 +33,14 @@ from router.frontend.admin import Admin
 from router.frontend.agents import Agents
 from router.frontend.asking import Asking
 from router.frontend.decisions import Decisions, access_line
+from router.frontend.measured import Measured
 from router.frontend.metrics import FleetCollector, Metrics
 from router.frontend.oip import Inference
 from router.frontend.place import Places
 from router.frontend.refusal import Refusals
 from router.frontend.server import Readiness, Server
-from router.geo.network import prior_rtt_s
+from router.geo.clients import ClientPaths
+from router.geo.network import light_rtt_s, prior_rtt_s
 from router.geo.region import distance_km
 from router.policy.policy import Policy
 from router.policy.region_policy import RegionPolicy
@@ -49,6 +58,8 @@ TICK_S = 0.02
 """How often deadlines and probes are looked at: the grain of every time limit here."""
 HOUSEKEEPING_S = 0.1
 """How often leases and wakes are looked at, and the access log is flushed."""
+TELLING_S = 1.0
+"""How often the log is told which endpoints have come in and gone out."""
 RESTORED_S = 3600.0
 """Agents that were seen this lately are asked at once after a restart."""
 
@@ -71,7 +82,7 @@ class Router:
     ) -> None:
         self._clock = clock
         self._wall = wall
-        self._housekeeping_s = clock()
+        self._housekeeping_s = self._telling_s = clock()
         self._out: dict[str, str | None] = {}
         self._store = store
         self._allowed = [ip_network(text) for text in config.enrolment.allowed_networks]
@@ -83,14 +94,17 @@ class Router:
         lease = Lease(config.enrolment.lease_s, config.enrolment.renew_s)
         self.membership = Membership(map(_member, config.endpoints), law.regions.names, lease)
         sender = f"{config.name}.{rng.getrandbits(32):08x}"  # new: endpoints remember the old one
-        self.ledger = Ledger(_prior_rtts(config, law), sender)
+        prior_s, light_s = _round_trips(config, law)
+        self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s)
         self.decisions = Decisions(law.fingerprint)
+        self._policy = Policy()
+        chooser = Chooser(self._policy, self.ledger, rng)
         self.runner = Runner(
             sender=sender,
             ledger=self.ledger,
             upstream=self.upstreams.of,
-            refuse=self.refusals.refuse,
-            ended=self._ended,
+            chooser=chooser,
+            spare=_spare(config),
             clock=clock,
             most_tries=config.tries,
         )
@@ -99,12 +113,21 @@ class Router:
             upstream=self.upstreams.of,
             condemned=self.runner.condemn,
             clock=clock,
-            interval_s=config.probe.interval_s,
-            timeout_s=config.probe.timeout_s,
+            probing=_probing(config.probe),
+        )
+        self.dispatcher = Dispatcher(
+            ledger=self.ledger,
+            chooser=chooser,
+            runner=self.runner,
+            gate=Gate(config.queue.capacity, weights=law.weights),
+            quotas=Quotas(law.quotas),
+            effects=Effects(self.refusals.refuse, self._ended, self.prober.wake),
+            clock=clock,
+            in_flight=config.in_flight,
         )
         self.readiness = Readiness(self.ledger)
-        self.registry.register(FleetCollector(self.ledger, self.runner))
-        self.serve = self._server(config, law, rng, tasks)
+        self.registry.register(FleetCollector(self.ledger, self.runner, self.dispatcher))
+        self.serve = self._server(config, law, chooser, rng, tasks)
         self.admin = Admin(
             name=config.name,
             region=config.region,
@@ -117,26 +140,36 @@ class Router:
         self._restore()
 
     def _server(
-        self, config: RouterConfig, law: RegionPolicy, rng: Random, tasks: asyncio.TaskGroup
+        self,
+        config: RouterConfig,
+        law: RegionPolicy,
+        chooser: Chooser,
+        rng: Random,
+        tasks: asyncio.TaskGroup,
     ) -> Server:
-        policy = Policy()
-        named = frozenset(model for e in config.endpoints for model in e.models)
-        asking = Asking(law, self.ledger, self.membership, named, self._clock)
+        asking = Asking(
+            law,
+            self.ledger,
+            self.membership,
+            frozenset(config.models).union(*(e.models for e in config.endpoints)),
+            self._clock,
+            once={name for name, model in config.models.items() if not model.repeatable},
+            explain=config.decisions.explain == "always",
+        )
+        paths = ClientPaths(law.regions, rng)
         return Server(
             version=version("isochrone"),
             readiness=self.readiness,
             asking=asking,
-            inference=Inference(
-                policy=policy,
-                asking=asking,
+            inference=Inference(asking, self.ledger, chooser, self.dispatcher),
+            places=Places(self._policy, asking, self.ledger, paths, rng),
+            measured=Measured(
+                paths=paths,
                 ledger=self.ledger,
-                runner=self.runner,
-                prober=self.prober,
-                refusals=self.refusals,
-                rng=rng,
-                in_flight=config.in_flight,
+                locator=law.locator,
+                allowed=self._allowed,
+                clock=self._clock,
             ),
-            places=Places(policy, asking, self.ledger, rng),
             agents=Agents(
                 membership=self.membership,
                 store=self._store,
@@ -153,7 +186,7 @@ class Router:
     def tick(self) -> None:
         """Look at everything that happens because time passes."""
         now_s = self._clock()
-        self.runner.sweep(now_s)
+        self.dispatcher.sweep(now_s)
         self.prober.sweep(now_s)
         if now_s >= self._housekeeping_s:
             self._housekeeping_s = now_s + HOUSEKEEPING_S
@@ -161,6 +194,7 @@ class Router:
 
     def _keep_house(self, now_s: float) -> None:
         self.ledger.sweep(now_s)
+        self.prober.explore(now_s)
         if self._access is not None:
             self._access.flush()
         expired = self.membership.expire(now_s)
@@ -168,7 +202,9 @@ class Router:
             self.runner.condemn(name, "its lease ran out")
         if expired:
             self._changed()
-        self._tell_of_changes()
+        if now_s >= self._telling_s:
+            self._telling_s = now_s + TELLING_S
+            self._tell_of_changes()
 
     def _tell_of_changes(self) -> None:
         """Say in the log which endpoints have come in and gone out since the last time."""
@@ -296,9 +332,34 @@ def _member(config: EndpointConfig) -> Member:
     return Member(endpoint=endpoint, slots=config.slots, models=held)
 
 
-def _prior_rtts(config: RouterConfig, law: RegionPolicy) -> dict[str, float]:
+def _spare(config: RouterConfig) -> Spare:
+    retries = RetryBudget(config.retries.share, config.retries.floor_per_slot_s)
+    hedges = HedgeBudget(config.hedge.share) if config.hedge.share else None
+    unhedged = {name for name, model in config.models.items() if not model.hedge}
+    return Spare(retries, hedges, unhedged)
+
+
+def _probing(config: ProbeConfig) -> Probing:
+    return Probing(
+        interval_s=config.interval_s,
+        timeout_s=config.timeout_s,
+        fresh_s=config.fresh_s,
+        per_request=config.per_request,
+        explore_s=config.explore_s or math.inf,
+    )
+
+
+def _round_trips(
+    config: RouterConfig, law: RegionPolicy
+) -> tuple[dict[str, float], dict[str, float]]:
+    """From this router to each region: what to expect, and the least that is possible.
+
+    The least counts half of the way: a region is wide, and its point is only its middle.
+    """
     here = law.regions[config.region].point
-    return {r.name: prior_rtt_s(distance_km(here, r.point)) for r in law.regions}
+    away_km = {r.name: distance_km(here, r.point) for r in law.regions}
+    prior_s = {name: prior_rtt_s(km) for name, km in away_km.items()}
+    return prior_s, {name: light_rtt_s(km / 2) for name, km in away_km.items()}
 
 
 def _named_regions(config: RouterConfig) -> Iterator[tuple[str, str]]:

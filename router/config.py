@@ -25,10 +25,19 @@ class AdminConfig(Settings, frozen=True):
 
 
 class ProbeConfig(Settings, frozen=True):
-    """How often each endpoint is asked how it is, and how long its answer may take."""
+    """What is asked of endpoints beside the requests.
+
+    Whoever was not heard of for `interval_s` is asked, and given up after `timeout_s`: two misses
+    take an endpoint out. The best candidates are asked when what is known of them is older than
+    `fresh_s`, up to `per_request` probes for each request. A model that nobody has used for
+    `explore_s` runs its own sample (0: never), so that an old bad impression does not stay.
+    """
 
     interval_s: Interval = 1.0
-    timeout_s: Interval = 1.0
+    timeout_s: Interval = 0.5
+    fresh_s: Interval = 0.25
+    per_request: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.3
+    explore_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
 
 
 class EnrolmentConfig(Settings, frozen=True):
@@ -46,6 +55,45 @@ class EnrolmentConfig(Settings, frozen=True):
                 raise ValueError(f"allowed_networks: {error}; write it as 10.0.0.0/8") from error
         if self.renew_s >= self.lease_s:
             raise ValueError("renew_s must be less than lease_s, so that a lease never runs out")
+
+
+class RetryConfig(Settings, frozen=True):
+    """How often another endpoint may be asked after one that may have done the work already.
+
+    At most `share` of the requests of the last ten seconds, and `floor_per_slot_s` a second for
+    each slot of the fleet. Asking on after a refusal or a full endpoint is free.
+    """
+
+    share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+    floor_per_slot_s: Annotated[float, msgspec.Meta(ge=0, le=10)] = 0.5
+
+
+class HedgeConfig(Settings, frozen=True):
+    """Asking a second endpoint beside one that is late against its own prediction.
+
+    At most `share` of the requests, each at full cost (0: never).
+    """
+
+    share: Annotated[float, msgspec.Meta(ge=0, le=0.1)] = 0.0
+
+
+class QueueConfig(Settings, frozen=True):
+    """Requests wait here while every endpoint that may serve them is full."""
+
+    capacity: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 1024
+
+
+class ModelConfig(Settings, frozen=True):
+    """A known model: may a call for it be made twice (inference may), and hedged."""
+
+    repeatable: bool = True
+    hedge: bool = True
+
+
+class DecisionsConfig(Settings, frozen=True):
+    """Whether every decision is explained in full, or only when a request asks for it."""
+
+    explain: Literal["always", "asked"] = "asked"
 
 
 class EndpointConfig(Settings, frozen=True):
@@ -93,6 +141,11 @@ class RouterConfig(Settings, frozen=True):
     probe: ProbeConfig = ProbeConfig()
     limits: Limits = Limits()
     in_flight: Count = 4096
+    retries: RetryConfig = RetryConfig()
+    hedge: HedgeConfig = HedgeConfig()
+    queue: QueueConfig = QueueConfig()
+    models: dict[Name, ModelConfig] = msgspec.field(default_factory=dict)
+    decisions: DecisionsConfig = DecisionsConfig()
     tries: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     drain_notice_s: Annotated[float, msgspec.Meta(ge=0, le=60)] = 0.0
     drain_s: Annotated[float, msgspec.Meta(ge=0, le=600)] = 20.0

@@ -87,6 +87,13 @@ class Overloaded(IsochroneError):
     retryable = True
 
 
+class QuotaExceeded(IsochroneError):
+    """The tenant has used up what it may ask for in a time; `retry_after_s` says when it may."""
+
+    code = "quota_exceeded"
+    retryable = True
+
+
 class NoEndpoint(IsochroneError):
     """No endpoint may or can serve this now; `reasons` holds one text per endpoint."""
 
@@ -106,6 +113,12 @@ class UnusableAnswer(IsochroneError):
 
     code = "unusable_answer"
     retryable = True
+
+
+class Poison(IsochroneError):
+    """Two endpoints were lost while this very request was there: nobody else is asked."""
+
+    code = "poison"
 
 
 class DeadlineExceeded(IsochroneError):

@@ -117,6 +117,7 @@ def _router(layout: Layout, name: str) -> dict[str, Any]:
         ],
         "enrolment": {"allowed_networks": [f"{HOST}/32"]},
         "probe": {"interval_s": 0.25, "timeout_s": 1.0},
+        "decisions": {"explain": "always"},
     }
 
 

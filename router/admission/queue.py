@@ -1,89 +1,139 @@
-"""Who waits for a place: a bounded line, most urgent first; what has expired never starts.
+"""Who waits for a place: a fair line, most urgent first; what has expired never starts.
 
-Within one priority it is first come, first served. A fair share by tenant is a choice among lines.
+Nine priority bands; inside a band a fair share of device time by tenant (`fair`); inside a tenant
+first come, first served. How many may wait, and who gives way, is the room's to say (`room`).
 """
 
-from bisect import insort
-from collections.abc import Callable
-from enum import Enum
-from operator import attrgetter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Generic
+
+from router.admission.fair import Band
+from router.admission.room import AGE_S, Room
+from router.admission.ticket import Outcome, T, Ticket, believable
+
+__all__ = ["AGE_S", "Line", "Outcome", "Room", "Ticket"]
+
+_EQUAL: Mapping[str, float] = MappingProxyType({})
 
 
-class Outcome(Enum):
-    """How waiting ends; every ticket ends in exactly one of these."""
+class Line(Generic[T]):
+    """One line in a room. Instants are monotonic seconds, and they never go back.
 
-    STARTED = "started"
-    EXPIRED = "expired"
-    WITHDRAWN = "withdrawn"
+    line: Line[str] = Line(Room(capacity=100))
+    ticket = line.join(tenant="acme", priority=5, now_s=0.0, deadline_s=30.0, cost_s=0.02,
+                       item="a request", settled=print)   # None: no room
+    line.start(0.1)                # the same ticket; prints Outcome.STARTED
+    line.correct(ticket, 0.05)     # it took 50 ms rather than 20
+    """
 
-
-class Ticket:
-    """One place in a line; `priority` 1 is the most urgent."""
-
-    __slots__ = ("_settled", "deadline_s", "outcome", "priority")
-
-    def __init__(
-        self, deadline_s: float, priority: int, settled: Callable[[Outcome], None]
-    ) -> None:
-        self.deadline_s = deadline_s
-        self.priority = priority
-        self.outcome: Outcome | None = None
-        self._settled = settled
-
-    def settle(self, outcome: Outcome) -> None:
-        """End the waiting, if it has not ended."""
-        if self.outcome is None:
-            self.outcome = outcome
-            self._settled(outcome)
-
-
-_urgency = attrgetter("priority")
-
-
-class Line:
-    """At most `capacity` tickets. Instants are monotonic seconds."""
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self._tickets: list[Ticket] = []
+    def __init__(self, room: Room[T], weights: Mapping[str, float] = _EQUAL) -> None:
+        """`weights` are tenants' shares; who is not named has 1."""
+        self.room = room
+        self._weights = weights
+        self._bands: dict[int, Band[T]] = {}
+        self._waiting = 0
 
     def __len__(self) -> int:
-        return len(self._tickets)
+        return self._waiting
 
     def join(
-        self, now_s: float, deadline_s: float, priority: int, settled: Callable[[Outcome], None]
-    ) -> Ticket | None:
-        """A place behind all that are as urgent; None where the line is full.
+        self,
+        *,
+        tenant: str,
+        priority: int,
+        now_s: float,
+        deadline_s: float,
+        cost_s: float,
+        item: T,
+        settled: Callable[[Outcome], None],
+    ) -> Ticket[T] | None:
+        """A place in the line; None where the room has none for this priority.
 
-        `settled` is told the outcome, once.
+        `cost_s` is the device time that it is believed to take. `settled` is told the outcome,
+        once, and never before this returns.
         """
-        if len(self._tickets) >= self.capacity:
-            self.expire(now_s)
-        if len(self._tickets) >= self.capacity:
-            return None
-        ticket = Ticket(deadline_s, priority, settled)
-        insort(self._tickets, ticket, key=_urgency)
+        ticket = Ticket(
+            holder=self,
+            tenant=tenant,
+            priority=priority,
+            now_s=now_s,
+            deadline_s=deadline_s,
+            cost_s=cost_s,
+            item=item,
+            settled=settled,
+            order=self.room.stamp(),
+        )
+        return ticket if self.room.admit(ticket, now_s) else None
+
+    def peek(self, now_s: float) -> Ticket[T] | None:
+        """Whose turn it is, among those who still have time."""
+        self.room.advance(now_s)
+        return self._bands[min(self._bands)].head() if self._bands else None
+
+    def start(self, now_s: float) -> Ticket[T] | None:
+        """The one whose turn it is, started; None where nobody waits."""
+        ticket = self.peek(now_s)
+        if ticket is not None:
+            self._bands[ticket.band].charge(ticket)
+            self.room.end(ticket, Outcome.STARTED)
         return ticket
 
-    def start(self, now_s: float) -> Ticket | None:
-        """The first ticket that still has time, started; None where there is none."""
-        while self._tickets:
-            ticket = self._tickets.pop(0)
-            if ticket.deadline_s > now_s:
-                ticket.settle(Outcome.STARTED)
-                return ticket
-            ticket.settle(Outcome.EXPIRED)
-        return None
-
     def expire(self, now_s: float) -> None:
-        """End the waiting of all whose deadline has passed."""
-        late = [ticket for ticket in self._tickets if ticket.deadline_s <= now_s]
-        for ticket in late:
-            self._tickets.remove(ticket)
-            ticket.settle(Outcome.EXPIRED)
+        """End the waiting of all in the room whose deadline has passed."""
+        self.room.advance(now_s)
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket[T]) -> None:
         """End the waiting of one who no longer wants to; nothing where it has ended."""
-        if ticket.outcome is None:
-            self._tickets.remove(ticket)
-            ticket.settle(Outcome.WITHDRAWN)
+        self.room.end(ticket, Outcome.WITHDRAWN)
+
+    def correct(self, ticket: Ticket[T], cost_s: float) -> None:
+        """A ticket that was started has taken this much device time. Again: it replaces that."""
+        more_s = believable(cost_s) - ticket.cost_s
+        if ticket.outcome is not Outcome.STARTED or not more_s:
+            return
+        ticket.cost_s += more_s
+        band = self._bands.get(ticket.band)
+        if band is not None:
+            band.correct(ticket, self._weight(ticket.tenant), more_s)
+
+    def ahead_s(self, tenant: str, priority: int) -> float:
+        """Seconds of device time that would start before a newcomer, as things stand."""
+        before_s = sum(b.backlog_s for number, b in self._bands.items() if number < priority)
+        band = self._bands.get(priority)
+        return before_s + (band.ahead_s(tenant) if band is not None else 0.0)
+
+    @property
+    def band(self) -> int:
+        """The highest band in which somebody waits."""
+        return min(self._bands)
+
+    def put(self, ticket: Ticket[T]) -> None:
+        """The room's; see `Holder`."""
+        self._waiting += 1
+        self._enter(ticket)
+
+    def move(self, ticket: Ticket[T], band: int) -> None:
+        """The room's; see `Holder`."""
+        self._exit(ticket, band)
+        self._enter(ticket)
+
+    def remove(self, ticket: Ticket[T]) -> None:
+        """The room's; see `Holder`."""
+        self._waiting -= 1
+        self._exit(ticket, ticket.band)
+
+    def _enter(self, ticket: Ticket[T]) -> None:
+        band = self._bands.get(ticket.band)
+        if band is None:
+            band = self._bands[ticket.band] = Band(ticket.band, self.room.stamp)
+        band.put(ticket, self._weight(ticket.tenant))
+
+    def _exit(self, ticket: Ticket[T], number: int) -> None:
+        band = self._bands[number]
+        band.remove(ticket)
+        if not band.waiting_count:
+            del self._bands[number]
+
+    def _weight(self, tenant: str) -> float:
+        return self._weights.get(tenant, 1.0)

@@ -1,21 +1,44 @@
-"""Carrying a plan out, as a sans-IO machine: events in, commands out.
+"""Carrying a request out, as a sans-IO machine: events in, commands out.
 
-Tries are made one after another in the order of the plan, each with its permit, and never twice on
-the same endpoint. Nothing reaches the client until an answer is accepted: a short one is held until
-it is whole, so that an endpoint that dies in the middle costs nothing; a long one or a stream is
-passed on chunk by chunk, and after its head nothing is tried again.
+Tries are made one after another, each with its permit, and never twice on the same endpoint. Whom
+to ask next is decided when it is needed, with the fleet as it is then. Nothing reaches the client
+until an answer is accepted: a short one is held until it is whole, so that an endpoint that dies in
+the middle costs nothing; a long one or a stream is passed on chunk by chunk, and after its head
+nothing is tried again. One try more may run beside the first where that is late (a hedge): the
+first usable answer wins, and the other try is cancelled.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum, auto
+from collections.abc import Callable, Sequence
 
-from router.dispatch.event import Cause, Chunk, ClientGone, End, Event, Head, Lost, Timer
+from router.dispatch.command import (
+    Abort,
+    Begin,
+    Cancel,
+    Command,
+    Deliver,
+    Finish,
+    Forward,
+    GiveUp,
+    Send,
+    Settle,
+)
+from router.dispatch.event import (
+    Cause,
+    Chunk,
+    ClientGone,
+    End,
+    Event,
+    Head,
+    HedgeDue,
+    Lost,
+    Timer,
+)
 from router.errors import (
     DeadlineExceeded,
     IsochroneError,
     NoEndpoint,
     Overloaded,
+    Poison,
     UnusableAnswer,
 )
 from router.fleet.ledger import Outcome
@@ -24,235 +47,268 @@ from router.wire.http import Headers, first
 
 HOLD_BYTES = 1 << 20
 """Answers up to this length are held until they are whole."""
+LONGEST_RETRY_S = 60.0
+"""An endpoint that is full is asked again after this long at the latest, whatever it says."""
+POISON_COUNT = 2
+"""A request that crashed so many endpoints is asked of no other."""
 
-_BUSY = frozenset({429, 503})
-_UNABLE = frozenset({404, 421, 507})
-"""It does not serve this model after all; another may."""
-_FAILED = frozenset({500, 502})
-"""It tried and failed; another may do better."""
-_LATE = frozenset({408, 504})
-"""The deadline that went with the request has passed: there is no time for another."""
+_ANSWERED = {
+    404: Outcome.UNABLE,  # it does not serve this model after all; another may
+    421: Outcome.UNABLE,
+    507: Outcome.UNABLE,
+    429: Outcome.BUSY,
+    503: Outcome.BUSY,
+    408: Outcome.LATE,  # the deadline that went with the request has passed
+    504: Outcome.LATE,
+}
+_LOST = {
+    Cause.REFUSED: Outcome.REFUSED,
+    Cause.RESET: Outcome.CRASHED,
+    Cause.MALFORMED: Outcome.FAILED,
+    Cause.TIMEOUT: Outcome.LATE,
+}
+_MAY_HAVE_RUN = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.LATE})
+"""Asking another after one of these may do the work twice."""
 
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Make this try: the `number`th, counted from 0."""
-
-    permit: Permit
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """This try has ended, in this way: every `Send` is followed by exactly one."""
-
-    number: int
-    outcome: Outcome
-    why: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Stop this try at the endpoint; nothing of it is wanted any more."""
-
-    number: int
+Choose = Callable[[Sequence[Permit]], Permit | None]
+"""The next endpoint to ask, given those that were; None: there is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
-    """A whole answer for the client."""
+class _Try:
+    __slots__ = ("body", "head", "held_bytes", "live", "permit")
 
-    number: int
-    head: Head
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """The head of an answer that is passed on as it comes."""
-
-    number: int
-    head: Head
+    def __init__(self, permit: Permit) -> None:
+        self.permit = permit
+        self.live = True
+        self.head: Head | None = None
+        self.body: list[bytes] = []
+        self.held_bytes = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """A part of it."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The end of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """It cannot be ended, and the client must be able to tell."""
-
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """There will be no answer, for this reason."""
-
-    error: IsochroneError
-
-
-Command = Send | Settle | Cancel | Deliver | Begin | Forward | Finish | Abort | GiveUp
-
-
-class _State(Enum):
-    AWAITING = auto()
-    HOLDING = auto()
-    STREAMING = auto()
-    DONE = auto()
+def _nobody(tried: Sequence[Permit]) -> None:
+    del tried
 
 
 class Attempt:
-    """One request's way through its plan. Events of a try that has been settled are ignored."""
+    """One request's way to its end. Events of a try that has been settled are ignored.
+
+    `choose` is asked for the next endpoint, `hedge` for one to ask beside a late one, and `repeat`
+    for leave to ask another after a try that may have run; what they say is final.
+    """
 
     __slots__ = (
-        "_body",
+        "_choose",
+        "_done",
         "_ended",
-        "_head",
-        "_held_bytes",
-        "_number",
-        "_permits",
-        "_retry_s",
-        "_state",
+        "_expired",
+        "_hedge",
+        "_hedged",
+        "_most",
+        "_owing",
+        "_repeat",
+        "_streaming",
+        "_tries",
     )
 
-    def __init__(self, permits: Sequence[Permit], *, most: int = 3) -> None:
-        self._permits = permits[:most]
-        self._state = _State.AWAITING
-        self._number = -1
-        self._head: Head | None = None
-        self._body: list[bytes] = []
-        self._held_bytes = 0
+    def __init__(
+        self,
+        permit: Permit,
+        choose: Choose,
+        *,
+        repeat: Callable[[], bool] = lambda: True,
+        hedge: Choose = _nobody,
+        most: int = 3,
+    ) -> None:
+        self._choose = choose
+        self._repeat = repeat
+        self._hedge = hedge
+        self._most = most
+        self._tries = [_Try(permit)]
         self._ended: list[Settle] = []
-        self._retry_s: float | None = None
+        self._streaming = False
+        self._hedged = False
+        self._owing = False
+        self._expired = False
+        self._done = False
 
     @property
     def done(self) -> bool:
-        """The request has ended, one way or the other."""
-        return self._state is _State.DONE
+        """It has ended, one way or the other."""
+        return self._done
 
     def start(self) -> list[Command]:
         """The first try."""
-        return self._next()
+        return [Send(self._tries[0].permit, 0)]
 
     def on(self, event: Event, number: int = -1) -> list[Command]:
         """What to do about an event; `number` names the try that it belongs to."""
-        if self._state is _State.DONE:
+        if self._done:
             return []
         match event:
             case Timer():
                 return self._stop(DeadlineExceeded("the deadline passed before an answer came"))
             case ClientGone():
                 return self._stop(None)
-            case _ if number != self._number:
+            case HedgeDue():
+                return self._on_hedge_due()
+            case _ if not self._tries[number].live:
                 return []
             case Head():
-                return self._on_head(event)
+                return self._on_head(event, number)
             case Chunk(data):
-                return self._on_chunk(data)
+                return self._on_chunk(data, number)
             case End():
-                return self._on_end()
+                return self._on_end(number)
             case Lost():
-                return self._on_lost(event)
+                return self._on_lost(event, number)
 
-    def _on_head(self, head: Head) -> list[Command]:
-        if head.status in _BUSY:
-            self._note_retry(head.headers)
-            return self._settle(Outcome.BUSY, f"answered {head.status}") + self._next()
-        if head.status in _UNABLE:
-            return self._settle(Outcome.UNABLE, f"answered {head.status}") + self._next()
-        if head.status in _FAILED or head.status in range(300, 400):  # we follow nobody elsewhere
-            return self._settle(Outcome.FAILED, f"answered {head.status}") + self._next()
-        if head.status in _LATE:
-            return self._stop(DeadlineExceeded("the deadline passed at the endpoint"))
-        self._head = head
+    def _on_head(self, head: Head, number: int) -> list[Command]:
+        outcome = _classify(head.status)
+        self._expired = self._expired or outcome is Outcome.LATE
+        if outcome is not Outcome.ANSWERED:
+            wait_s = _retry_after_s(head.headers) if outcome is Outcome.BUSY else None
+            return self._fall(Settle(number, outcome, f"answered {head.status}", wait_s))
+        self._tries[number].head = head
         if head.status >= 400 or _may_be_held(head.headers):
-            self._state = _State.HOLDING
             return []
-        self._state = _State.STREAMING
-        return [Begin(self._number, head)]
+        self._streaming = True
+        return [*self._cancel_but(number), Begin(number, head)]
 
-    def _on_chunk(self, data: bytes) -> list[Command]:
-        if self._state is _State.STREAMING:
+    def _on_chunk(self, data: bytes, number: int) -> list[Command]:
+        if self._streaming:
             return [Forward(data)]
-        self._body.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > HOLD_BYTES:  # a refusal without a length that does not end
-            return [
-                Cancel(self._number),
-                *self._settle(Outcome.FAILED, "endless refusal"),
-                *self._next(),
-            ]
+        held = self._tries[number]
+        held.body.append(data)
+        held.held_bytes += len(data)
+        if held.held_bytes > HOLD_BYTES:  # a refusal without a length that does not end
+            endless = Settle(number, Outcome.FAILED, "endless refusal")
+            return [Cancel(number), *self._fall(endless)]
         return []
 
-    def _on_end(self) -> list[Command]:
-        held, head = self._state is _State.HOLDING, self._head
-        self._state = _State.DONE
-        settled = self._settle(Outcome.ANSWERED)
-        if held and head is not None:
-            return [*settled, Deliver(self._number, head, b"".join(self._body))]
-        return [*settled, Finish()]
+    def _on_end(self, number: int) -> list[Command]:
+        self._done = True
+        answered = self._settle(Settle(number, Outcome.ANSWERED))
+        whole = self._tries[number]
+        if self._streaming or whole.head is None:
+            return [*answered, Finish()]
+        body = b"".join(whole.body)
+        return [*answered, *self._cancel_but(number), Deliver(number, whole.head, body)]
 
-    def _on_lost(self, lost: Lost) -> list[Command]:
+    def _on_lost(self, lost: Lost, number: int) -> list[Command]:
         why = f"{lost.cause.value} ({lost.detail})" if lost.detail else lost.cause.value
-        refused = lost.cause is Cause.REFUSED
-        settled = self._settle(Outcome.REFUSED if refused else Outcome.FAILED, why)
-        if self._state is _State.STREAMING:
-            self._state = _State.DONE
-            return [*settled, Abort(why)]
+        settle = Settle(number, _LOST[lost.cause], why)
+        if self._streaming:
+            self._done = True
+            return [*self._settle(settle), Abort(why)]
+        return self._fall(settle)
+
+    def _on_hedge_due(self) -> list[Command]:
+        live = [t for t in self._tries if t.live]
+        waiting = len(live) == 1 and live[0].head is None
+        if self._hedged or not waiting or len(self._tries) >= self._most:
+            return []
+        permit = self._fresh(self._hedge)
+        if permit is None:
+            return []
+        self._hedged = True
+        return [self._send(permit, hedge=True)]
+
+    def _fall(self, settle: Settle) -> list[Command]:
+        """A try has come to nothing: the one beside it goes on, or another is made."""
+        settled = self._settle(settle)
+        if any(t.live for t in self._tries):
+            return settled
         return settled + self._next()
 
     def _next(self) -> list[Command]:
-        self._state = _State.AWAITING
-        self._body.clear()
-        self._held_bytes = 0
-        if self._number + 1 < len(self._permits):
-            self._number += 1
-            return [Send(self._permits[self._number], self._number)]
-        self._state = _State.DONE
+        if self._may_go_on():
+            permit = self._fresh(self._choose)
+            if permit is not None and (not self._owing or self._repeat()):
+                self._owing = False
+                return [self._send(permit)]
+        self._done = True
         return [GiveUp(self._verdict())]
+
+    def _may_go_on(self) -> bool:
+        fit = self._crashes < POISON_COUNT and not self._expired
+        return fit and len(self._tries) < self._most
+
+    @property
+    def _crashes(self) -> int:
+        return sum(s.outcome is Outcome.CRASHED for s in self._ended)
+
+    def _fresh(self, choose: Choose) -> Permit | None:
+        """Whom to ask; never who was asked."""
+        tried = [t.permit for t in self._tries]
+        permit = choose(tried)
+        if permit is None or permit.endpoint.name in {p.endpoint.name for p in tried}:
+            return None
+        return permit
+
+    def _send(self, permit: Permit, *, hedge: bool = False) -> Command:
+        self._tries.append(_Try(permit))
+        return Send(permit, len(self._tries) - 1, hedge)
+
+    def _cancel_but(self, number: int) -> list[Command]:
+        """Every other try that is under way is not needed any more."""
+        commands: list[Command] = []
+        for other, beside in enumerate(self._tries):
+            if beside.live and other != number:
+                lost = Settle(other, Outcome.CANCELLED, "another was faster")
+                commands += [Cancel(other), *self._settle(lost)]
+        return commands
 
     def _stop(self, error: IsochroneError | None) -> list[Command]:
         """The deadline (an error to tell) or the client itself ends the request."""
-        streaming = self._state is _State.STREAMING
-        self._state = _State.DONE
+        self._done = True
         outcome = Outcome.CANCELLED if error is None else Outcome.LATE
-        stopped = [Cancel(self._number), *self._settle(outcome)]
+        stopped: list[Command] = []
+        for number, stoppable in enumerate(self._tries):
+            if stoppable.live:
+                stopped += [Cancel(number), *self._settle(Settle(number, outcome))]
         if error is None:
             return stopped
-        return [*stopped, Abort(error.message) if streaming else GiveUp(error)]
+        return [*stopped, Abort(error.message) if self._streaming else GiveUp(error)]
 
-    def _settle(self, outcome: Outcome, why: str = "") -> list[Command]:
-        settle = Settle(self._number, outcome, why)
+    def _settle(self, settle: Settle) -> list[Command]:
+        self._tries[settle.number].live = False
+        self._owing = self._owing or settle.outcome in _MAY_HAVE_RUN
         self._ended.append(settle)
         return [settle]
 
     def _verdict(self) -> IsochroneError:
-        reasons = {self._permits[s.number].endpoint.name: s.why for s in self._ended}
+        """Why there is no answer: the worst that was seen decides what the client is told."""
+        reasons = {self._tries[s.number].permit.endpoint.name: s.why for s in self._ended}
         outcomes = {s.outcome for s in self._ended}
-        if Outcome.BUSY in outcomes:
-            return Overloaded(
-                "every endpoint that may serve this is full",
-                retry_after_s=self._retry_s or 1.0,
-                reasons=reasons,
-            )
-        if outcomes & {Outcome.FAILED, Outcome.UNABLE}:
+        if self._crashes >= POISON_COUNT:
+            return Poison("endpoints were lost while this request was there", reasons=reasons)
+        if self._expired:
+            return DeadlineExceeded("the deadline passed at the endpoint", reasons=reasons)
+        if Outcome.BUSY in outcomes and not (self._owing or self._crashes):
+            waits_s = [s.retry_after_s for s in self._ended if s.retry_after_s is not None]
+            full = "every endpoint that may serve this is full"
+            return Overloaded(full, retry_after_s=min(waits_s, default=1.0), reasons=reasons)
+        if outcomes - {Outcome.REFUSED}:
             return UnusableAnswer("no endpoint gave a usable answer", reasons=reasons)
         return NoEndpoint("no endpoint can be reached", retry_after_s=1.0, reasons=reasons)
 
-    def _note_retry(self, headers: Headers) -> None:
-        value = first(headers, b"retry-after")
-        if value is not None and value.isdigit():
-            self._retry_s = min(float(value), self._retry_s or float(value))
+
+def _classify(status: int) -> Outcome:
+    """What a status says of the endpoint; a client's own mistake is an answer."""
+    known = _ANSWERED.get(status)
+    if known is not None:
+        return known
+    if status >= 500 or 300 <= status < 400:  # we follow nobody elsewhere
+        return Outcome.FAILED
+    return Outcome.ANSWERED
+
+
+def _retry_after_s(headers: Headers) -> float | None:
+    """Seconds; the other form of the field, a date, is not understood (RFC 9110 §10.2.3)."""
+    value = first(headers, b"retry-after")
+    if value is None or not value.isdigit():
+        return None
+    return min(float(value), LONGEST_RETRY_S)
 
 
 def _may_be_held(headers: Headers) -> bool:

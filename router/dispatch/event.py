@@ -49,7 +49,12 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """The instant that the machine asked for has come."""
+    """The request's deadline has passed."""
+
+
+@dataclass(frozen=True, slots=True)
+class HedgeDue:
+    """The answer is late against its own prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,4 +65,4 @@ class ClientGone:
 Answer = Head | Chunk | End | Lost
 """The events of one try, in order: Head, Chunk..., End; or Lost at any point, and nothing after."""
 
-Event = Answer | Timer | ClientGone
+Event = Answer | Timer | HedgeDue | ClientGone

@@ -38,9 +38,22 @@ class Pool(Protocol):
 
 
 class HttpCall:
-    """One request under way: an `upstream.Call`."""
+    """One request under way: an `upstream.Call`.
 
-    __slots__ = ("_done", "_on_event", "_pool", "connection", "message", "method", "paused")
+    `was_there` says that it has been sent once already, on a kept connection that then was lost:
+    the endpoint may have had it.
+    """
+
+    __slots__ = (
+        "_done",
+        "_on_event",
+        "_pool",
+        "connection",
+        "message",
+        "method",
+        "paused",
+        "was_there",
+    )
 
     def __init__(
         self, pool: Pool, message: bytes, method: str, on_event: Callable[[Answer], None]
@@ -51,6 +64,7 @@ class HttpCall:
         self.message = message
         self.method = method
         self.paused = False
+        self.was_there = False
         self.connection: UpstreamConnection | None = None
 
     @property
@@ -160,6 +174,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         call.connection = None
         if self._may_repeat:
+            call.was_there = True
             self._pool.open_for(call)
         else:
             call.tell(self._reader.close(clean=self._eof and exc is None))

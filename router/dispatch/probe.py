@@ -1,6 +1,11 @@
-"""Asking endpoints how they are, and waking cold ones: the control calls to an endpoint."""
+"""Asking endpoints how they are, waking cold ones, and testing what may have recovered.
+
+All of it is beside the requests: a probe asks for a report, a sample has a model run its own
+warm-up input. So nobody's request is spent on finding out how slow or how broken an endpoint is.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
@@ -9,13 +14,37 @@ from router.dispatch.event import Answer, Chunk, End, Head, Lost
 from router.dispatch.upstream import Call, Upstream
 from router.fleet.endpoint import Endpoint
 from router.fleet.ledger import Ledger
-from router.fleet.site import Site
+from router.fleet.site import Holding, Site
 from router.policy.law import Permit
 from router.process.clock import Clock
-from router.wire.http import Request
-from router.wire.report import decode_endpoint_report
+from router.wire.http import Request, first
+from router.wire.report import LOAD_HEADER, decode_call_report, decode_endpoint_report
 
 _REPORT_BYTES = 1 << 20
+_JSON = [(b"content-type", b"application/json")]
+_NO_SAMPLES = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
+_NOT_NOW = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, 503})
+_BURST = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Probing:
+    """How much is asked beside the requests.
+
+    Every endpoint that was not heard of for `interval_s` is asked, and given up after `timeout_s`;
+    one good probe or answer is news for `fresh_s`: beyond that, the best candidates are asked as
+    well, up to `per_request` probes for each request. What failed is sampled every `sample_s`, and
+    so is, after `explore_s` without a request, what would be the best if it were like its kind
+    (infinite: never).
+    """
+
+    interval_s: float = 1.0
+    timeout_s: float = 0.5
+    fresh_s: float = 0.25
+    per_request: float = 0.3
+    sample_s: float = 1.0
+    sample_timeout_s: float = 10.0
+    explore_s: float = 10.0
 
 
 class Prober:
@@ -31,55 +60,111 @@ class Prober:
         upstream: Callable[[Endpoint], Upstream],
         condemned: Callable[[str, str], None],
         clock: Clock,
-        interval_s: float,
-        timeout_s: float,
+        probing: Probing,
     ) -> None:
         self._ledger = ledger
         self._upstream = upstream
         self._condemned = condemned
         self._clock = clock
-        self._interval_s = interval_s
-        self._timeout_s = timeout_s
-        self._under_way: set[_ControlCall] = set()
+        self._probing = probing
+        self._under_way: dict[_ControlCall, None] = {}
+        self._sent = 0
+        self._tokens = 0.0
 
     def sweep(self, now_s: float) -> None:
         """Give up on what is late, then ask whoever is due."""
-        for call in [c for c in self._under_way if now_s - c.sent_s > self._timeout_s]:
+        for call in [c for c in self._under_way if now_s > c.due_s]:
             call.give_up()
-        for site in self._ledger.due(now_s, self._interval_s):
-            self._ledger.probe_sent(site, now_s)
-            path = "/isochrone/report" if site.endpoint.reports else "/v2/health/ready"
-            self._ask(site.endpoint, Request("GET", path, []), self._settle_of(site))
+        for site in self._ledger.due(now_s, self._probing.interval_s):
+            self._probe(site, now_s)
+        self._earn()
+        most = int(self._tokens)
+        if most:
+            for site in self._ledger.rivals(now_s, self._probing.fresh_s, most):
+                self._tokens -= 1
+                self._probe(site, now_s)
+        for holding in self._ledger.suspects(now_s, self._probing.sample_s):
+            self._sample(holding, now_s)
+
+    def explore(self, now_s: float) -> None:
+        """Sample who has not been used for long and may be better than it is thought to be."""
+        most = int(self._tokens)
+        for holding in self._ledger.unused(now_s, self._probing.explore_s)[:most]:
+            self._tokens -= 1
+            self._sample(holding, now_s)
 
     def wake(self, permit: Permit, model: str, version: str) -> None:
         """Ask a cold endpoint to load a model; whatever it answers, its next report tells more."""
         self._ledger.woken(permit.endpoint, model, version, self._clock())
         body = msgspec.json.encode({"model": model, "version": version})
-        headers = [(b"content-type", b"application/json")]
-        self._ask(permit.endpoint, Request("POST", "/isochrone/wake", headers, body), _ignore)
+        self._ask(permit.endpoint, Request("POST", "/isochrone/wake", _JSON, body), _ignore)
 
-    def _ask(self, endpoint: Endpoint, request: Request, settle: "_Settle") -> None:
-        call = _ControlCall(self._clock, self._under_way, settle)
-        self._under_way.add(call)
+    def _earn(self) -> None:
+        """Requests pay for probes."""
+        sent = self._ledger.sequence
+        self._tokens += self._probing.per_request * (sent - self._sent)
+        self._tokens = min(self._tokens, _BURST)
+        self._sent = sent
+
+    def _probe(self, site: Site, now_s: float) -> None:
+        self._ledger.probe_sent(site, now_s)
+        path = "/isochrone/report" if site.endpoint.reports else "/v2/health/ready"
+        self._ask(site.endpoint, Request("GET", path, []), self._probe_ended(site))
+
+    def _sample(self, holding: Holding, now_s: float) -> None:
+        holding.sampled_s = now_s
+        body = msgspec.json.encode({"model": holding.model, "version": holding.version})
+        request = Request("POST", "/isochrone/sample", _JSON, body)
+        settle = self._sample_ended(holding)
+        self._ask(holding.endpoint, request, settle, self._probing.sample_timeout_s)
+
+    def _ask(
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        settle: "_Settle",
+        timeout_s: float | None = None,
+    ) -> None:
+        due_s = self._clock() + (timeout_s or self._probing.timeout_s)
+        call = _ControlCall(self._clock, self._under_way, settle, due_s)
+        self._under_way[call] = None
         call.send(self._upstream(endpoint), request)
 
-    def _settle_of(self, site: Site) -> "_Settle":
-        def settle(body: bytes | None, rtt_s: float) -> None:
-            if body is not None and not site.endpoint.reports:
+    def _probe_ended(self, site: Site) -> "_Settle":
+        def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
+            good = head is not None and head.status == HTTPStatus.OK and body is not None
+            if good and not site.endpoint.reports:
                 self._ledger.probe_ready(site, rtt_s, self._clock())
                 return
-            report = decode_endpoint_report(body) if body is not None else None
+            report = decode_endpoint_report(body) if good and body is not None else None
             if report is not None:
                 self._ledger.probe_answered(site, report, rtt_s, self._clock())
                 return
-            if self._ledger.probe_missed(site):
+            if self._ledger.probe_missed(site, self._clock()):
                 self._condemned(site.endpoint.name, site.out or "")
 
         return settle
 
+    def _sample_ended(self, holding: Holding) -> "_Settle":
+        def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
+            del rtt_s
+            if head is not None and head.status in _NO_SAMPLES:
+                holding.samples = False
+                return
+            if head is not None and head.status in _NOT_NOW:
+                return
+            good = head is not None and head.status == HTTPStatus.OK and body is not None
+            value = first(head.headers, LOAD_HEADER) if good and head is not None else None
+            report = decode_call_report(value) if value is not None else None
+            self._ledger.sampled(holding, report, self._clock())
 
-_Settle = Callable[[bytes | None, float], None]
-"""What to do with the body of a 200 (None: there was none) and the seconds until its first byte."""
+        return settle
+
+
+_Settle = Callable[[Head | None, bytes | None, float], None]
+"""What to do with an answer's head (None: there was none), its body (None: it did not end well)
+and the seconds until its first byte.
+"""
 
 
 class _ControlCall:
@@ -89,24 +174,32 @@ class _ControlCall:
         "_body",
         "_call",
         "_clock",
+        "_head",
         "_rtt_s",
+        "_sent_s",
         "_settle",
         "_size",
-        "_status",
         "_with",
-        "sent_s",
+        "due_s",
     )
 
-    def __init__(self, clock: Clock, under_way: "set[_ControlCall]", settle: _Settle) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        under_way: "dict[_ControlCall, None]",
+        settle: _Settle,
+        due_s: float,
+    ) -> None:
         self._clock = clock
         self._with = under_way
         self._settle = settle
         self._call: Call | None = None
         self._body: list[bytes] = []
         self._size = 0
-        self._status = 0
+        self._head: Head | None = None
         self._rtt_s = 0.0
-        self.sent_s = clock()
+        self._sent_s = clock()
+        self.due_s = due_s
 
     def send(self, upstream: Upstream, request: Request) -> None:
         self._call = upstream.send(request, self._heard)
@@ -118,24 +211,23 @@ class _ControlCall:
 
     def _heard(self, event: Answer) -> None:
         match event:
-            case Head(status):
-                self._status = status
-                self._rtt_s = self._clock() - self.sent_s
+            case Head():
+                self._head = event
+                self._rtt_s = self._clock() - self._sent_s
             case Chunk(data):
                 self._size += len(data)
                 if self._size <= _REPORT_BYTES:
                     self._body.append(data)
             case End():
-                whole = self._status == HTTPStatus.OK and self._size <= _REPORT_BYTES
-                self._end(b"".join(self._body) if whole else None)
+                self._end(b"".join(self._body) if self._size <= _REPORT_BYTES else None)
             case Lost():
                 self._end(None)
 
     def _end(self, body: bytes | None) -> None:
         if self in self._with:
-            self._with.discard(self)
-            self._settle(body, self._rtt_s)
+            del self._with[self]
+            self._settle(self._head, body, self._rtt_s)
 
 
-def _ignore(body: bytes | None, rtt_s: float) -> None:
-    del body, rtt_s
+def _ignore(head: Head | None, body: bytes | None, rtt_s: float) -> None:
+    del head, body, rtt_s

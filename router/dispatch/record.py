@@ -2,27 +2,63 @@
 
 from dataclasses import dataclass, field
 
+from router.policy.pick import Scored
 from router.policy.policy import Plan
+from router.policy.query import Query
+from router.wire.report import CallReport
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One try on one endpoint. `why` says what sent it there, `outcome` how it ended."""
+    """One try on one endpoint. `why` says what sent it there, `outcome` how it ended.
 
-    endpoint: str
+    `scored` is what was predicted of it, `seconds` how long it took, `first_byte_s` how long until
+    its answer began, `report` what the endpoint said of it (both None where there was none).
+    """
+
+    scored: Scored
     why: str
     outcome: str
     seconds: float
+    first_byte_s: float | None = None
+    report: CallReport | None = None
+    answered: bool = False
+
+    @property
+    def endpoint(self) -> str:
+        """The name of the endpoint."""
+        return self.scored.permit.endpoint.name
 
 
-@dataclass(slots=True)
+TRIED_KEPT = 32
+"""A request that finds everybody full again and again leaves no longer a trace than this."""
+
+
+@dataclass(slots=True, eq=False)
 class Record:
-    """One request from decision to end; `status` 0: the client had gone. Instants are monotonic."""
+    """One request from its arrival to its one end.
 
+    `plan` is the last that was made for it, `tried` its last tries of `tries_count`, `waited_s` the
+    time that it spent in line here; `status` 0 says that the client had gone, `code` why it was
+    refused or cut. Instants are monotonic.
+    """
+
+    query: Query
     plan: Plan
     fleet_generation: int
     asked_s: float
     tried: list[Tried] = field(default_factory=list)
+    tries_count: int = 0
+    repeats: int = 0
+    hedges: int = 0
+    waited_s: float = 0.0
     status: int = 0
     code: str = ""
     seconds: float = 0.0
+
+    def add(self, tried: Tried) -> None:
+        """One more try has ended."""
+        self.tries_count += 1
+        self.tried.append(tried)
+        if len(self.tried) > TRIED_KEPT:
+            del self.tried[0]

@@ -35,8 +35,11 @@ class Call(Protocol):
 class Upstream(Protocol):
     """A way to one endpoint."""
 
-    def send(self, request: Request, on_event: OnEvent) -> Call:
-        """Send a request; its events come later, never before this returns."""
+    def send(self, request: Request, on_event: OnEvent, *, once: bool = False) -> Call:
+        """Send a request; its events come later, never before this returns.
+
+        `once`: it must not arrive twice, whatever that costs.
+        """
         ...
 
     @property
@@ -89,14 +92,16 @@ class HttpUpstream:
         self._emptied = asyncio.Event()
         self._closed = False
 
-    def send(self, request: Request, on_event: OnEvent) -> Call:
+    def send(self, request: Request, on_event: OnEvent, *, once: bool = False) -> Call:
         """Send on a kept connection, or on a new one, which costs a task.
+
+        A kept one may be closing, and then the request is sent again: not if it goes only `once`.
 
         Raises:
             ValueError: a header field or the query would end its line.
         """
         call = HttpCall(self, encode_request(request, self._host), request.method, on_event)
-        connection = self._kept()
+        connection = None if once else self._kept()
         if connection is not None:
             connection.carry(call, fresh=False)
         else:
@@ -200,8 +205,12 @@ class HttpUpstream:
 
 
 def _tell_soon(call: HttpCall, why: str) -> None:
-    """From the loop itself: whoever hears of it may fail without ending the task group."""
-    lost = Lost(Cause.REFUSED, why)
+    """From the loop itself: whoever hears of it may fail without ending the task group.
+
+    Where a connection with the request on it was lost before, it is not only a refusal: that
+    request may be why nobody listens there any more.
+    """
+    lost = Lost(Cause.RESET if call.was_there else Cause.REFUSED, why)
     asyncio.get_running_loop().call_soon(call.tell, lost)
 
 

@@ -3,12 +3,17 @@
 The ledger's own records satisfy `Candidate`; tests and simulations build `FrozenCandidate`s.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from router.fleet.congestion import turns_ahead
 from router.wire.report import ModelState
+
+ANY_COUNT = 1 << 30
+"""A limit that nothing reaches."""
 
 
 class Tier(StrEnum):
@@ -34,12 +39,19 @@ class Endpoint:
 class Candidate(Protocol):
     """One version of one model on one endpoint, as it is known at this instant.
 
-    `in_flight` counts what the endpoint reported and what was sent since; `unseen` is the part of
-    our own that its last report could not have seen, `views` how many routers send there. `net_s`
-    is the round trip from this router, `service_s` one request alone in a slot, `load_s` a cold
-    start from disk. `warm_at_s` is when a load under way should be done; `full_until_s` when asking
-    again makes sense after it said that it is full; `woken` says that a wake is on its way. `out`
-    is the text why no traffic may go there (None: it may).
+    Load: `in_flight` counts what the endpoint reported and what was sent since; `unseen` is the
+    part of our own that its last report could not have seen, `views` how many routers send there;
+    `slots` run at once, at `limit` it refuses more. Seconds: `net_s` is the round trip from this
+    router and `byte_s` what each payload byte adds to it; `service_s` is one request of
+    `mean_bytes` alone in a slot and `service_byte_s` what each further byte adds; `turn_s` is how
+    long whatever runs there holds a slot, and `turns` how many such turns a request sent now should
+    wait, with their standard deviation, as every `_sigma` is. `load_s` is a cold start from disk,
+    `warm_at_s` when a load under way should be done, `woken` that a wake is on its way.
+    State: `full_until_s` is when asking again makes sense after it said that it is full; `out` why
+    no traffic may go there (None: it may); `held` why only trials may go there, from
+    `held_until_s` on and one at a time (`trial`: one is under way); `ramp_from_s` is when it began
+    its slow start. `rank_s` and `rank_byte_s` are its rank, kept ready for a request of any length,
+    or infinite where it must be worked out.
     """
 
     @property
@@ -51,6 +63,8 @@ class Candidate(Protocol):
     @property
     def slots(self) -> int: ...
     @property
+    def limit(self) -> int: ...
+    @property
     def in_flight(self) -> int: ...
     @property
     def unseen(self) -> int: ...
@@ -59,17 +73,60 @@ class Candidate(Protocol):
     @property
     def net_s(self) -> float: ...
     @property
+    def net_sigma_s(self) -> float: ...
+    @property
+    def byte_s(self) -> float: ...
+    @property
+    def turn_s(self) -> float: ...
+    @property
+    def turns(self) -> tuple[float, float]: ...
+    @property
     def service_s(self) -> float: ...
+    @property
+    def service_sigma_s(self) -> float: ...
+    @property
+    def service_byte_s(self) -> float: ...
+    @property
+    def mean_bytes(self) -> float: ...
     @property
     def load_s(self) -> float: ...
     @property
     def warm_at_s(self) -> float: ...
     @property
-    def full_until_s(self) -> float: ...
-    @property
     def woken(self) -> bool: ...
     @property
+    def full_until_s(self) -> float: ...
+    @property
     def out(self) -> str | None: ...
+    @property
+    def held(self) -> str | None: ...
+    @property
+    def held_until_s(self) -> float: ...
+    @property
+    def trial(self) -> bool: ...
+    @property
+    def ramp_from_s(self) -> float: ...
+    @property
+    def rank_s(self) -> float: ...
+    @property
+    def rank_byte_s(self) -> float: ...
+
+
+class Shortlist(Protocol):
+    """The lawful candidates for one model, for one set of regions.
+
+    `near` are all of them, or the nearest few of many, and then `far` the others; `nearest` has the
+    shortest round trip. `beside` counts the endpoints that hold the model and are not lawful.
+    """
+
+    @property
+    def near(self) -> Sequence[Candidate]: ...
+    @property
+    def far(self) -> Sequence[Candidate]: ...
+    @property
+    def nearest(self) -> Candidate | None: ...
+    @property
+    def beside(self) -> int: ...
 
 
 class Fleet(Protocol):
@@ -82,6 +139,12 @@ class Fleet(Protocol):
 
     def candidates(self, model: str, version: str | None) -> Sequence[Candidate]:
         """Who holds that version; without one, each endpoint's newest."""
+        ...
+
+    def shortlist(
+        self, model: str, version: str | None, regions: frozenset[str] | None
+    ) -> Shortlist:
+        """Of these, those in one of the regions (None: in any)."""
         ...
 
     def elsewhere(self, model: str, version: str | None) -> int:
@@ -97,16 +160,53 @@ class FrozenCandidate:
     version: str = "1"
     state: ModelState = ModelState.WARM
     slots: int = 1
+    limit: int = ANY_COUNT
     in_flight: int = 0
     unseen: int = 0
     views: int = 1
     net_s: float = 0.01
+    net_sigma_s: float = 0.0
+    byte_s: float = 0.0
     service_s: float = 0.01
+    service_sigma_s: float = 0.0
+    service_byte_s: float = 0.0
+    mean_bytes: float = 0.0
     load_s: float = 1.0
     warm_at_s: float = 0.0
-    full_until_s: float = 0.0
     woken: bool = False
+    full_until_s: float = 0.0
     out: str | None = None
+    held: str | None = None
+    held_until_s: float = 0.0
+    trial: bool = False
+    ramp_from_s: float = -math.inf
+    rank_s: float = math.inf
+    rank_byte_s: float = 0.0
+
+    @property
+    def turn_s(self) -> float:
+        """Nothing else runs there."""
+        return self.service_s
+
+    @property
+    def turns(self) -> tuple[float, float]:
+        """What nobody has measured better; as uncertain as it is long."""
+        ahead = turns_ahead(self.in_flight, self.slots)
+        return ahead, ahead
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenShortlist:
+    """Candidates that were picked out."""
+
+    near: Sequence[Candidate]
+    beside: int
+    far: Sequence[Candidate] = ()
+
+    @property
+    def nearest(self) -> Candidate | None:
+        """The shortest round trip."""
+        return min(self.near, key=lambda candidate: candidate.net_s, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +220,14 @@ class FrozenFleet:
         """Every candidate of that version."""
         del model
         return [c for c in self.held if version is None or c.version == version]
+
+    def shortlist(
+        self, model: str, version: str | None, regions: frozenset[str] | None
+    ) -> FrozenShortlist:
+        """Those in one of the regions."""
+        held = self.candidates(model, version)
+        near = [c for c in held if regions is None or c.endpoint.region in regions]
+        return FrozenShortlist(near, len(held) - len(near))
 
     def elsewhere(self, model: str, version: str | None) -> int:
         """Those of another version."""

@@ -2,6 +2,13 @@
 
 import math
 
+TAU_S = 10.0
+"""How fast an estimate forgets."""
+FLOOR = 0.05
+"""The least that one sample weighs."""
+_LEAST_SPREAD = 0.1
+"""Lengths must differ by this share of their mean before a slope is believed."""
+
 
 class Ewma:
     """An exponentially weighted mean whose memory fades with time, not with the sample count.
@@ -11,18 +18,86 @@ class Ewma:
     Source: the decay of Finagle's and linkerd's peak-EWMA balancers, without the peak.
     """
 
-    __slots__ = ("_at_s", "_floor", "_measured", "_tau_s", "value")
+    __slots__ = ("_at_s", "_floor", "_tau_s", "value")
 
-    def __init__(self, prior: float, *, tau_s: float = 10.0, floor: float = 0.05) -> None:
+    def __init__(self, prior: float, *, tau_s: float = TAU_S, floor: float = FLOOR) -> None:
         self.value = prior
         self._tau_s = tau_s
         self._floor = floor
         self._at_s = -math.inf
-        self._measured = False
 
     def observe(self, sample: float, now_s: float) -> None:
         """Fold one sample in; the first one replaces the prior."""
-        weight = max(self._floor, 1.0 - math.exp(-max(0.0, now_s - self._at_s) / self._tau_s))
-        self.value = sample if not self._measured else self.value + weight * (sample - self.value)
-        self._measured = True
+        # expm1 keeps its digits for the small steps that are the rule
+        weight = max(self._floor, -math.expm1((self._at_s - now_s) / self._tau_s))
+        self.value += weight * (sample - self.value)
         self._at_s = now_s
+
+
+class ServiceTime:
+    """How long one model holds a slot of one endpoint: mean, spread, and what a byte more costs.
+
+    The slope is a weighted least-squares line through (payload length, seconds), never negative;
+    where lengths hardly differ there is none. The weights are those of `Ewma`, the moments are
+    updated as in West, "Updating Mean and Variance Estimates", CACM 1979.
+    """
+
+    __slots__ = (
+        "_at_s",
+        "_byte_variance",
+        "_covariance",
+        "_variance",
+        "byte_s",
+        "mean_bytes",
+        "mean_s",
+        "measured",
+    )
+
+    def __init__(self, prior_s: float) -> None:
+        self.measured = False
+        self.mean_s = prior_s
+        self._variance = prior_s * prior_s
+        self.mean_bytes = 0.0
+        self.byte_s = 0.0
+        self._byte_variance = 0.0
+        self._covariance = 0.0
+        self._at_s = -math.inf
+
+    @property
+    def at_s(self) -> float:
+        """When it was last measured."""
+        return self._at_s
+
+    @property
+    def sigma_s(self) -> float:
+        """One standard deviation of single requests, in seconds."""
+        return math.sqrt(self._variance)
+
+    def expect(self, prior_s: float) -> None:
+        """Begin elsewhere, where nothing has been measured yet."""
+        if not self.measured:
+            self.mean_s = prior_s
+            self._variance = prior_s * prior_s
+
+    def observe(self, seconds: float, body_bytes: int, now_s: float) -> None:
+        """One request of that length took so long."""
+        weight = max(FLOOR, -math.expm1((self._at_s - now_s) / TAU_S))
+        self._at_s = now_s
+        if not self.measured:  # it has no spread: until the second, as much as the prior had
+            self.measured = True
+            self.mean_s, self.mean_bytes = seconds, float(body_bytes)
+            self._variance = seconds * seconds
+            return
+        error_s = seconds - self.mean_s
+        self.mean_s += weight * error_s
+        self._variance = (1 - weight) * (self._variance + weight * error_s * error_s)
+        further = body_bytes - self.mean_bytes
+        if further or self._byte_variance:
+            self._learn_slope(weight, further, error_s)
+
+    def _learn_slope(self, weight: float, further: float, error_s: float) -> None:
+        self.mean_bytes += weight * further
+        self._byte_variance = (1 - weight) * (self._byte_variance + weight * further * further)
+        self._covariance = (1 - weight) * (self._covariance + weight * further * error_s)
+        told_apart = self._byte_variance > (_LEAST_SPREAD * self.mean_bytes) ** 2
+        self.byte_s = max(0.0, self._covariance / self._byte_variance) if told_apart else 0.0

@@ -4,17 +4,32 @@ It mutates its own records in place and hands them out as read-only `Candidate`s
 copied per request.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
+from heapq import nsmallest
+from types import MappingProxyType
 
-from router.fleet.endpoint import Candidate, Endpoint
+from router.fleet.breaker import Tolerance
+from router.fleet.endpoint import ANY_COUNT, Candidate, Endpoint, Shortlist
+from router.fleet.index import Index
 from router.fleet.membership import Member, Membership
 from router.fleet.outlier import UNPROVEN, Sign, Thresholds, step
-from router.fleet.site import Holding, Site
+from router.fleet.priors import Priors
+from router.fleet.site import Holding, Lease, Site
+from router.fleet.waiting import WaitCurve
+from router.fleet.watch import Watch
+from router.geo.network import Path
 from router.wire.report import CallReport, EndpointReport, ModelState
 
 WAKE_LASTS_S = 10.0
 """A wake whose load was not seen to begin within this time may be sent again."""
+
+
+START_S = 5.0
+"""Whoever is first heard of this soon after the router's own start needs no slow start."""
+LATE_FACTOR = 3.0
+"""A request that takes so many times what was predicted counts before it has ended."""
 
 
 class Outcome(Enum):
@@ -24,6 +39,9 @@ class Outcome(Enum):
     BUSY = "busy"
     UNABLE = "unable"
     FAILED = "failed"
+    """It answered that it failed."""
+    CRASHED = "crashed"
+    """The connection was lost while the request was there."""
     REFUSED = "refused"
     LATE = "late"
     CANCELLED = "cancelled"
@@ -31,59 +49,67 @@ class Outcome(Enum):
     @property
     def is_setback(self) -> bool:
         """Another endpoint is to be asked."""
-        return self in (Outcome.BUSY, Outcome.UNABLE, Outcome.FAILED, Outcome.REFUSED)
+        return self in _SETBACKS
 
 
-_SIGNS = {
-    Outcome.ANSWERED: Sign.CALL_ANSWERED,
-    Outcome.BUSY: Sign.CALL_ANSWERED,
-    Outcome.UNABLE: Sign.CALL_ANSWERED,
-    Outcome.FAILED: Sign.CALL_FAILED,
-    Outcome.REFUSED: Sign.CALL_REFUSED,
-}
-
-
-class Lease:
-    """One request that is at an endpoint; closing it twice is the same as once."""
-
-    __slots__ = ("model", "open", "sent_s", "sequence", "site", "version")
-
-    def __init__(self, site: Site, model: str, version: str, sequence: int, sent_s: float) -> None:
-        self.site = site
-        self.model = model
-        self.version = version
-        self.sequence = sequence
-        self.sent_s = sent_s
-        self.open = True
+_SETBACKS = frozenset(
+    {Outcome.BUSY, Outcome.UNABLE, Outcome.FAILED, Outcome.CRASHED, Outcome.REFUSED}
+)
+_FAULTS = frozenset({Outcome.FAILED, Outcome.CRASHED})
+_NO_NEWS = frozenset({Outcome.LATE, Outcome.CANCELLED})
 
 
 class Ledger:
-    """Every endpoint's record. `prior_rtt_s` gives a round trip for endpoints not yet measured."""
+    """Every endpoint's record.
+
+    `prior_rtt_s` gives a round trip to each region for endpoints not yet measured, `light_rtt_s`
+    the least that is possible.
+    """
 
     def __init__(
-        self, prior_rtt_s: dict[str, float], sender: str, thresholds: Thresholds | None = None
+        self,
+        prior_rtt_s: Mapping[str, float],
+        sender: str,
+        *,
+        light_rtt_s: Mapping[str, float] = MappingProxyType({}),
+        thresholds: Thresholds | None = None,
+        tolerance: Tolerance | None = None,
     ) -> None:
+        self._light_rtt_s = light_rtt_s
         self.generation = 0
         self._prior_rtt_s = prior_rtt_s
         self._sender = sender
         self._thresholds = thresholds or Thresholds()
+        self._tolerance = tolerance or Tolerance()
+        self._priors = Priors()
+        self._curve = WaitCurve()
         self._sites: dict[str, Site] = {}
-        self._newest: dict[str, list[Holding]] = {}
+        self._index = Index()
+        self._watch = Watch()
+        self._timed: dict[Site, None] = {}
+        self._busy: dict[Site, None] = {}
+        self._woken: dict[Holding, None] = {}
+        self._held: dict[Holding, None] = {}
         self._followed = 0
-        self._sequence = 0
+        self._began_s: float | None = None
+        self.sequence = 0
+        """How many requests were sent."""
 
     # What it tells.
 
     def candidates(self, model: str, version: str | None) -> Sequence[Candidate]:
         """Who holds that version; without one, each endpoint's newest."""
-        if version is None:
-            return self._newest.get(model, ())
-        held = (site.holdings.get((model, version)) for site in self._sites.values())
-        return [holding for holding in held if holding is not None]
+        return self._index.held(model, version)
+
+    def shortlist(
+        self, model: str, version: str | None, regions: frozenset[str] | None
+    ) -> Shortlist:
+        """Of these, those in one of the regions (None: in any)."""
+        return self._index.shortlist(model, version, regions)
 
     def elsewhere(self, model: str, version: str | None) -> int:
         """How many endpoints do not hold it."""
-        return len(self._sites) - len(self.candidates(model, version))
+        return len(self._sites) - self._index.count(model, version)
 
     def sites(self) -> Iterable[Site]:
         """Every endpoint's record, to read."""
@@ -95,80 +121,141 @@ class Ledger:
 
     def models(self) -> list[str]:
         """The models that some endpoint holds."""
-        return sorted(self._newest)
+        return sorted(self._index.models())
 
     def due(self, now_s: float, interval_s: float) -> list[Site]:
-        """Who should be probed now: not asked for `interval_s`, or known to have changed."""
+        """Who should be probed now: not heard of for `interval_s`, or known to have changed."""
+        return self._watch.due(now_s, interval_s)
+
+    def rivals(self, now_s: float, age_s: float, most: int) -> list[Site]:
+        """The best endpoints of late decisions that have not been heard of for `age_s`."""
+        found: dict[Site, float] = {}
+        for lawful in self._index.recent():
+            for holding in lawful.near:
+                site = holding.site
+                old = not site.probing and now_s - max(site.heard_s, site.probed_s) >= age_s
+                if old and holding.rank_s < found.get(site, math.inf):
+                    found[site] = holding.rank_s
+        return nsmallest(most, found, key=found.__getitem__)
+
+    def suspects(self, now_s: float, again_s: float) -> list[Holding]:
+        """What is held back for its failures, can be tested, and was not lately."""
         return [
-            site
-            for site in self._sites.values()
-            if not site.probing and (site.stale or now_s - site.probed_s >= interval_s)
+            holding
+            for holding in self._held
+            if holding.samples and holding.out is None and now_s - holding.sampled_s >= again_s
         ]
+
+    def unused(self, now_s: float, age_s: float) -> list[Holding]:
+        """Idle and long unused, and the best one if it were as fast as its like."""
+        found: dict[Holding, None] = {}
+        for lawful in self._index.recent():
+            best = min((holding.rank_s for holding in lawful.near), default=math.inf)
+            for holding in lawful.near:
+                hopeful_s = holding.net_s + self._hope_s(holding)
+                if hopeful_s < best and _is_unused(holding, now_s, age_s):
+                    found[holding] = None
+        return list(found)
 
     # What it learns.
 
     def follow(self, membership: Membership, now_s: float) -> list[Endpoint]:
         """Take over who has joined and left since the last time; returns who has left or moved."""
-        before = dict(self._sites)
-        joined = 0
+        if self._began_s is None:
+            self._began_s = now_s
+        gone: list[Endpoint] = []
         for change in membership.since(self._followed):
             self._followed = change.generation
-            if change.member is not None:
-                joined += self._join(change.member, now_s)
+            present = self._sites.get(change.name)
+            if change.member is None:
+                gone += self._leave(present)
+            elif present is not None and present.endpoint != change.member.endpoint:
+                gone += self._leave(present)
+                self._join(change.member, now_s)
             else:
-                self._sites.pop(change.name, None)
-        gone = [s.endpoint for name, s in before.items() if self._sites.get(name) is not s]
-        if joined or gone:
-            self._reindex()
+                self._join(change.member, now_s)
         return gone
 
-    def sent(self, endpoint: Endpoint, model: str, version: str, now_s: float) -> Lease | None:
+    def sent(
+        self, endpoint: Endpoint, model: str, version: str, now_s: float, body_bytes: int = 0
+    ) -> Lease | None:
         """A request leaves for an endpoint; None: it has left the fleet meanwhile."""
         site = self._sites.get(endpoint.name)
         if site is None:
             return None
-        self._sequence += 1
-        site.open_sequences.append(self._sequence)
+        self.sequence += 1
+        holding = site.holdings.get((model, version))
+        lease = Lease(site, holding, self.sequence, now_s, body_bytes)
+        if not site.open:
+            self._busy[site] = None
+        site.open[self.sequence] = lease
+        if holding is not None and holding.base_s == math.inf and holding.held is not None:
+            _begin_trial(lease, holding)
         site.refresh()
-        return Lease(site, model, version, self._sequence, now_s)
+        return lease
 
     def answered(self, lease: Lease, report: CallReport | None, now_s: float) -> None:
         """The first byte of an answer has come."""
-        site = lease.site
-        holding = site.holdings.get((lease.model, lease.version))
+        site, holding = lease.site, lease.holding
         elapsed_s = now_s - lease.sent_s
         if report is None:
+            site.heard_s = now_s
             if not site.endpoint.reports and holding is not None:
-                holding.served(0.0, max(0.0, elapsed_s - site.net_s), now_s)
+                self._served(lease, holding, 0.0, max(0.0, elapsed_s - site.path.mean_s), now_s)
+                site.refresh()
             return
-        site.heard(report, now_s)
         if report.infer_s > 0:  # a refusal says nothing of the network or the model
-            site.network.observe(max(0.0, elapsed_s - report.wait_s - report.infer_s), now_s)
-            site.settle_net(now_s)
+            rtt_s = elapsed_s - report.wait_s - report.infer_s
+            site.path.observe(rtt_s, lease.body_bytes, now_s)
             if holding is not None:
-                holding.served(report.wait_s, report.infer_s, now_s)
+                self._served(lease, holding, report.wait_s, report.infer_s, now_s)
+        site.heard(report, now_s)
+        if site.stale:
+            self._watch.hurry(site)
 
-    def close(self, lease: Lease, outcome: Outcome, now_s: float) -> None:
-        """A request has left an endpoint, in exactly one way."""
+    def close(
+        self, lease: Lease, outcome: Outcome, now_s: float, retry_after_s: float | None = None
+    ) -> None:
+        """A request has left an endpoint, in exactly one way.
+
+        `retry_after_s` is when a full endpoint wants to be asked again.
+        """
         if not lease.open:
             return
         lease.open = False
-        site = lease.site
-        site.open_sequences.remove(lease.sequence)
+        site, holding = lease.site, lease.holding
+        others = site.in_flight - 1
+        del site.open[lease.sequence]
+        if not site.open:
+            self._busy.pop(site, None)
+        if site.late_s:
+            site.late_s = 0.0
+            site.settle(now_s)
+        if lease.trial:
+            site.trial = False
+        if holding is not None:
+            if outcome is Outcome.ANSWERED and not lease.trial:
+                holding.breaker.succeed(now_s)
+            else:
+                self._judge_call(lease, holding, outcome, now_s)
+            if outcome is Outcome.BUSY:
+                # One slot should be free after one service time. Who reports its load needs not be
+                # taken at its word, which is in whole seconds.
+                told_s = None if site.endpoint.reports else retry_after_s
+                holding.full_until_s = now_s + (told_s or holding.service_s)
+                site.fill(others, now_s)
+                self._time(site, now_s)
+        if outcome is Outcome.REFUSED:
+            self._judge(site, Sign.CALL_REFUSED, now_s)
+        elif outcome not in _NO_NEWS and site.health.missed:
+            self._judge(site, Sign.CALL_ANSWERED, now_s)
         site.refresh()
-        sign = _SIGNS.get(outcome)
-        if sign is not None:
-            self._judge(site, sign)
-        holding = site.holdings.get((lease.model, lease.version))
-        if outcome is Outcome.BUSY and holding is not None:
-            # One slot should be free after one service time.
-            holding.full_until_s = now_s + holding.service_s
 
     def lacks(self, lease: Lease, now_s: float) -> None:
         """The endpoint says that it does not hold the model; its next report may say otherwise."""
-        holding = lease.site.holdings.get((lease.model, lease.version))
-        if holding is not None:
-            holding.saw(ModelState.ABSENT, now_s)
+        if lease.holding is not None:
+            lease.holding.saw(ModelState.ABSENT, now_s)
+            lease.holding.settle(now_s)
 
     def probe_sent(self, site: Site, now_s: float) -> None:
         """A probe leaves."""
@@ -182,29 +269,45 @@ class Ledger:
         """A probe came back with a full report; who answers as another is no proof of anything."""
         site.probing = False
         if (report.name, report.region) != (site.endpoint.name, site.endpoint.region):
-            self._judge(site, Sign.IMPOSTOR)
+            self._judge(site, Sign.IMPOSTOR, now_s)
             return
-        site.network.observe(rtt_s, now_s)
-        site.settle_net(now_s)
-        before = set(site.holdings)
+        site.path.observe(rtt_s, 0, now_s)
+        self._judge(site, Sign.PROBE_ANSWERED, now_s)
         site.told(report, report.seen.get(self._sender, 0), now_s)
-        self._judge(site, Sign.PROBE_ANSWERED)
-        if set(site.holdings) != before:
-            self._reindex()
+        self._reindex(site)
 
     def probe_ready(self, site: Site, rtt_s: float, now_s: float) -> None:
         """An endpoint that does not report is ready."""
         site.probing = False
-        site.network.observe(rtt_s, now_s)
-        site.settle_net(now_s)
-        self._judge(site, Sign.PROBE_ANSWERED)
+        site.heard_s = now_s
+        site.path.observe(rtt_s, 0, now_s)
+        self._judge(site, Sign.PROBE_ANSWERED, now_s)
 
-    def probe_missed(self, site: Site) -> bool:
+    def probe_missed(self, site: Site, now_s: float) -> bool:
         """A probe was lost, late or answered with rubbish; True: nobody should wait there."""
         site.probing = False
-        self._judge(site, Sign.PROBE_MISSED)
+        self._judge(site, Sign.PROBE_MISSED, now_s)
         present = self._sites.get(site.endpoint.name) is site
-        return present and site.health.missed >= self._thresholds.missed_probes
+        lost = site.health.missed >= self._thresholds.missed_probes
+        if present and not lost:
+            self._watch.hurry(site)  # one lost packet is no outage, and a second one is soon known
+        return present and lost
+
+    def sampled(self, holding: Holding, report: CallReport | None, now_s: float) -> None:
+        """The model's own sample was run, to explore or to test; None: it failed."""
+        breaker = holding.breaker
+        was_open = breaker.open
+        if report is None:
+            breaker.fail(now_s, "its sample fails", trial=True)
+        else:
+            breaker.close()
+            if report.infer_s > 0:
+                holding.site.ran(report.infer_s, now_s)
+                holding.served(report.wait_s, report.infer_s, 0, now_s)
+            holding.site.heard(report, now_s)
+        if breaker.open is not was_open:
+            self._turned(holding.site, breaker.open, now_s)
+        self._settle(holding.site, now_s)
 
     def woken(self, endpoint: Endpoint, model: str, version: str, now_s: float) -> None:
         """A wake leaves."""
@@ -213,36 +316,160 @@ class Ledger:
         if holding is not None:
             holding.woken_until_s = now_s + WAKE_LASTS_S
             holding.woken = True
+            self._woken[holding] = None
 
     def sweep(self, now_s: float) -> None:
-        """Forget wakes that came to nothing."""
-        for site in self._sites.values():
-            for holding in site.holdings.values():
-                if holding.woken and holding.woken_until_s <= now_s:
-                    holding.woken = False
+        """What happens because time passes; only where something is to happen."""
+        for holding in [h for h in self._woken if not h.woken or h.woken_until_s <= now_s]:
+            holding.woken = False
+            del self._woken[holding]
+        for holding in [h for h in self._held if h.gone]:
+            del self._held[holding]
+        for site in list(self._timed):
+            self._time(site, now_s)
+        for site in self._busy:
+            _look_for_late(site, now_s)
+        self._index.sort()
 
-    def _judge(self, site: Site, sign: Sign) -> None:
-        site.health = step(site.health, sign, self._thresholds)
+    def _served(
+        self, lease: Lease, holding: Holding, wait_s: float, infer_s: float, now_s: float
+    ) -> None:
+        site = lease.site
+        queued_s = max(0.0, wait_s - holding.overhead_s)
+        self._curve.observe(lease.place, queued_s / site.turn_s)
+        site.ran(infer_s, now_s)
+        holding.served(wait_s, infer_s, lease.body_bytes, now_s)
 
-    def _join(self, member: Member, now_s: float) -> bool:
-        """Take a member in; False where it has only renewed."""
+    def _judge_call(self, lease: Lease, holding: Holding, outcome: Outcome, now_s: float) -> None:
+        breaker = holding.breaker
+        was_open = breaker.open
+        if lease.trial:
+            breaker.trial = False
+        if outcome is Outcome.ANSWERED and lease.trial:
+            breaker.close()
+        elif outcome in _FAULTS or (outcome is Outcome.LATE and lease.trial):
+            breaker.fail(now_s, outcome.value, trial=lease.trial)
+        if lease.trial and outcome not in _NO_NEWS and outcome is not Outcome.REFUSED:
+            self._judge(lease.site, Sign.CALL_ANSWERED, now_s)
+        if breaker.open is not was_open:
+            self._turned(lease.site, breaker.open, now_s)
+
+    def _turned(self, site: Site, opened: bool, now_s: float) -> None:
+        """A breaker has opened or closed."""
+        failing = {h.model for h in site.holdings.values() if h.breaker.open}
+        if opened and len(failing) > 1:
+            self._judge(site, Sign.MODELS_FAIL, now_s)
+        elif not opened:
+            site.ramp_from_s = now_s
+        for holding in site.holdings.values():
+            if holding.breaker.open:
+                self._held[holding] = None
+            else:
+                self._held.pop(holding, None)
+        self._settle(site, now_s)
+
+    def _hope_s(self, holding: Holding) -> float:
+        return self._priors.service_s(holding.model, holding.endpoint.hardware_class)
+
+    def _judge(self, site: Site, sign: Sign, now_s: float) -> None:
+        before = site.health
+        site.health = step(before, sign, self._thresholds)
+        if (before.out, before.trials) == (site.health.out, site.health.trials):
+            return
+        began_s = self._began_s if self._began_s is not None else now_s
+        if site.health.out is None and (before.out != UNPROVEN.out or now_s - began_s > START_S):
+            site.ramp_from_s = now_s
+        self._settle(site, now_s)
+
+    def _settle(self, site: Site, now_s: float) -> None:
+        site.settle(now_s)
+        self._time(site, now_s)
+
+    def _time(self, site: Site, now_s: float) -> None:
+        """Look at a site again as long as time alone changes its ranks."""
+        if site.limit_until_s <= now_s:
+            site.limit = ANY_COUNT
+        if any(holding.timed(now_s) for holding in site.holdings.values()):
+            self._timed[site] = None
+        else:
+            self._timed.pop(site, None)
+        site.settle(now_s)
+
+    def _join(self, member: Member, now_s: float) -> None:
+        """Take a member in; nothing where it has only renewed."""
         endpoint = member.endpoint
         site = self._sites.get(endpoint.name)
-        if site is None or site.endpoint != endpoint:
-            prior_s = self._prior_rtt_s.get(endpoint.region, max(self._prior_rtt_s.values()))
-            site = self._sites[endpoint.name] = Site(endpoint, prior_s)
+        if site is None:
+            site = self._sites[endpoint.name] = Site(
+                endpoint,
+                path=self._path_to(endpoint.region),
+                priors=self._priors,
+                curve=self._curve,
+                tolerance=self._tolerance,
+            )
+            self._watch.add(site)
         elif member.instance == site.boot:
-            return False
+            return
         site.boot = member.instance
         site.health = UNPROVEN
+        for holding in site.holdings.values():
+            holding.breaker.close()
         site.stale = True
         site.slots = member.slots
         site.hold(member.models, now_s)
-        return True
+        site.settle(now_s)
+        self._watch.hurry(site)
+        self._reindex(site)
 
-    def _reindex(self) -> None:
+    def _path_to(self, region: str) -> Path:
+        prior_s = self._prior_rtt_s.get(region, max(self._prior_rtt_s.values()))
+        return Path(prior_s, self._light_rtt_s.get(region, 0.0))
+
+    def _leave(self, site: Site | None) -> list[Endpoint]:
+        if site is None:
+            return []
+        site.leave()
+        self._watch.drop(site)
+        self._timed.pop(site, None)
+        self._busy.pop(site, None)
+        del self._sites[site.endpoint.name]
+        self._index.drop(site.endpoint.name)
         self.generation += 1
-        self._newest = {}
-        for site in self._sites.values():
-            for holding in site.newest():
-                self._newest.setdefault(holding.model, []).append(holding)
+        return [site.endpoint]
+
+    def _reindex(self, site: Site) -> None:
+        if self._index.put(site):
+            self.generation += 1
+
+
+def _begin_trial(lease: Lease, holding: Holding) -> None:
+    """Whatever goes to what is held is a trial."""
+    lease.trial = True
+    lease.site.trial = lease.site.health.trials
+    holding.breaker.trial = holding.breaker.open
+
+
+def _look_for_late(site: Site, now_s: float) -> None:
+    """A request that is out for much longer than was predicted says that the endpoint is slow."""
+    lease = next(iter(site.open.values()))
+    holding = lease.holding
+    if holding is None:
+        return
+    typical_s = holding.service.mean_s + 2 * holding.service.sigma_s
+    queue_s = site.turn_s * site.curve.turns(lease.place)[0]
+    late_s = now_s - lease.sent_s - site.path.mean_s - queue_s
+    if late_s > LATE_FACTOR * typical_s and late_s > site.late_s:
+        site.late_s = late_s
+        site.settle(now_s)
+
+
+def _is_unused(holding: Holding, now_s: float, age_s: float) -> bool:
+    site = holding.site
+    return (
+        holding.samples
+        and site.in_flight == 0
+        and holding.state is ModelState.WARM
+        and holding.out is None
+        and holding.held is None
+        and now_s - max(holding.service.at_s, holding.sampled_s) >= age_s
+    )

@@ -1,7 +1,8 @@
-"""When an endpoint is taken out of the traffic and when it comes back: a pure step function.
+"""When an endpoint as a whole is taken out of the traffic and when it comes back: a step function.
 
-Two kinds of evidence: probes (asked by us) and calls (concluded from traffic). Back-pressure and a
-client's own mistakes are answers, so they count as good.
+Two kinds of evidence: probes (asked by us) and calls (concluded from traffic). A model that fails
+is its own matter (`breaker`); what condemns the endpoint is a connection that is refused, and
+several models that fail. Back-pressure and a client's own mistakes are answers, so they are good.
 """
 
 from dataclasses import dataclass, replace
@@ -14,8 +15,8 @@ class Sign(Enum):
     PROBE_ANSWERED = "probe answered"
     PROBE_MISSED = "probe missed"
     CALL_ANSWERED = "call answered"
-    CALL_FAILED = "call failed"
     CALL_REFUSED = "connection refused"
+    MODELS_FAIL = "several models fail"
     IMPOSTOR = "another answers"
 
 
@@ -25,16 +26,18 @@ class Thresholds:
 
     missed_probes: int = 2
     good_probes: int = 2
-    failed_calls: int = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the evidence amounts to; `out` is why no traffic may go there (None: it may)."""
+    """What the evidence amounts to; `out` is why no traffic may go there (None: it may).
+
+    `trials`: a single request may, where there is nobody else.
+    """
 
     out: str | None = None
+    trials: bool = False
     missed: int = 0
-    failed: int = 0
     good: int = 0
 
 
@@ -48,25 +51,30 @@ def step(health: Health, sign: Sign, thresholds: Thresholds) -> Health:
         case Sign.PROBE_ANSWERED:
             return _good(health, thresholds)
         case Sign.CALL_ANSWERED:
-            return replace(health, failed=0, missed=0)
+            return Health() if health.trials else replace(health, missed=0)
         case Sign.PROBE_MISSED:
             missed = health.missed + 1
             why = f"{missed} probes missed" if missed >= thresholds.missed_probes else None
             return _worse(replace(health, missed=missed), why)
-        case Sign.CALL_FAILED:
-            failed = health.failed + 1
-            why = f"{failed} calls failed" if failed >= thresholds.failed_calls else None
-            return _worse(replace(health, failed=failed), why)
         case Sign.CALL_REFUSED:
-            return _worse(replace(health, failed=health.failed + 1), "refuses connections")
+            return _doubtful(health, "refuses connections")
+        case Sign.MODELS_FAIL:
+            return _doubtful(health, "several of its models fail")
         case Sign.IMPOSTOR:
             return _worse(health, "answers by another name or region")
 
 
 def _worse(health: Health, why: str | None) -> Health:
-    """The first reason to take it out stays the reason until it is back."""
-    reason = health.out if health.out != UNPROVEN.out else None
-    return replace(health, good=0, out=reason or why or health.out)
+    """The first reason to take it out stays the reason until it is back or gets worse."""
+    if why is not None and (health.out in (None, UNPROVEN.out) or health.trials):
+        return replace(health, good=0, out=why, trials=False)
+    return replace(health, good=0)
+
+
+def _doubtful(health: Health, why: str) -> Health:
+    if health.out is None:
+        return replace(health, good=0, out=why, trials=True)
+    return replace(health, good=0)
 
 
 def _good(health: Health, thresholds: Thresholds) -> Health:

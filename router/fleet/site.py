@@ -3,20 +3,48 @@
 Only the ledger writes them. Everyone else sees a `Holding` as a `Candidate`.
 """
 
+import math
 from collections.abc import Iterable
 
-from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.latency import Ewma
-from router.fleet.outlier import UNPROVEN
-from router.geo.network import RttWindow
+from router.fleet.breaker import Breaker, Tolerance
+from router.fleet.congestion import load_of, price
+from router.fleet.endpoint import ANY_COUNT, Endpoint, Tier
+from router.fleet.latency import Ewma, ServiceTime
+from router.fleet.outlier import UNPROVEN, Health
+from router.fleet.priors import SERVICE_S, Priors
+from router.fleet.slowstart import RAMP_S
+from router.fleet.waiting import WaitCurve, place
+from router.geo.network import Path, RttWindow
 from router.wire.report import CallReport, EndpointReport, HeldModel, ModelState, version_order
 
-PRIOR_SERVICE_S = 0.02
-PRIOR_LOAD_S = 1.0
 _LEAST_S = 1e-9
 """No wait at all, as a positive time."""
 REPORT_LASTS_S = 10.0
 """What one replica of a cloud region said counts for this long."""
+LIMIT_LASTS_S = 10.0
+"""How long the load at which an endpoint refused is not sent there again."""
+_LOADING = (ModelState.LOADING, ModelState.WARMING)
+
+
+class Lease:
+    """One request that is at an endpoint; closing it twice is the same as once.
+
+    `trial` says that it tests a quarantine. `place` is the load that it was sent at.
+    """
+
+    __slots__ = ("body_bytes", "holding", "open", "place", "sent_s", "sequence", "site", "trial")
+
+    def __init__(
+        self, site: "Site", holding: "Holding | None", sequence: int, sent_s: float, body_bytes: int
+    ) -> None:
+        self.site = site
+        self.holding = holding
+        self.sequence = sequence
+        self.sent_s = sent_s
+        self.body_bytes = body_bytes
+        self.place = place(site.in_flight, site.slots)
+        self.trial = False
+        self.open = True
 
 
 class Site:
@@ -25,47 +53,80 @@ class Site:
     __slots__ = (
         "_reports",
         "_told",
+        "_turn",
         "boot",
+        "congestion_s",
+        "curve",
         "draining",
         "endpoint",
         "generation",
         "health",
+        "heard_s",
         "holdings",
         "in_flight",
-        "net_s",
-        "network",
-        "open_sequences",
+        "late_s",
+        "limit",
+        "limit_until_s",
+        "open",
+        "path",
+        "priors",
         "probed_s",
         "probing",
+        "ramp_from_s",
         "reported_in_flight",
         "seen_sequence",
         "slots",
         "stale",
+        "tolerance",
+        "trial",
         "unseen",
         "views",
     )
 
-    def __init__(self, endpoint: Endpoint, prior_rtt_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        path: Path,
+        priors: Priors,
+        curve: WaitCurve,
+        tolerance: Tolerance,
+    ) -> None:
         self.endpoint = endpoint
+        self.priors = priors
+        self.curve = curve
+        self.tolerance = tolerance
         self.boot: str | None = None
         self.health = UNPROVEN
         self.draining = False
-        self.network = RttWindow()
-        self.net_s = prior_rtt_s
+        self.trial = False
+        self.ramp_from_s = -math.inf
+        self.path = path
         self.slots = 1
+        self.limit = ANY_COUNT
+        self.limit_until_s = 0.0
         self.in_flight = 0
         self.unseen = 0
         self.views = 1
+        self.late_s = 0.0
+        self.congestion_s = 0.0
         self.reported_in_flight = 0
         self.generation = -1
         self.seen_sequence = 0
-        self.open_sequences: list[int] = []
+        self.open: dict[int, Lease] = {}
         self.holdings: dict[tuple[str, str], Holding] = {}
-        self.probed_s = float("-inf")
+        self.heard_s = -math.inf
+        self.probed_s = -math.inf
         self.probing = False
         self.stale = True
+        self._turn = Ewma(SERVICE_S)
         self._reports: dict[str, tuple[int, int, float]] = {}
         self._told: dict[str, int] = {}
+
+    @property
+    def net_s(self) -> float:
+        """The round trip from this router."""
+        return self.path.mean_s
 
     @property
     def proven(self) -> bool:
@@ -75,7 +136,14 @@ class Site:
     @property
     def out(self) -> str | None:
         """Why no traffic may go here (None: it may)."""
-        return "draining" if self.draining else self.health.out
+        if self.draining:
+            return "draining"
+        return None if self.health.trials else self.health.out
+
+    @property
+    def turn_s(self) -> float:
+        """How long what runs here holds a slot; what is overdue shows before it has ended."""
+        return max(self._turn.value, self.late_s)
 
     def newest(self) -> Iterable["Holding"]:
         """The newest version of each model."""
@@ -88,17 +156,20 @@ class Site:
 
     def heard(self, report: CallReport, now_s: float) -> None:
         """The brief report of one answer."""
+        self.heard_s = now_s
         if not self._is_news(report.instance, report.sequence):
             return
         self._note(report.instance, report.sequence, report.in_flight, now_s)
-        self.slots = max(1, report.slots)
-        self.seen_sequence = max(self.seen_sequence, report.seq_seen)
-        if self.endpoint.tier is Tier.EDGE and report.models_generation != self.generation:
+        self.slots = report.slots or 1
+        if report.seq_seen > self.seen_sequence:
+            self.seen_sequence = report.seq_seen
+        if report.models_generation != self.generation and self.endpoint.tier is Tier.EDGE:
             self.stale = True
         self.refresh()
 
     def told(self, report: EndpointReport, seen_sequence: int, now_s: float) -> None:
         """The full report of a probe."""
+        self.heard_s = now_s
         if report.sequence <= self._told.get(report.instance, -1):
             return
         if self._is_news(report.instance, report.sequence):
@@ -111,35 +182,74 @@ class Site:
         self.draining = report.draining
         self.generation = report.models_generation
         self.hold(report.models, now_s)
-        self.refresh()
+        self.settle(now_s)
 
     def hold(self, models: Iterable[HeldModel], now_s: float) -> None:
         """These model versions are here, and no others."""
         named = {(m.name, m.version): m for m in models if m.state is not ModelState.ABSENT}
         for gone in self.holdings.keys() - named.keys():
-            del self.holdings[gone]
+            self.holdings.pop(gone).leave()
         for key, model in named.items():
             holding = self.holdings.get(key)
             if holding is None:
                 holding = self.holdings[key] = Holding(self, model.name, model.version)
-            if model.load_s is not None:
-                holding.load_s = model.load_s
+            self._teach(holding, model.load_s, now_s)
             holding.saw(model.state, now_s)
 
+    def ran(self, infer_s: float, now_s: float) -> None:
+        """Something held a slot here for so long."""
+        self._turn.observe(infer_s, now_s)
+
+    def fill(self, count: int, now_s: float) -> None:
+        """It refused when so many were here; for a while that counts as its limit."""
+        self.limit = max(self.slots, count)
+        self.limit_until_s = now_s + LIMIT_LASTS_S
+
     def refresh(self) -> None:
-        """Count anew what is in flight here."""
-        own = self.open_sequences
-        unseen = 0
-        while unseen < len(own) and own[-1 - unseen] > self.seen_sequence:
+        """Count anew what is in flight here, and what that makes of every rank."""
+        own = self.open
+        unseen, seen = 0, self.seen_sequence
+        for sequence in reversed(own):
+            if sequence <= seen:
+                break
             unseen += 1
         self.unseen = unseen
-        self.in_flight = max(self.reported_in_flight + unseen, len(own))
+        in_flight = self.reported_in_flight + unseen
+        if in_flight < len(own):
+            in_flight = len(own)
+        self.in_flight = in_flight
+        congestion_s = 0.0
+        if in_flight >= self.limit:
+            congestion_s = math.inf
+        elif in_flight + unseen >= self.slots:  # else even the least load is no more than one
+            load = load_of(in_flight, unseen, self.views, self.slots)
+            congestion_s = self.turn_s * price(load)
+        self.congestion_s = congestion_s
+        for holding in self.holdings.values():
+            holding.rank_s = holding.base_s + congestion_s
 
-    def settle_net(self, now_s: float) -> None:
-        """Take over the measured round trip."""
-        measured_s = self.network.estimate(now_s)
-        if measured_s is not None:
-            self.net_s = measured_s
+    def settle(self, now_s: float) -> None:
+        """Work out every rank anew."""
+        for holding in self.holdings.values():
+            holding.settle(now_s)
+        self.refresh()
+
+    def leave(self) -> None:
+        """It is no member any more; whoever still holds on to it sees that."""
+        self.health = Health(out="left")
+        for holding in self.holdings.values():
+            holding.leave()
+
+    def _teach(self, holding: "Holding", load_s: float | None, now_s: float) -> None:
+        """What this endpoint shows of a model is what its like are expected to do."""
+        hardware_class = self.endpoint.hardware_class
+        if load_s is not None and load_s != holding.measured_load_s:
+            holding.measured_load_s = load_s
+            self.priors.loaded(holding.model, hardware_class, load_s, now_s)
+        if holding.service.measured:
+            self.priors.served(holding.model, hardware_class, holding.service.mean_s, now_s)
+        else:
+            holding.service.expect(self.priors.service_s(holding.model, hardware_class))
 
     def _is_news(self, instance: str, sequence: int) -> bool:
         present = self._reports.get(instance)
@@ -147,9 +257,14 @@ class Site:
 
     def _note(self, instance: str, sequence: int, in_flight: int, now_s: float) -> None:
         """An agent is one instance; a cloud region is the sum of its instances' newest reports."""
-        if self.endpoint.tier is Tier.EDGE and instance not in self._reports:
-            self._reports.clear()
-            self.seen_sequence = 0  # a new process has seen nothing of ours yet
+        if self.endpoint.tier is Tier.EDGE:
+            if instance not in self._reports:
+                self._reports.clear()
+                self.seen_sequence = 0  # a new process has seen nothing of ours yet
+                self.limit = ANY_COUNT
+            self._reports[instance] = (sequence, in_flight, now_s)
+            self.reported_in_flight = in_flight
+            return
         self._reports[instance] = (sequence, in_flight, now_s)
         fresh = {i: r for i, r in self._reports.items() if now_s - r[2] <= REPORT_LASTS_S}
         self._reports = fresh
@@ -160,12 +275,25 @@ class Holding:
     """One model version on one endpoint. Satisfies `Candidate`."""
 
     __slots__ = (
-        "_infer",
         "_site",
         "_wait",
+        "base_s",
+        "breaker",
+        "byte_s",
+        "endpoint",
         "full_until_s",
-        "load_s",
+        "gone",
+        "mean_bytes",
+        "measured_load_s",
         "model",
+        "net_s",
+        "overhead_s",
+        "rank_byte_s",
+        "rank_s",
+        "sampled_s",
+        "samples",
+        "service",
+        "service_byte_s",
         "service_s",
         "state",
         "version",
@@ -176,27 +304,46 @@ class Holding:
 
     def __init__(self, site: Site, model: str, version: str) -> None:
         self._site = site
+        self.endpoint: Endpoint = site.endpoint
         self.model = model
         self.version = version
         self.state = ModelState.COLD
-        self.service_s = PRIOR_SERVICE_S
-        self._infer = Ewma(PRIOR_SERVICE_S)
-        self._wait = RttWindow()
-        self.load_s = PRIOR_LOAD_S
+        self.service = ServiceTime(site.priors.service_s(model, site.endpoint.hardware_class))
+        self._wait = RttWindow() if site.endpoint.tier is Tier.CLOUD else None
+        self.overhead_s = 0.0
+        """The least wait lately seen: no queue, but what a proxy and a hop add on the cloud tier.
+
+        It belongs to the service.
+        """
+        self.breaker = Breaker(site.tolerance)
+        self.measured_load_s: float | None = None
         self.warm_at_s = 0.0
         self.full_until_s = 0.0
+        self.sampled_s = -math.inf
+        self.samples = site.endpoint.reports
+        """Whether it runs the model's own sample for us."""
         self.woken = False
         self.woken_until_s = 0.0
+        self.gone = False
+        self.base_s = math.inf
+        self.rank_s = math.inf
+        self.rank_byte_s = 0.0
+        self.estimate()
 
     @property
-    def endpoint(self) -> Endpoint:
-        """Where it is."""
-        return self._site.endpoint
+    def site(self) -> Site:
+        """The endpoint's record."""
+        return self._site
 
     @property
     def slots(self) -> int:
         """How many requests run there at once."""
         return self._site.slots
+
+    @property
+    def limit(self) -> int:
+        """With how many there it refuses more."""
+        return self._site.limit
 
     @property
     def in_flight(self) -> int:
@@ -214,31 +361,121 @@ class Holding:
         return self._site.views
 
     @property
-    def net_s(self) -> float:
-        """The round trip from this router."""
-        return self._site.net_s
+    def net_sigma_s(self) -> float:
+        """How single round trips differ."""
+        return self._site.path.sigma_s
+
+    @property
+    def service_sigma_s(self) -> float:
+        """How single requests differ."""
+        return self.service.sigma_s
+
+    @property
+    def turn_s(self) -> float:
+        """How long what runs there holds a slot."""
+        return self._site.turn_s
+
+    @property
+    def turns(self) -> tuple[float, float]:
+        """How many such turns a request sent now should wait, and how uncertain that is."""
+        site = self._site
+        return site.curve.turns(place(site.in_flight, site.slots))
+
+    @property
+    def load_s(self) -> float:
+        """A cold start from disk, measured there or by its like."""
+        if self.measured_load_s is not None:
+            return self.measured_load_s
+        return self._site.priors.load_s(self.model, self.endpoint.hardware_class)
 
     @property
     def out(self) -> str | None:
         """Why no traffic may go there (None: it may)."""
-        return self._site.out
+        return "left" if self.gone else self._site.out
 
-    def served(self, wait_s: float, infer_s: float, now_s: float) -> None:
-        """It answered after this wait and run.
+    @property
+    def held(self) -> str | None:
+        """Why only trials may go there (None: anything may)."""
+        health = self._site.health
+        return health.out if health.trials else self.breaker.why
 
-        The least wait lately seen is no queue but what the endpoint adds to every request (a proxy
-        and a hop, on the cloud tier), so it belongs to the service.
-        """
-        self._infer.observe(infer_s, now_s)
-        self._wait.observe(max(wait_s, _LEAST_S), now_s)
-        self.service_s = self._infer.value + (self._wait.estimate(now_s) or 0.0)
-        self.saw(ModelState.WARM, now_s)
+    @property
+    def held_until_s(self) -> float:
+        """When a request may be a trial; never where we can test it without one."""
+        if self._site.health.trials or self.samples:
+            return math.inf
+        return self.breaker.until_s
+
+    @property
+    def trial(self) -> bool:
+        """One is under way."""
+        return self._site.trial or self.breaker.trial
+
+    @property
+    def ramp_from_s(self) -> float:
+        """When it began its slow start."""
+        return self._site.ramp_from_s
+
+    def served(self, wait_s: float, infer_s: float, body_bytes: int, now_s: float) -> None:
+        """It answered after this wait and run."""
+        self.service.observe(infer_s, body_bytes, now_s)
+        if self._wait is not None:
+            self._wait.observe(max(wait_s, _LEAST_S), now_s)
+            self.overhead_s = self._wait.estimate(now_s) or 0.0
+        if self.state is ModelState.WARM:
+            self.renew()
+        else:
+            self.saw(ModelState.WARM, now_s)
+            self.settle(now_s)
 
     def saw(self, state: ModelState, now_s: float) -> None:
         """The model was seen in this state."""
-        loading = state in (ModelState.LOADING, ModelState.WARMING)
-        if loading and self.state not in (ModelState.LOADING, ModelState.WARMING):
+        if state in _LOADING and self.state not in _LOADING:
             self.warm_at_s = now_s + self.load_s
         if state is not ModelState.COLD:
             self.woken = False
         self.state = state
+
+    def estimate(self) -> None:
+        """Take over what is known of the way there and of the service."""
+        site, service = self._site, self.service
+        path = site.path
+        self.net_s = path.mean_s
+        self.byte_s = path.byte_s
+        self.mean_bytes = service.mean_bytes
+        self.service_byte_s = service.byte_s
+        self.service_s = max(service.mean_s, site.late_s) + self.overhead_s
+
+    def settle(self, now_s: float) -> None:
+        """Keep the part of its rank that does not depend on load; infinite where time decides."""
+        self.base_s = 0.0 if self._plain(now_s) else math.inf
+        self.renew()
+
+    def renew(self) -> None:
+        """The same, where nothing but the estimates has changed."""
+        self.estimate()
+        if self.base_s < math.inf:
+            slope_s = self.service_byte_s
+            self.rank_byte_s = self.byte_s + slope_s
+            self.base_s = self.net_s + self.service_s - slope_s * self.mean_bytes
+        self.rank_s = self.base_s + self._site.congestion_s
+
+    def leave(self) -> None:
+        """It is not held any more."""
+        self.gone = True
+        self.base_s = self.rank_s = math.inf
+
+    def timed(self, now_s: float) -> bool:
+        """Only time has to pass for its rank to change."""
+        site = self._site
+        ramping = now_s < site.ramp_from_s + RAMP_S
+        return ramping or self.full_until_s > now_s or site.limit_until_s > now_s
+
+    def _plain(self, now_s: float) -> bool:
+        return (
+            self.state is ModelState.WARM
+            and self.full_until_s <= now_s
+            and self.out is None
+            and self.held is None
+            and now_s >= self._site.ramp_from_s + RAMP_S
+        )

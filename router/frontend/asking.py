@@ -1,5 +1,7 @@
 """From a request's header fields to a `Query`: who asks, and under which law."""
 
+from collections.abc import Collection
+
 from router.errors import BadRequest, Forbidden, NotFound
 from router.fleet.ledger import Ledger
 from router.fleet.membership import Membership
@@ -9,6 +11,8 @@ from router.process.clock import Clock
 from router.wire.headers import CallHeaders
 
 _LONGEST_NAME = 128
+_READING = frozenset({"", "ready"})
+"""Actions that change nothing (RFC 9110 §9.2.2)."""
 
 
 class Asking:
@@ -21,12 +25,18 @@ class Asking:
         membership: Membership,
         configured_models: frozenset[str],
         clock: Clock,
+        *,
+        once: Collection[str] = (),
+        explain: bool = False,
     ) -> None:
+        """`once` are the models whose calls may not be repeated; `explain`: every decision is."""
         self.law = law
         self._ledger = ledger
         self._membership = membership
         self._configured = configured_models | law.known_models
         self._clock = clock
+        self._once = once
+        self._explain = explain
 
     def models(self, key: str | None) -> list[str]:
         """Every known model that the caller may use.
@@ -47,6 +57,7 @@ class Asking:
         model: str,
         version: str | None,
         action: str = "infer",
+        body_bytes: int = 0,
     ) -> Query:
         """The query of one request for a model.
 
@@ -78,6 +89,9 @@ class Asking:
             requirement=ruling.requirement,
             preferred=ruling.preferred,
             priority=headers.priority,
+            body_bytes=body_bytes,
+            repeatable=headers.idempotent or model not in self._once or action in _READING,
+            explain=headers.explain or self._explain,
         )
 
     def _check_known(self, model: str, version: str | None) -> None:

@@ -4,6 +4,8 @@ from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import structs
+
 from router.dispatch.record import Record
 from router.policy.explain import considered, not_considered
 
@@ -12,7 +14,7 @@ KEPT = 4096
 
 def access_line(record: Record, wall_s: float) -> dict[str, object]:
     """The fields of a request's line in the access log."""
-    query = record.plan.query
+    query = record.query
     return {
         "time": wall_s,
         "request_id": query.request_id,
@@ -22,6 +24,7 @@ def access_line(record: Record, wall_s: float) -> dict[str, object]:
         "endpoint": record.tried[-1].endpoint if record.tried else None,
         "why": record.tried[-1].why if record.tried else record.code,
         "tries": len(record.tried),
+        "waited": round(record.waited_s, 6),
         "seconds": round(record.seconds, 6),
     }
 
@@ -35,7 +38,7 @@ class Decisions:
 
     def keep(self, record: Record, wall_s: float) -> None:
         """Keep a record that ended at this wall-clock time, in seconds since 1970."""
-        request_id = record.plan.query.request_id
+        request_id = record.query.request_id
         self._kept[request_id] = (record, wall_s)
         self._kept.move_to_end(request_id)
         if len(self._kept) > KEPT:
@@ -47,7 +50,7 @@ class Decisions:
         if found is None:
             return None
         record, wall_s = found
-        query = record.plan.query
+        query = record.query
         return {
             "schema": "isochrone.decision/1",
             "ok": 200 <= record.status < 400,
@@ -62,13 +65,23 @@ class Decisions:
             "fleet_generation": record.fleet_generation,
             "vantage": "router",
             "why": record.plan.why,
-            "considered": considered(record.plan),
-            "not_considered": not_considered(record.plan),
+            **_candidates(record),
             "attempts": [
                 {"endpoint": t.endpoint, "why": t.why, "outcome": t.outcome, "seconds": t.seconds}
                 for t in record.tried
             ],
+            "waited": record.waited_s,
             "status": record.status,
             "code": record.code or None,
             "seconds": record.seconds,
         }
+
+
+def _candidates(record: Record) -> dict[str, Any]:
+    """Every candidate; where the decision was not explained, those that were tried."""
+    told = considered(record.plan)
+    if record.plan.unexplained:
+        by_name = {t.endpoint: t.scored for t in record.tried}
+        tries = structs.replace(record.plan, order=tuple(by_name.values()), rejected=())
+        told = considered(tries) + considered(structs.replace(record.plan, order=()))
+    return {"considered": told, "not_considered": not_considered(record.plan)}

@@ -1,18 +1,23 @@
-"""What a router counts: requests, tries, decisions and the state of its endpoints.
+"""What a router counts: requests, tries, decisions, how good predictions were, and its endpoints.
 
 Labels are bounded: models that are known, endpoints that have joined, words from fixed lists.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from router.dispatch.record import Record
+from router.dispatch.dispatcher import Dispatcher
+from router.dispatch.record import Record, Tried
 from router.dispatch.runner import Runner
 from router.fleet.ledger import Ledger
 from router.process.metrics import SECONDS_BUCKETS
+
+_ERRORS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+ERROR_BUCKETS = (*(-s for s in reversed(_ERRORS_S)), 0.0, *_ERRORS_S)
+"""Signed: predicted less observed."""
 
 
 class Metrics:
@@ -44,6 +49,42 @@ class Metrics:
             ["code"],
             registry=registry,
         )
+        self._shed = Counter(
+            "isochrone_shed",
+            "Requests that were not started for want of room, time or quota, by error code.",
+            ["code", "priority"],
+            registry=registry,
+        )
+        self._waited = Histogram(
+            "isochrone_waited_seconds",
+            "Seconds in line, of the requests that had to wait.",
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self._retries = Counter(
+            "isochrone_retries",
+            "Tries made after one that may have run, out of the retry budget.",
+            registry=registry,
+        )
+        self._hedges = Counter(
+            "isochrone_hedges",
+            "Tries made beside one that was late: how many were sent, and how many were the first"
+            " to answer.",
+            ["outcome"],
+            registry=registry,
+        )
+        errors = Histogram(
+            "isochrone_prediction_error_seconds",
+            "Predicted less observed seconds of an answer, as a whole and term by term; a load is"
+            " part of the wait.",
+            ["term"],
+            buckets=ERROR_BUCKETS,
+            registry=registry,
+        )
+        self._total_error = errors.labels("total")
+        self._net_error = errors.labels("net")
+        self._wait_error = errors.labels("wait")
+        self._service_error = errors.labels("service")
         self._whys: dict[str, set[str]] = {}
         self._tries = Counter(
             "isochrone_tries",
@@ -54,13 +95,21 @@ class Metrics:
 
     def ended(self, record: Record) -> None:
         """Count one request."""
-        model = record.plan.query.model
+        model = record.query.model
         self._requests.labels(model, str(record.status)).inc()
         self._seconds.labels(model).observe(record.seconds)
         self._decisions.labels(record.plan.why).inc()
         for tried in record.tried:
             self._whys.setdefault(tried.endpoint, set()).add(tried.why)
             self._tries.labels(tried.endpoint, tried.why).inc()
+            if tried.answered:
+                self._judge(tried)
+        if record.waited_s:
+            self._waited.observe(record.waited_s)
+        if record.code and not record.tried and record.status:
+            self._shed.labels(record.code, str(record.query.priority)).inc()
+        if record.repeats or record.hedges:
+            self._count_spare(record)
 
     def refused(self, code: str) -> None:
         """Count one request that this router itself refused."""
@@ -71,16 +120,40 @@ class Metrics:
         for why in self._whys.pop(endpoint, ()):
             self._tries.remove(endpoint, why)
 
+    def _count_spare(self, record: Record) -> None:
+        self._retries.inc(record.repeats)
+        self._hedges.labels("sent").inc(record.hedges)
+        won = sum(t.answered and t.why == "hedge" for t in record.tried)
+        self._hedges.labels("won").inc(won)
+
+    def _judge(self, tried: Tried) -> None:
+        """Hold the prediction against what was then observed."""
+        predicted, report, observed_s = tried.scored.seconds, tried.report, tried.first_byte_s
+        if observed_s is None:
+            return
+        self._total_error.observe(predicted.total - observed_s)
+        if report is None or not report.infer_s:
+            return
+        net_s = observed_s - report.wait_s - report.infer_s
+        self._net_error.observe(predicted.net - net_s)
+        self._wait_error.observe(predicted.wait + predicted.cold - report.wait_s)
+        self._service_error.observe(predicted.service - report.infer_s)
+
 
 class FleetCollector(Collector):
-    """The fleet as it stands when somebody scrapes."""
+    """The fleet and the line as they stand when somebody scrapes."""
 
-    def __init__(self, ledger: Ledger, runner: Runner) -> None:
+    def __init__(self, ledger: Ledger, runner: Runner, dispatcher: Dispatcher) -> None:
         self._ledger = ledger
         self._runner = runner
+        self._dispatcher = dispatcher
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges of this instant."""
+        yield from self._endpoints()
+        yield from self._own()
+
+    def _endpoints(self) -> Iterable[GaugeMetricFamily]:
         labels = ["endpoint", "region"]
         up = GaugeMetricFamily("isochrone_endpoint_in", "1 where traffic may go.", labels=labels)
         net = GaugeMetricFamily(
@@ -94,6 +167,18 @@ class FleetCollector(Collector):
             up.add_metric(names, float(site.out is None))
             net.add_metric(names, site.net_s)
             load.add_metric(names, site.in_flight)
-        running = GaugeMetricFamily("isochrone_in_flight", "Requests in this router.")
-        running.add_metric([], len(self._runner.running))
-        yield from (up, net, load, running)
+        return up, net, load
+
+    def _own(self) -> Iterator[GaugeMetricFamily]:
+        spare = self._runner.spare
+        hedges_left = spare.hedge_budget.left if spare.hedge_budget is not None else 0.0
+        retries_left = spare.retries.left(self._runner.clock())
+        for name, text, value in (
+            ("isochrone_in_flight", "Requests in this router.", len(self._runner.running)),
+            ("isochrone_queue_length", "Requests in line.", self._dispatcher.gate.waiting),
+            ("isochrone_retry_budget_left", "Retries there is leave for.", retries_left),
+            ("isochrone_hedge_budget_left", "Hedges there is leave for.", hedges_left),
+        ):
+            gauge = GaugeMetricFamily(name, text)
+            gauge.add_metric([], value)
+            yield gauge

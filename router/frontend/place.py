@@ -1,19 +1,20 @@
 """`POST /isochrone/place`: where a client had best go, in its own seconds. Nothing is sent."""
 
-from dataclasses import replace
 from random import Random
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from router.errors import BadRequest
 from router.fleet.ledger import Ledger
 from router.frontend.asking import Asking
 from router.geo.address import read_address
+from router.geo.clients import Client, ClientPaths
 from router.geo.locate import Place
-from router.geo.network import prior_rtt_s
-from router.geo.region import Regions, distance_km
+from router.geo.network import Estimate
 from router.policy.explain import considered, not_considered
+from router.policy.pick import Scored
 from router.policy.policy import Plan, Policy, decide
 from router.process.exchange import Exchange
 from router.wire.headers import CallHeaders
@@ -33,10 +34,18 @@ class PlaceRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Places:
     """Ordered endpoints with predicted seconds from one client."""
 
-    def __init__(self, policy: Policy, asking: Asking, ledger: Ledger, rng: Random) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        asking: Asking,
+        ledger: Ledger,
+        paths: ClientPaths,
+        rng: Random,
+    ) -> None:
         self._policy = policy
         self._asking = asking
         self._ledger = ledger
+        self._paths = paths
         self._rng = rng
 
     def handle(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
@@ -53,20 +62,22 @@ class Places:
         )
         place = law.locator.place(client)
         query = self._asking.query(headers, request_id, asked.model, asked.version)
-        vantage = _vantage(place, law.regions)
-        plan = decide(self._policy, replace(query, vantage=vantage), self._ledger, self._rng)
+        address = read_address(client)
+        vantage = None
+        if address is not None:
+            vantage = self._paths.vantage(Client.of(address, place.point), query.now_s)
+        plan = decide(
+            self._policy, structs.replace(query, vantage=vantage), self._ledger, self._rng
+        )
         return json_response(_told(plan, client, place))
 
 
-def _vantage(place: Place, regions: Regions) -> dict[str, float] | None:
-    """The round trip from a place to each region; None where the place is unknown."""
-    if place.point is None:
-        return None
-    return {region.name: prior_rtt_s(distance_km(place.point, region.point)) for region in regions}
-
-
 def _told(plan: Plan, client: str, place: Place) -> dict[str, Any]:
-    urls = {s.permit.endpoint.name: s.permit.endpoint.url for s in plan.order}
+    known = {s.permit.endpoint.name: (s.permit.endpoint.url, _net(plan, s)) for s in plan.order}
+    endpoints = []
+    for told in considered(plan):
+        url, net = known.get(told["endpoint"], (None, None))
+        endpoints.append({**told, "url": url, "net": net})
     return {
         "schema": "isochrone.place/1",
         "ok": bool(plan.order),
@@ -81,9 +92,17 @@ def _told(plan: Plan, client: str, place: Place) -> dict[str, Any]:
         },
         "vantage": "router" if plan.query.vantage is None else "client",
         "requirement": plan.query.requirement,
-        "endpoints": [{**c, "url": urls.get(c["endpoint"])} for c in considered(plan)],
+        "endpoints": endpoints,
         "not_considered": not_considered(plan),
     }
+
+
+def _net(plan: Plan, scored: Scored) -> Estimate:
+    """The round trip to an endpoint, and where it is known from."""
+    candidate, vantage = scored.candidate, plan.query.vantage
+    if vantage is None:
+        return Estimate(candidate.net_s, candidate.net_sigma_s, "router")
+    return vantage.net(candidate.endpoint.name, candidate.endpoint.region)
 
 
 def _read(body: bytes) -> PlaceRequest:

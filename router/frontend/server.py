@@ -9,6 +9,7 @@ from router.errors import Forbidden, IsochroneError, MethodNotAllowed, NotFound
 from router.fleet.ledger import Ledger
 from router.frontend.agents import Agents
 from router.frontend.asking import Asking
+from router.frontend.measured import Measured
 from router.frontend.oip import Handler, Inference
 from router.frontend.place import Places
 from router.frontend.refusal import Refusals
@@ -51,6 +52,7 @@ class Server:
         asking: Asking,
         inference: Inference,
         places: Places,
+        measured: Measured,
         agents: Agents,
         refusals: Refusals,
         rng: Random,
@@ -68,6 +70,7 @@ class Server:
             "/v2/models": ("GET", self._models),
             "/v2/repository/index": ("POST", self._index),
             "/isochrone/place": ("POST", places.handle),
+            "/isochrone/measurements": ("POST", measured.handle),
             "/isochrone/agents": ("POST", agents.enrol),
         }
         self._leave = agents.leave

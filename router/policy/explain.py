@@ -20,7 +20,11 @@ def considered(plan: Plan) -> list[dict[str, Any]]:
 
 def not_considered(plan: Plan) -> dict[str, int]:
     """The endpoints that were no candidates, counted by reason."""
-    return {"does not hold the model": plan.elsewhere} if plan.elsewhere else {}
+    counted = {
+        "does not hold the model": plan.elsewhere,
+        "not lawful, not usable or not the best": plan.unexplained,
+    }
+    return {reason: count for reason, count in counted.items() if count}
 
 
 def explanation(plan: Plan) -> bytes:
@@ -48,6 +52,7 @@ def seconds_of(seconds: Seconds) -> dict[str, float]:
         "cold": seconds.cold,
         "taste": seconds.taste,
         "total": seconds.total,
+        "sigma": seconds.sigma,
     }
 
 

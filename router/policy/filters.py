@@ -1,8 +1,13 @@
-"""Who can serve at this instant: each filter gives the reason why not, or None."""
+"""Who can serve at this instant: each filter gives the reason why not, or None.
+
+`FILTERS` say who cannot. `RESERVES` say who should rather not: they are asked after all where
+nobody else is left, so that the last lawful endpoint is never given up.
+"""
 
 from collections.abc import Callable
 
 from router.fleet.endpoint import Candidate
+from router.fleet.slowstart import RAMP_S, cap
 from router.policy.query import Query
 from router.wire.report import ModelState
 
@@ -24,9 +29,37 @@ def model_present(query: Query, candidate: Candidate) -> str | None:
 
 
 def has_capacity(query: Query, candidate: Candidate) -> str | None:
-    """It has not just said that it is full."""
+    """It has not just said that it is full, and has not as many as it then had."""
     wait_s = candidate.full_until_s - query.now_s
-    return f"full for another {wait_s * 1000:.0f} ms" if wait_s > 0 else None
+    if wait_s > 0:
+        return f"full for another {wait_s * 1000:.0f} ms"
+    if candidate.in_flight >= candidate.limit:
+        return f"full: {candidate.in_flight} are there"
+    return None
 
 
-FILTERS: tuple[Filter, ...] = (healthy, model_present, has_capacity)
+def not_on_trial(query: Query, candidate: Candidate) -> str | None:
+    """One trial at a time goes to what is being tested already."""
+    del query
+    if candidate.held is not None and candidate.trial:
+        return f"{candidate.held}; a trial is under way"
+    return None
+
+
+def in_use(query: Query, candidate: Candidate) -> str | None:
+    """Not held back for its failures; where they are long enough ago, a trial may go there."""
+    if candidate.held is not None and query.now_s < candidate.held_until_s:
+        return candidate.held
+    return None
+
+
+def within_ramp(query: Query, candidate: Candidate) -> str | None:
+    """A new or recovered endpoint is loaded step by step."""
+    age_s = query.now_s - candidate.ramp_from_s
+    if age_s < RAMP_S and candidate.in_flight >= cap(candidate.slots, age_s):
+        return f"slow start: {cap(candidate.slots, age_s)} of {candidate.slots} slots"
+    return None
+
+
+FILTERS: tuple[Filter, ...] = (healthy, model_present, has_capacity, not_on_trial)
+RESERVES: tuple[Filter, ...] = (in_use, within_ramp)

@@ -1,8 +1,9 @@
 """The order of tries: best first, with chance among those that are as good as the best."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
+
+import msgspec
 
 from router.fleet.endpoint import Candidate
 from router.policy.law import Permit
@@ -12,8 +13,7 @@ NEAR_SHARE = 0.05
 NEAR_S = 0.002
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True):
     """A candidate that may and can serve, with what was predicted and how it ranks, in seconds."""
 
     candidate: Candidate
@@ -25,15 +25,20 @@ class Scored:
 Pick = Callable[[Sequence[Scored], Random], Sequence[Scored]]
 
 
+def hair_s(best_rank: float, service_s: float) -> float:
+    """How much worse than the best is as good as the best: less than what estimates err by."""
+    return abs(best_rank) * NEAR_SHARE + min(NEAR_S, NEAR_SHARE * service_s)
+
+
 def best_first(scored: Sequence[Scored], rng: Random) -> Sequence[Scored]:
     """By rank; the first is drawn from all within a hair of the best, so as not to herd."""
     order = sorted(scored, key=lambda s: s.rank)
     if len(order) < 2:
         return order
     best = order[0]
-    hair_s = abs(best.rank) * NEAR_SHARE + min(NEAR_S, NEAR_SHARE * best.seconds.service)
+    limit = best.rank + hair_s(best.rank, best.seconds.service)
     ties = 1
-    while ties < len(order) and order[ties].rank <= best.rank + hair_s:
+    while ties < len(order) and order[ties].rank <= limit:
         ties += 1
     if ties > 1:
         order.insert(0, order.pop(rng.randrange(ties)))

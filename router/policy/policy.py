@@ -1,11 +1,17 @@
-"""The decision: law, filters, scores and a pick make a plan. Does no I/O and reads no clock."""
+"""The decision: law, filters, scores and a pick make a plan. Does no I/O and reads no clock.
 
-from collections.abc import Sequence
+This is the specification: every candidate gets its seconds or a reason. `router.policy.choose` is
+the same decision for the hot path, where only the best one is wanted.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 
+import msgspec
+
 from router.fleet.endpoint import Candidate, Fleet
-from router.policy.filters import FILTERS, Filter
+from router.policy.filters import FILTERS, RESERVES, Filter
 from router.policy.law import Permit, permit
 from router.policy.pick import Pick, Scored, best_first
 from router.policy.query import Query
@@ -18,6 +24,7 @@ class Policy:
     """What a decision is composed of; the defaults are the product's."""
 
     filters: tuple[Filter, ...] = FILTERS
+    reserves: tuple[Filter, ...] = RESERVES
     rank: tuple[Score, ...] = RANK
     pick: Pick = best_first
 
@@ -31,11 +38,12 @@ class Rejected:
     lawful: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The order of tries, best first; everyone who is not in it, and why; whom to wake.
 
-    `why` says in one word how the first of `order` stands to the nearest lawful endpoint.
+    `elsewhere` counts the endpoints that do not hold the model, `unexplained` those that hold it
+    and were passed over without a word. `why` says in one word how the first of `order` stands to
+    the nearest lawful endpoint.
     """
 
     query: Query
@@ -44,35 +52,61 @@ class Plan:
     elsewhere: int
     wake: Permit | None = None
     why: str = "none"
+    unexplained: int = 0
 
 
 def decide(policy: Policy, query: Query, fleet: Fleet, rng: Random) -> Plan:
     """Who should serve this query, in which order, and why nobody else."""
+    candidates = fleet.candidates(query.model, query.version)
+    elsewhere = fleet.elsewhere(query.model, query.version)
+    return plan_among(policy, query, candidates, rng, elsewhere=elsewhere)
+
+
+def plan_among(
+    policy: Policy,
+    query: Query,
+    candidates: Iterable[Candidate],
+    rng: Random,
+    *,
+    elsewhere: int = 0,
+    unexplained: int = 0,
+) -> Plan:
+    """The same, among these candidates."""
     scored: list[Scored] = []
+    reserve: list[tuple[Candidate, str]] = []
     rejected: list[Rejected] = []
-    for candidate in fleet.candidates(query.model, query.version):
+    for candidate in candidates:
         leave = permit(query, candidate)
         if isinstance(leave, str):
             rejected.append(Rejected(candidate, leave, lawful=False))
             continue
-        reason = _obstacle(policy.filters, query, candidate)
+        reason = obstacle(policy.filters, query, candidate)
         if reason is not None:
             rejected.append(Rejected(candidate, reason, lawful=True))
             continue
-        rank = sum(score(query, candidate) for score in policy.rank)
-        scored.append(Scored(candidate, leave, seconds(query, candidate), rank))
+        reason = obstacle(policy.reserves, query, candidate)
+        if reason is not None:
+            reserve.append((candidate, reason))
+            continue
+        scored.append(score(policy, query, candidate, leave))
+    if scored:
+        rejected += [Rejected(candidate, reason, lawful=True) for candidate, reason in reserve]
+    else:
+        scored = [_called_up(policy, query, candidate) for candidate, _ in reserve]
     order = policy.pick(scored, rng)
     return Plan(
         query=query,
         order=order,
         rejected=rejected,
-        elsewhere=fleet.elsewhere(query.model, query.version),
-        wake=_worth_waking(order),
+        elsewhere=elsewhere,
+        wake=worth_waking(order),
         why=_why(query, order, rejected),
+        unexplained=unexplained,
     )
 
 
-def _obstacle(filters: Sequence[Filter], query: Query, candidate: Candidate) -> str | None:
+def obstacle(filters: Sequence[Filter], query: Query, candidate: Candidate) -> str | None:
+    """The first reason against a candidate."""
     for check in filters:
         reason = check(query, candidate)
         if reason is not None:
@@ -80,7 +114,13 @@ def _obstacle(filters: Sequence[Filter], query: Query, candidate: Candidate) -> 
     return None
 
 
-def _worth_waking(order: Sequence[Scored]) -> Permit | None:
+def score(policy: Policy, query: Query, candidate: Candidate, leave: Permit) -> Scored:
+    """What is predicted of a candidate, and how it ranks."""
+    rank = sum(term(query, candidate) for term in policy.rank)
+    return Scored(candidate, leave, seconds(query, candidate), rank)
+
+
+def worth_waking(order: Sequence[Scored]) -> Permit | None:
     """The best cold endpoint that would have come first, had it been warm.
 
     One that comes first although it is cold needs no wake: the request itself loads the model.
@@ -98,6 +138,23 @@ def _worth_waking(order: Sequence[Scored]) -> Permit | None:
     return min(cold, key=lambda s: s.rank - s.seconds.cold).permit if cold else None
 
 
+def why_not(query: Query, nearest: Candidate) -> str:
+    """What kept the nearest lawful endpoint from coming first, in one word."""
+    if nearest.out is not None or nearest.held is not None:
+        return "nearest_out"
+    if nearest.state is not ModelState.WARM:
+        return "nearest_cold"
+    if nearest.full_until_s > query.now_s or nearest.in_flight >= nearest.slots:
+        return "nearest_busy"
+    return "faster"
+
+
+def _called_up(policy: Policy, query: Query, candidate: Candidate) -> Scored:
+    leave = permit(query, candidate)
+    assert isinstance(leave, Permit)
+    return score(policy, query, candidate, leave)
+
+
 def _why(query: Query, order: Sequence[Scored], rejected: Sequence[Rejected]) -> str:
     """`nearest`, or what kept the nearest lawful endpoint from coming first."""
     if not order:
@@ -107,10 +164,4 @@ def _why(query: Query, order: Sequence[Scored], rejected: Sequence[Rejected]) ->
     nearest = min(lawful, key=lambda candidate: net_s(query, candidate))
     if net_s(query, first) <= net_s(query, nearest):
         return "nearest"
-    if nearest.out is not None:
-        return "nearest_out"
-    if nearest.state is not ModelState.WARM:
-        return "nearest_cold"
-    if nearest.full_until_s > query.now_s or nearest.in_flight >= nearest.slots:
-        return "nearest_busy"
-    return "faster"
+    return why_not(query, nearest)

@@ -1,16 +1,20 @@
 """What is asked, from where and under which law: all that a decision needs besides the fleet."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
+
+from router.geo.network import Vantage
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(msgspec.Struct, frozen=True):
     """One request as the policy sees it.
 
     `required_regions` None: any region is lawful. `preferred` holds the seconds that a region is
-    favoured by. `vantage` None: seconds are counted from this router (proxy mode); else it holds
-    the round trip from the client to each region (direct mode). Instants are monotonic.
+    favoured by. `vantage` None: seconds are counted from this router (proxy mode); else it tells
+    the round trip from the client to each endpoint (direct mode). `repeatable` says that the call
+    may be made twice, `explain` that somebody wants to know every candidate's seconds or reason.
+    Instants are monotonic.
     """
 
     request_id: str
@@ -23,6 +27,9 @@ class Query:
     rule: str = ""
     required_regions: frozenset[str] | None = None
     requirement: str = "any"
-    preferred: Mapping[str, float] = field(default_factory=dict)
+    preferred: Mapping[str, float] = {}
     priority: int = 5
-    vantage: Mapping[str, float] | None = None
+    body_bytes: int = 0
+    repeatable: bool = True
+    explain: bool = False
+    vantage: Vantage | None = None

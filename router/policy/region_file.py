@@ -31,6 +31,10 @@ Require = Annotated[
 Preference = Annotated[
     float, Meta(ge=0, le=60, description="seconds that a region there is favoured by")
 ]
+Weight = Annotated[
+    float,
+    Meta(ge=0.01, le=100, description="share of the devices against other tenants' who wait too"),
+]
 
 
 class Location(Settings, frozen=True):
@@ -61,12 +65,21 @@ class NetworkEntry(Settings, frozen=True, kw_only=True):
     country: Country | None = None
 
 
+class Rate(Settings, frozen=True, kw_only=True):
+    """How often somebody may ask; see `router.admission.quota`."""
+
+    requests_per_s: Annotated[float, Meta(ge=0.001, le=1e6, description="in the long run")]
+    burst: Annotated[int, Meta(ge=1, le=1_000_000, description="requests at once, after a pause")]
+
+
 class TenantEntry(Settings, frozen=True, kw_only=True):
-    """Who asks: its law, the models it may use, and the file with its hashed keys."""
+    """Who asks: its law, the models it may use, its keys, its quota (none: no limit), its share."""
 
     require: Require
     models: Literal["any"] | Names = ANY
     keys_file: Path | None = None
+    quota: Rate | None = None
+    weight: Weight = 1.0
 
 
 class ModelEntry(Settings, frozen=True, kw_only=True):
@@ -112,7 +125,6 @@ class RegionFile(Settings, frozen=True, kw_only=True):
 
 
 _LATER: tuple[tuple[str, ...], ...] = (
-    ("tenants", "*", "quotas"),
     *(
         ("rules", "*", "match", key)
         for key in ("model", "data_class", "client_country", "client_region", "time_of_day")

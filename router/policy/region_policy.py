@@ -18,6 +18,7 @@ from router.policy.region_file import (
     ANY,
     DataClassEntry,
     NetworkEntry,
+    Rate,
     RegionFile,
     Rule,
     read_region_file,
@@ -50,7 +51,8 @@ class RegionPolicy:
     """One region policy, never changed: who asks, where from, and which regions may answer.
 
     `fingerprint` is the SHA-256 of the file's content, whatever its layout and comments;
-    `known_models` are those that it names.
+    `known_models` are those that it names. `quotas` hold the tenants that have one; `weights` hold
+    every tenant's share.
     """
 
     def __init__(
@@ -61,6 +63,12 @@ class RegionPolicy:
         self.regions = regions_in(file)
         self.locator = _locator(file, database)
         self.known_models = _named_models(file)
+        self.quotas: Mapping[str, Rate] = {
+            name: entry.quota for name, entry in file.tenants.items() if entry.quota is not None
+        }
+        self.weights: Mapping[str, float] = {
+            name: entry.weight for name, entry in file.tenants.items()
+        }
         self._file = file
         self._tenants = tenants
         self._rules = {tenant: _first_match(file, tenant) for tenant in file.tenants}

@@ -1,50 +1,52 @@
 """Seconds until the answer, term by term, and the two sums over them.
 
-`Seconds.total` predicts what will happen; `RANK` says where to send. They differ in two
-terms. A linear wait herds, so `RANK` prices congestion with one that is convex in (in-flight + 1) /
-slots and takes it that other routers have sent as much unseen as we have (as far as there are
-others); and taste enters `RANK` only.
+`PREDICT` says what will happen; `RANK` says where to send. They differ in two terms: `RANK` prices
+congestion instead of predicting the wait (see `router.fleet.congestion`), and taste enters `RANK`
+only.
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
+
+from router.fleet.congestion import load_of, price
 from router.fleet.endpoint import Candidate
 from router.policy.query import Query
 from router.wire.report import ModelState
 
 Score = Callable[[Query, Candidate], float]
 
-HERD = 8
-"""With this many independent routers, what one of them has sent unseen is counted twice."""
+_COLD_SIGMA_SHARE = 0.3
+"""How far loads of one model on one machine lie apart, as a share of their mean."""
 
 
 def net_s(query: Query, candidate: Candidate) -> float:
-    """The round trip from the query's vantage."""
+    """The round trip from the query's vantage, and the time that the payload takes."""
+    payload_s = candidate.byte_s * query.body_bytes
     if query.vantage is None:
-        return candidate.net_s
-    return query.vantage[candidate.endpoint.region]
+        return candidate.net_s + payload_s
+    endpoint = candidate.endpoint
+    return query.vantage.net(endpoint.name, endpoint.region).mean_s + payload_s
 
 
 def wait_s(query: Query, candidate: Candidate) -> float:
-    """Time in the endpoint's queue: the requests beyond its slots, one service time a round."""
+    """Time in the endpoint's queue: the turns that requests sent at this load have waited."""
     del query
-    ahead = candidate.in_flight + 1 - candidate.slots
-    return candidate.service_s * max(0, ahead) / candidate.slots
+    return candidate.turn_s * candidate.turns[0]
 
 
 def congestion_s(query: Query, candidate: Candidate) -> float:
     """The price of a slot: nothing while one is free, then the square of the load."""
     del query
-    others = min(1.0, (candidate.views - 1) / (HERD - 1))
-    load = (candidate.in_flight + others * candidate.unseen + 1) / candidate.slots
-    return candidate.service_s * load * load if load > 1 else 0.0
+    load = load_of(candidate.in_flight, candidate.unseen, candidate.views, candidate.slots)
+    return candidate.turn_s * price(load)
 
 
 def service_s(query: Query, candidate: Candidate) -> float:
-    """One request alone in a slot."""
-    del query
-    return candidate.service_s
+    """This request alone in a slot: longer for a longer payload where that was seen to matter."""
+    further_bytes = query.body_bytes - candidate.mean_bytes
+    return candidate.service_s + candidate.service_byte_s * further_bytes
 
 
 def cold_s(query: Query, candidate: Candidate) -> float:
@@ -61,18 +63,19 @@ def taste_s(query: Query, candidate: Candidate) -> float:
     return 0.0 - query.preferred.get(candidate.endpoint.region, 0.0)
 
 
+PREDICT: tuple[Score, ...] = (net_s, wait_s, service_s, cold_s)
 RANK: tuple[Score, ...] = (net_s, congestion_s, service_s, cold_s, taste_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Seconds:
-    """The terms of one candidate, for explanation; `total` is the prediction."""
+class Seconds(msgspec.Struct, frozen=True, gc=False):
+    """The terms of one candidate; `total` is the prediction, `sigma` its standard deviation."""
 
     net: float
     wait: float
     service: float
     cold: float
     taste: float
+    sigma: float
 
     @property
     def total(self) -> float:
@@ -82,10 +85,21 @@ class Seconds:
 
 def seconds(query: Query, candidate: Candidate) -> Seconds:
     """Every term of one candidate."""
+    turn_s = candidate.turn_s
+    turns, turns_sigma = candidate.turns
+    net_sigma, service_sigma = candidate.net_sigma_s, candidate.service_sigma_s
+    if query.vantage is not None:
+        endpoint = candidate.endpoint
+        net_sigma = query.vantage.net(endpoint.name, endpoint.region).sigma_s
+    wait_sigma, cold = turn_s * turns_sigma, cold_s(query, candidate)
+    variance = net_sigma * net_sigma + wait_sigma * wait_sigma + service_sigma * service_sigma
+    if cold:
+        variance += (_COLD_SIGMA_SHARE * cold) ** 2
     return Seconds(
-        net=net_s(query, candidate),
-        wait=wait_s(query, candidate),
-        service=service_s(query, candidate),
-        cold=cold_s(query, candidate),
-        taste=taste_s(query, candidate),
+        net_s(query, candidate),
+        turn_s * turns,
+        service_s(query, candidate),
+        cold,
+        taste_s(query, candidate) if query.preferred else 0.0,
+        math.sqrt(variance),  # the terms err independently of each other
     )

@@ -27,6 +27,10 @@ class Carrier(Protocol):
         """The client reads too slowly just now."""
         ...
 
+    def round_trip_s(self) -> float | None:
+        """The kernel's round trip to the peer."""
+        ...
+
     def send(self, data: bytes) -> None:
         """Write to the client."""
         ...
@@ -148,6 +152,10 @@ class HttpExchange:
         if self._state in (_State.OPEN, _State.STREAMING):
             self._state = _State.GONE
             self._carrier.cut()
+
+    def round_trip_s(self) -> float | None:
+        """The kernel's smoothed round trip to the peer, in seconds; None where it does not tell."""
+        return None if self.gone else self._carrier.round_trip_s()
 
     def watch(
         self,

@@ -17,6 +17,7 @@ from router.process.exchange import Service
 from router.process.limits import Limits
 from router.process.request_head import Refusal
 from router.process.request_reader import Received, RequestReader, Stage
+from router.process.tcp_info import round_trip_s
 from router.wire.problem import problem_answer
 
 PIPELINED = 16
@@ -143,6 +144,10 @@ class Connection(asyncio.Protocol):
     def stays(self) -> bool:
         """More requests will be taken here."""
         return not self._host.draining
+
+    def round_trip_s(self) -> float | None:
+        """The kernel's round trip to the client."""
+        return round_trip_s(self._transport.get_extra_info("socket"))
 
     def send(self, data: bytes) -> None:
         """Write to the client."""

@@ -44,6 +44,10 @@ class Exchange(Protocol):
         """Close the connection without ending the answer."""
         ...
 
+    def round_trip_s(self) -> float | None:
+        """The kernel's smoothed round trip to the peer, in seconds; None where it does not tell."""
+        ...
+
     def watch(
         self,
         *,

@@ -21,6 +21,7 @@ REGION = b"x-isochrone-region"
 REASON = b"x-isochrone-reason"
 ATTEMPTS = b"x-isochrone-attempts"
 SERVER_TIMING = b"server-timing"
+IDEMPOTENCY_KEY = b"idempotency-key"
 AUTHORIZATION = b"authorization"
 API_KEY = b"x-api-key"
 
@@ -43,7 +44,19 @@ HOP_BY_HOP = frozenset(
 )
 """Fields that end at each hop (RFC 9110 §7.6.1), with the framing that each side writes anew."""
 
-_READ = frozenset({REQUEST_ID, TIMEOUT, PRIORITY, REGIONS, DATA_CLASS, AUTHORIZATION, API_KEY})
+_READ = frozenset(
+    {
+        REQUEST_ID,
+        TIMEOUT,
+        PRIORITY,
+        REGIONS,
+        DATA_CLASS,
+        AUTHORIZATION,
+        API_KEY,
+        EXPLAIN,
+        IDEMPOTENCY_KEY,
+    }
+)
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -57,6 +70,8 @@ class CallHeaders:
     key: str | None
     regions: frozenset[str] | None
     data_class: str | None
+    explain: bool = False
+    idempotent: bool = False
 
 
 def read_call_headers(headers: Headers) -> CallHeaders:
@@ -76,6 +91,8 @@ def read_call_headers(headers: Headers) -> CallHeaders:
         key=_key(fields),
         regions=_regions(fields.get(REGIONS)),
         data_class=_text(DATA_CLASS, fields[DATA_CLASS]) if DATA_CLASS in fields else None,
+        explain=fields.get(EXPLAIN) == b"1",
+        idempotent=bool(fields.get(IDEMPOTENCY_KEY)),
     )
 
 

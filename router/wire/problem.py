@@ -16,10 +16,12 @@ STATUS = {
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "unlawful": HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS,
+    "quota_exceeded": HTTPStatus.TOO_MANY_REQUESTS,
     "overloaded": HTTPStatus.SERVICE_UNAVAILABLE,
     "no_endpoint": HTTPStatus.SERVICE_UNAVAILABLE,
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "unusable_answer": HTTPStatus.BAD_GATEWAY,
+    "poison": HTTPStatus.BAD_GATEWAY,
     "deadline_exceeded": HTTPStatus.GATEWAY_TIMEOUT,
     "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
 }

@@ -16,10 +16,16 @@ WIRE_VERSION = 1
 LOAD_HEADER = b"endpoint-load-metrics"
 _PREFIX = b"JSON "
 
+PREFIX_BITS = {4: 24, 6: 48}
+"""Clients are told apart by networks of this size, by IP version: nobody's own address is kept."""
+MEASUREMENTS = 64
+"""The most round trips in one message."""
+
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=65536)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+RoundTripSeconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 LeaseSeconds = Annotated[float, msgspec.Meta(ge=0.1, le=86400)]
 
 
@@ -112,7 +118,9 @@ class CallReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`POST /isochrone/wake`: have this model warm soon."""
+    """`POST /isochrone/wake`: have this model warm soon. `POST /isochrone/sample`: have it answer
+    its own warm-up sample, where it is warm.
+    """
 
     model: Name
     version: Name | None = None
@@ -125,6 +133,20 @@ class Waking(msgspec.Struct, frozen=True):
     version: str
     state: ModelState
     expected_s: Seconds | None = None
+
+
+class Measurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A round trip to an endpoint, measured by `client`, or from it; None: by who tells it."""
+
+    endpoint: Name
+    rtt_s: RoundTripSeconds
+    client: Annotated[str, msgspec.Meta(max_length=64)] | None = None
+
+
+class Measurements(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`POST /isochrone/measurements`: round trips between clients and endpoints."""
+
+    samples: Annotated[tuple[Measurement, ...], msgspec.Meta(max_length=MEASUREMENTS)]
 
 
 class _Orca(msgspec.Struct):

@@ -14,6 +14,7 @@ from cloud.scale import Standing
 from edge_agent.runtime.package import PackageError
 from router.errors import Overloaded
 from router.process.clock import monotonic
+from router.wire.codec import decode_request
 from router.wire.http import Request, Response
 from router.wire.report import LOAD_HEADER, decode_call_report, decode_endpoint_report
 
@@ -123,6 +124,61 @@ async def test_a_warm_model_is_not_roused(store):
     awake = region(store, replicas, running=1)
     answer = await awake.handle(request("/isochrone/wake", b'{"model": "table"}'))
     assert (answer.status, replicas.roused) == (202, 0)
+
+
+class Asked(Scripted):
+    """Keeps the request that came."""
+
+    def __init__(self, *script):
+        super().__init__(*script)
+        self.requests: list[Request] = []
+
+    async def answer(self, request):
+        self.requests.append(request)
+        return await super().answer(request)
+
+
+async def test_a_sample_goes_to_a_replica_as_a_call(store):
+    replicas = Asked(Response(200, [], b"the answer"))
+    here = region(store, replicas, running=1)
+    seq = {"x_isochrone_seq": "eu.1=7", "x_request_timeout_seconds": "5"}
+    answer = await here.handle(request("/isochrone/sample", b'{"model": "table"}', **seq))
+    assert (answer.status, answer.body) == (200, b"{}")
+    report = decode_call_report(dict(answer.headers)[LOAD_HEADER])
+    assert report is not None
+    assert (report.instance, report.seq_seen) == ("one", 7)
+    (asked,) = replicas.requests
+    assert (asked.method, asked.path) == ("POST", "/v2/models/table/versions/1/infer")
+    assert asked.header(b"x-request-timeout-seconds") == b"5"
+    sample = decode_request(asked.headers, asked.body, ())
+    assert [(tensor.name, tensor.data.shape) for tensor in sample.inputs] == [("x", (1, 4))]
+
+
+@pytest.mark.parametrize(
+    ("standing", "body", "status"),
+    [
+        pytest.param({}, b'{"model": "table"}', 503, id="asleep"),
+        pytest.param({"starting": 1}, b'{"model": "table"}', 503, id="starting"),
+        pytest.param({"running": 1}, b'{"model": "nobody"}', 404, id="unknown model"),
+        pytest.param({"running": 1}, b'{"model": "table", "version": "9"}', 404, id="version"),
+        pytest.param({"running": 1}, b"{}", 400, id="no model"),
+    ],
+)
+async def test_a_sample_that_cannot_be_run_is_refused_and_rouses_nobody(
+    store, standing, body, status
+):
+    replicas = Asked(Response(200, [], b"{}"))
+    here = region(store, replicas, **standing)
+    answer = await here.handle(request("/isochrone/sample", body))
+    assert (answer.status, replicas.roused, replicas.requests) == (status, 0, [])
+    assert json.loads(answer.body)["error"]
+
+
+async def test_a_sample_fails_as_a_call_does(store):
+    full = region(store, Scripted(Overloaded("full", retry_after_s=1.0)), running=1)
+    answer = await full.handle(request("/isochrone/sample", b'{"model": "table"}'))
+    assert (answer.status, json.loads(answer.body)["code"]) == (503, "overloaded")
+    assert LOAD_HEADER in dict(answer.headers)
 
 
 @pytest.mark.parametrize(

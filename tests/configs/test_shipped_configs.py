@@ -13,19 +13,32 @@ from router.process.settings import problems_in
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
+SHIPPED = [
+    *((name, CONFIGS / f"{name}.yaml") for name in KINDS if name != "scenario"),
+    *(("scenario", path) for path in sorted((CONFIGS / "scenarios").iterdir())),
+]
+
 each_kind = pytest.mark.parametrize("name", KINDS)
+each_file = pytest.mark.parametrize(
+    ("name", "path"), SHIPPED, ids=[path.stem for _, path in SHIPPED]
+)
 
 
-@each_kind
-def test_a_shipped_file_has_no_problems(name):
-    assert problems_in(CONFIGS / f"{name}.yaml", KINDS[name]) == []
+@each_file
+def test_a_shipped_file_has_no_problems(name, path):
+    assert problems_in(path, KINDS[name]) == []
 
 
-@each_kind
-def test_a_shipped_file_is_accepted_by_its_schema(name):
+@each_file
+def test_a_shipped_file_is_accepted_by_its_schema(name, path):
     made = json.loads((CONFIGS / "schema" / f"{name}.schema.json").read_bytes())
     jsonschema.Draft202012Validator.check_schema(made)
-    jsonschema.Draft202012Validator(made).validate(read_document(CONFIGS / f"{name}.yaml").data)
+    jsonschema.Draft202012Validator(made).validate(read_document(path).data)
+
+
+def test_every_scenario_that_is_promised_is_shipped():
+    promised = {"worldwide", "bursty", "scale_to_zero", "sinkhole", "region_loss", "slow_twin"}
+    assert promised <= {path.stem for name, path in SHIPPED if name == "scenario"}
 
 
 @each_kind

@@ -195,6 +195,9 @@ async def test_every_request_has_an_id_and_a_line(agent, http):
         pytest.param("POST", "/isochrone/wake", b"{}", 400, id="wake_of_nothing"),
         pytest.param("POST", "/isochrone/wake", b'{"model":"a","x":1}', 400, id="wake_with_more"),
         pytest.param("POST", "/isochrone/wake", b'{"model":"nobody"}', 404, id="unknown_model"),
+        pytest.param("GET", "/isochrone/sample", b"", 405, id="sample_with_get"),
+        pytest.param("POST", "/isochrone/sample", b"{}", 400, id="sample_of_nothing"),
+        pytest.param("POST", "/isochrone/sample", b'{"model":"nobody"}', 404, id="sample_unknown"),
         pytest.param(
             "POST", "/v2/models/double/infer", b"0" * (BODY_BYTES + 1), 413, id="too_large"
         ),
@@ -251,6 +254,43 @@ async def test_wakes_cause_one_load_and_tell_how_long(tmp_path, store, http):
         loads = agent.events("model_loaded")
         assert len(loads) == 1
         assert loads[0]["load_s"] > 0
+
+
+async def sampled(agent, http, model, version=None, **headers):
+    body = {"model": model} if version is None else {"model": model, "version": version}
+    url = f"{agent.url}/isochrone/sample"
+    async with http.post(url, json=body, headers=headers) as answer:
+        report = answer.headers.get(LOAD_HEADER.decode(), "")
+        return answer.status, await answer.json(), decode_call_report(report.encode())
+
+
+@pytest.mark.parametrize("model", ["double", "words", "talk"])
+async def test_a_model_answers_its_own_sample_like_a_request(agent, http, model):
+    async with http.post(f"{agent.admin}/v2/repository/models/{model}/load") as answer:
+        assert answer.status == 200
+    status, body, report = await sampled(agent, http, model, **{"x-isochrone-seq": "router-us=7"})
+    assert (status, body) == (200, {})
+    assert report is not None
+    assert report.infer_s > 0
+    assert (report.seq_seen, report.slots) == (7, 2)
+    assert (await sampled(agent, http, model, "1"))[0] == 200
+
+
+async def test_a_sample_loads_nothing(tmp_path, store, http):
+    with running(tmp_path, store) as agent:
+        status, body, _ = await sampled(agent, http, "double")
+        assert (status, body["code"]) == (503, "unavailable")
+        assert states(await report_of(agent, http))["double"] is ModelState.COLD
+        assert not agent.events("model_loaded")
+
+
+async def test_samples_wait_for_a_slot_like_everybody(tmp_path, store, http):
+    limits = {"keep_warm": ["double"], "slots": 1, "queue": 1, "min_service_s": 0.3}
+    with running(tmp_path, store, **limits) as agent:
+        answers = await asyncio.gather(*(sampled(agent, http, "double") for _ in range(4)))
+        assert sorted(status for status, _, _ in answers) == [200, 200, 503, 503]
+        waits_s = sorted(report.wait_s for status, _, report in answers if status == 200)
+        assert waits_s[0] < 0.2 < waits_s[1]
 
 
 async def test_more_than_slots_and_queue_is_refused_at_once(tmp_path, store, http):

@@ -73,6 +73,20 @@ async def test_the_more_urgent_goes_first():
     assert order == [1, 9]
 
 
+async def test_the_more_urgent_takes_the_place_of_the_less_urgent_when_the_queue_is_full():
+    door = gate(queue=1)
+    lease = await door.admit(later(FAR_S), 5)
+    loop = asyncio.get_running_loop()
+    lower, higher = [loop.create_task(door.admit(later(FAR_S), p)) for p in (6, 3)]
+    async with asyncio.timeout(5):
+        with pytest.raises(Overloaded) as refused:
+            await lower
+        assert refused.value.retry_after_s == pytest.approx(2 * 0.5)
+        lease.release()
+        (await higher).release()
+    assert (door.in_flight, door.queued) == (0, 0)
+
+
 @pytest.mark.parametrize("released", ["before", "after"])
 async def test_a_waiter_that_goes_away_costs_no_slot(released):
     door = gate(queue=2)

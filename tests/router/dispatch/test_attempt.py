@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dispatch.attempt import (
+from router.dispatch.attempt import Attempt
+from router.dispatch.command import (
     Abort,
-    Attempt,
     Begin,
     Cancel,
     Deliver,
@@ -15,8 +15,25 @@ from router.dispatch.attempt import (
     Send,
     Settle,
 )
-from router.dispatch.event import Cause, Chunk, ClientGone, End, Head, Lost, Timer
-from router.errors import DeadlineExceeded, NoEndpoint, Overloaded, UnusableAnswer
+from router.dispatch.event import (
+    Cause,
+    Chunk,
+    ClientGone,
+    End,
+    Event,
+    Head,
+    HedgeDue,
+    Lost,
+    Timer,
+)
+from router.errors import (
+    DeadlineExceeded,
+    IsochroneError,
+    NoEndpoint,
+    Overloaded,
+    Poison,
+    UnusableAnswer,
+)
 from router.fleet.endpoint import Endpoint, FrozenCandidate
 from router.fleet.ledger import Outcome
 from router.policy.law import Permit, permit
@@ -31,176 +48,399 @@ def leave(name: str) -> Permit:
     return made
 
 
-EDGE, OTHER, CLOUD, FOURTH = map(leave, ("edge", "other", "cloud", "fourth"))
+EDGE, OTHER, CLOUD, FOURTH = FLEET = tuple(map(leave, ("edge", "other", "cloud", "fourth")))
 SHORT = Head(200, [(b"content-length", b"4")])
 STREAM = Head(200, [(b"content-type", b"text/event-stream")])
 FULL = Head(503, [(b"retry-after", b"3"), (b"content-length", b"2")])
 BROKEN = Head(500, [(b"content-length", b"0")])
 MISTAKE = Head(400, [(b"content-length", b"2")])
+EXPIRED = Head(504, [(b"content-length", b"0")])
+CRASH = Lost(Cause.RESET, "")
+CRASHED = Settle(0, Outcome.CRASHED, "reset")
+
+
+def among(*permits: Permit):
+    """Always the first that was not tried: what a fleet that does not change would say."""
+
+    def choose(tried):
+        return next((p for p in permits if p not in tried), None)
+
+    return choose
+
+
+def attempt(*permits: Permit, **more) -> Attempt:
+    return Attempt(permits[0], among(*permits), **more)
+
+
+def error_of(commands) -> IsochroneError:
+    assert isinstance(commands[-1], GiveUp)
+    return commands[-1].error
 
 
 def test_a_short_answer_is_held_until_it_is_whole():
-    attempt = Attempt([EDGE, CLOUD])
-    assert attempt.start() == [Send(EDGE, 0)]
-    assert attempt.on(SHORT, 0) == []
-    assert attempt.on(Chunk(b"ab"), 0) == []
-    assert attempt.on(Chunk(b"cd"), 0) == []
-    assert attempt.on(End(), 0) == [Settle(0, Outcome.ANSWERED), Deliver(0, SHORT, b"abcd")]
-    assert attempt.done
+    machine = attempt(EDGE, CLOUD)
+    assert machine.start() == [Send(EDGE, 0)]
+    assert machine.on(SHORT, 0) == []
+    assert machine.on(Chunk(b"ab"), 0) == []
+    assert machine.on(Chunk(b"cd"), 0) == []
+    assert machine.on(End(), 0) == [Settle(0, Outcome.ANSWERED), Deliver(0, SHORT, b"abcd")]
+    assert machine.done
 
 
 def test_an_endpoint_that_dies_in_a_short_answer_costs_nothing():
-    attempt = Attempt([EDGE, CLOUD])
-    attempt.start()
-    attempt.on(SHORT, 0)
-    attempt.on(Chunk(b"ab"), 0)
-    assert attempt.on(Lost(Cause.RESET, "cut"), 0) == [
-        Settle(0, Outcome.FAILED, "reset (cut)"),
+    machine = attempt(EDGE, CLOUD)
+    machine.start()
+    machine.on(SHORT, 0)
+    machine.on(Chunk(b"ab"), 0)
+    assert machine.on(Lost(Cause.RESET, "cut"), 0) == [
+        Settle(0, Outcome.CRASHED, "reset (cut)"),
         Send(CLOUD, 1),
     ]
-    attempt.on(SHORT, 1)
-    attempt.on(Chunk(b"wxyz"), 1)
-    assert attempt.on(End(), 1) == [Settle(1, Outcome.ANSWERED), Deliver(1, SHORT, b"wxyz")]
+    machine.on(SHORT, 1)
+    machine.on(Chunk(b"wxyz"), 1)
+    assert machine.on(End(), 1) == [Settle(1, Outcome.ANSWERED), Deliver(1, SHORT, b"wxyz")]
 
 
 def test_a_stream_passes_chunk_by_chunk():
-    attempt = Attempt([EDGE])
-    attempt.start()
-    assert attempt.on(STREAM, 0) == [Begin(0, STREAM)]
-    assert attempt.on(Chunk(b"data: 1\n\n"), 0) == [Forward(b"data: 1\n\n")]
-    assert attempt.on(End(), 0) == [Settle(0, Outcome.ANSWERED), Finish()]
+    machine = attempt(EDGE)
+    machine.start()
+    assert machine.on(STREAM, 0) == [Begin(0, STREAM)]
+    assert machine.on(Chunk(b"data: 1\n\n"), 0) == [Forward(b"data: 1\n\n")]
+    assert machine.on(End(), 0) == [Settle(0, Outcome.ANSWERED), Finish()]
 
 
 def test_nothing_is_tried_again_after_the_head_of_a_stream():
-    attempt = Attempt([EDGE, CLOUD])
-    attempt.start()
-    attempt.on(STREAM, 0)
-    assert attempt.on(Lost(Cause.RESET, ""), 0) == [
-        Settle(0, Outcome.FAILED, "reset"),
-        Abort("reset"),
-    ]
-    assert attempt.done
+    machine = attempt(EDGE, CLOUD)
+    machine.start()
+    machine.on(STREAM, 0)
+    assert machine.on(CRASH, 0) == [CRASHED, Abort("reset")]
+    assert machine.done
 
 
 def test_a_full_endpoint_sends_the_request_on_and_the_rest_of_its_answer_is_ignored():
-    attempt = Attempt([EDGE, CLOUD])
-    attempt.start()
-    assert attempt.on(FULL, 0) == [Settle(0, Outcome.BUSY, "answered 503"), Send(CLOUD, 1)]
-    assert attempt.on(Chunk(b"{}"), 0) == []
-    assert attempt.on(End(), 0) == []
-    assert attempt.on(Lost(Cause.RESET, ""), 0) == []
+    machine = attempt(EDGE, CLOUD)
+    machine.start()
+    assert machine.on(FULL, 0) == [Settle(0, Outcome.BUSY, "answered 503", 3.0), Send(CLOUD, 1)]
+    assert machine.on(Chunk(b"{}"), 0) == []
+    assert machine.on(End(), 0) == []
+    assert machine.on(CRASH, 0) == []
 
 
-def test_a_clients_own_mistake_is_an_answer():
-    attempt = Attempt([EDGE, CLOUD])
-    attempt.start()
-    attempt.on(MISTAKE, 0)
-    attempt.on(Chunk(b"{}"), 0)
-    assert attempt.on(End(), 0) == [Settle(0, Outcome.ANSWERED), Deliver(0, MISTAKE, b"{}")]
+def test_who_is_next_is_asked_when_it_is_needed_and_with_whom_was_tried():
+    asked = []
+
+    def choose(tried):
+        asked.append(list(tried))
+        return CLOUD if tried == [EDGE] else None
+
+    machine = Attempt(EDGE, choose)
+    assert machine.start() == [Send(EDGE, 0)]
+    assert asked == [], "an answer at once needs no other"
+    assert machine.on(BROKEN, 0)[-1] == Send(CLOUD, 1)
+    machine.on(BROKEN, 1)
+    assert asked == [[EDGE], [EDGE, CLOUD]]
+
+
+def test_nobody_is_asked_twice_whatever_the_chooser_says():
+    machine = Attempt(EDGE, lambda _: EDGE)
+    machine.start()
+    assert isinstance(error_of(machine.on(BROKEN, 0)), UnusableAnswer)
+
+
+CLASSES: dict[str, tuple[Event, Outcome]] = {
+    "a mistake of the client is an answer": (MISTAKE, Outcome.ANSWERED),
+    "and so is one that we have no word for": (Head(418, []), Outcome.ANSWERED),
+    "500 failed": (BROKEN, Outcome.FAILED),
+    "501 failed": (Head(501, []), Outcome.FAILED),
+    "502 failed": (Head(502, []), Outcome.FAILED),
+    "elsewhere is not followed": (Head(307, []), Outcome.FAILED),
+    "503 is back-pressure": (FULL, Outcome.BUSY),
+    "429 is back-pressure": (Head(429, []), Outcome.BUSY),
+    "404 does not hold it": (Head(404, []), Outcome.UNABLE),
+    "421 must not": (Head(421, []), Outcome.UNABLE),
+    "507 cannot hold it": (Head(507, []), Outcome.UNABLE),
+    "408 ran out of time": (Head(408, []), Outcome.LATE),
+    "504 ran out of time": (EXPIRED, Outcome.LATE),
+    "no connection": (Lost(Cause.REFUSED, ""), Outcome.REFUSED),
+    "lost while it was there": (CRASH, Outcome.CRASHED),
+    "rubbish": (Lost(Cause.MALFORMED, ""), Outcome.FAILED),
+    "found dead meanwhile": (Lost(Cause.TIMEOUT, ""), Outcome.LATE),
+}
+
+
+def test_how_a_try_ended_is_told_apart():
+    for sentence, (event, outcome) in CLASSES.items():
+        machine = attempt(EDGE)
+        machine.start()
+        settle, *_ = machine.on(event, 0) or machine.on(End(), 0)
+        assert isinstance(settle, Settle)
+        assert settle.outcome is outcome, sentence
+
+
+PAID: dict[str, tuple[Event, bool]] = {
+    "failed": (BROKEN, True),
+    "crashed": (CRASH, True),
+    "found dead": (Lost(Cause.TIMEOUT, ""), True),
+    "refused": (Lost(Cause.REFUSED, ""), False),
+    "full": (FULL, False),
+    "unable": (Head(404, []), False),
+}
+
+
+def test_only_a_try_that_may_have_run_needs_leave_to_be_repeated():
+    for name, (event, paid) in PAID.items():
+        asked: list[str] = []
+
+        def refuse(name: str = name, asked: list[str] = asked) -> bool:
+            asked.append(name)
+            return False
+
+        machine = attempt(EDGE, CLOUD, repeat=refuse)
+        machine.start()
+        last = machine.on(event, 0)[-1]
+        assert bool(asked) == paid, name
+        assert isinstance(last, GiveUp if paid else Send), name
+
+
+def test_without_leave_to_repeat_the_failure_is_told():
+    machine = attempt(EDGE, CLOUD, repeat=lambda: False)
+    machine.start()
+    error = error_of(machine.on(CRASH, 0))
+    assert isinstance(error, UnusableAnswer)
+    assert error.reasons == {"edge": "reset"}
+
+
+def test_leave_is_not_asked_for_where_nobody_is_left():
+    machine = attempt(EDGE, repeat=lambda: 1 / 0)
+    machine.start()
+    assert isinstance(error_of(machine.on(BROKEN, 0)), UnusableAnswer)
+
+
+def test_what_crashed_two_endpoints_is_poison():
+    machine = attempt(*FLEET)
+    machine.start()
+    assert machine.on(CRASH, 0) == [CRASHED, Send(OTHER, 1)]
+    error = error_of(machine.on(CRASH, 1))
+    assert isinstance(error, Poison)
+    assert set(error.reasons) == {"edge", "other"}
+
+
+def test_a_crash_and_a_failure_are_no_poison():
+    machine = attempt(*FLEET)
+    machine.start()
+    machine.on(CRASH, 0)
+    assert machine.on(BROKEN, 1)[-1] == Send(CLOUD, 2)
 
 
 def test_the_deadline_cancels_what_runs():
-    attempt = Attempt([EDGE])
-    attempt.start()
-    stop, settle, give_up = attempt.on(Timer())
+    machine = attempt(EDGE)
+    machine.start()
+    stop, settle, give_up = machine.on(Timer())
     assert (stop, settle) == (Cancel(0), Settle(0, Outcome.LATE))
     assert isinstance(give_up, GiveUp)
     assert isinstance(give_up.error, DeadlineExceeded)
-    assert attempt.on(SHORT, 0) == []
+    assert machine.on(SHORT, 0) == []
+
+
+def test_a_deadline_that_passed_at_the_endpoint_is_the_end():
+    machine = attempt(EDGE, CLOUD)
+    machine.start()
+    assert isinstance(error_of(machine.on(EXPIRED, 0)), DeadlineExceeded)
 
 
 def test_the_deadline_of_a_stream_cuts_it():
-    attempt = Attempt([EDGE])
-    attempt.start()
-    attempt.on(STREAM, 0)
-    assert isinstance(attempt.on(Timer())[-1], Abort)
+    machine = attempt(EDGE)
+    machine.start()
+    machine.on(STREAM, 0)
+    assert isinstance(machine.on(Timer())[-1], Abort)
 
 
 def test_nobody_is_told_after_the_client_has_gone():
-    attempt = Attempt([EDGE, CLOUD])
-    attempt.start()
-    assert attempt.on(ClientGone()) == [Cancel(0), Settle(0, Outcome.CANCELLED)]
-    assert attempt.on(Lost(Cause.RESET, ""), 0) == []
+    machine = attempt(EDGE, CLOUD)
+    machine.start()
+    assert machine.on(ClientGone()) == [Cancel(0), Settle(0, Outcome.CANCELLED)]
+    assert machine.on(CRASH, 0) == []
 
 
 def test_three_tries_are_the_most():
-    attempt = Attempt([EDGE, OTHER, CLOUD, FOURTH])
-    attempt.start()
-    attempt.on(BROKEN, 0)
-    attempt.on(BROKEN, 1)
-    last = attempt.on(BROKEN, 2)[-1]
-    assert isinstance(last, GiveUp)
-    assert isinstance(last.error, UnusableAnswer)
-    assert last.error.reasons == dict.fromkeys(["edge", "other", "cloud"], "answered 500")
+    machine = attempt(*FLEET)
+    machine.start()
+    machine.on(BROKEN, 0)
+    machine.on(BROKEN, 1)
+    error = error_of(machine.on(BROKEN, 2))
+    assert isinstance(error, UnusableAnswer)
+    assert error.reasons == dict.fromkeys(["edge", "other", "cloud"], "answered 500")
 
 
 def test_full_everywhere_says_when_to_come_back():
-    attempt = Attempt([EDGE, OTHER])
-    attempt.start()
-    attempt.on(Head(429, [(b"retry-after", b"7")]), 0)
-    last = attempt.on(FULL, 1)[-1]
-    assert isinstance(last, GiveUp)
-    assert isinstance(last.error, Overloaded)
-    assert last.error.retry_after_s == 3.0
+    machine = attempt(EDGE, OTHER)
+    machine.start()
+    machine.on(Head(429, [(b"retry-after", b"7")]), 0)
+    error = error_of(machine.on(FULL, 1))
+    assert isinstance(error, Overloaded)
+    assert error.retry_after_s == 3.0
+
+
+def test_an_endpoint_cannot_hold_itself_out_for_long():
+    machine = attempt(EDGE, OTHER)
+    machine.start()
+    settle, _ = machine.on(Head(503, [(b"retry-after", b"9" * 400)]), 0)
+    assert settle == Settle(0, Outcome.BUSY, "answered 503", 60.0)
+
+
+def test_full_after_a_crash_is_no_reason_to_begin_anew():
+    machine = attempt(EDGE, OTHER)
+    machine.start()
+    machine.on(CRASH, 0)
+    assert isinstance(error_of(machine.on(FULL, 1)), UnusableAnswer)
 
 
 def test_refused_everywhere_is_no_endpoint():
-    attempt = Attempt([EDGE])
-    attempt.start()
-    last = attempt.on(Lost(Cause.REFUSED, ""), 0)[-1]
-    assert isinstance(last, GiveUp)
-    assert isinstance(last.error, NoEndpoint)
+    machine = attempt(EDGE)
+    machine.start()
+    assert isinstance(error_of(machine.on(Lost(Cause.REFUSED, ""), 0)), NoEndpoint)
 
 
-def test_without_a_permit_nothing_is_sent():
-    (only,) = Attempt([]).start()
-    assert isinstance(only, GiveUp)
+def hedged(*permits: Permit, **more) -> Attempt:
+    machine = Attempt(permits[0], among(*permits), hedge=among(*permits), **more)
+    machine.start()
+    assert machine.on(HedgeDue()) == [Send(permits[1], 1, hedge=True)]
+    return machine
+
+
+LOSER = Outcome.CANCELLED, "another was faster"
+
+
+def test_the_first_usable_answer_wins_and_the_other_is_cancelled():
+    machine = hedged(EDGE, CLOUD)
+    machine.on(SHORT, 1)
+    machine.on(Chunk(b"gpu!"), 1)
+    assert machine.on(End(), 1) == [
+        Settle(1, Outcome.ANSWERED),
+        Cancel(0),
+        Settle(0, *LOSER),
+        Deliver(1, SHORT, b"gpu!"),
+    ]
+    assert machine.on(SHORT, 0) == []
+
+
+def test_a_stream_that_begins_has_won():
+    machine = hedged(EDGE, CLOUD)
+    assert machine.on(STREAM, 0) == [Cancel(1), Settle(1, *LOSER), Begin(0, STREAM)]
+
+
+def test_where_one_of_two_fails_the_other_goes_on():
+    machine = hedged(EDGE, CLOUD, OTHER)
+    assert machine.on(BROKEN, 1) == [Settle(1, Outcome.FAILED, "answered 500")]
+    machine.on(SHORT, 0)
+    assert machine.on(End(), 0) == [Settle(0, Outcome.ANSWERED), Deliver(0, SHORT, b"")]
+
+
+def test_where_both_fail_a_third_is_asked():
+    machine = hedged(EDGE, CLOUD, OTHER)
+    machine.on(CRASH, 0)
+    assert machine.on(FULL, 1)[-1] == Send(OTHER, 2)
+
+
+def test_two_of_two_crashed_is_poison():
+    machine = hedged(EDGE, CLOUD, OTHER)
+    assert machine.on(CRASH, 0) == [CRASHED]
+    assert isinstance(error_of(machine.on(CRASH, 1)), Poison)
+
+
+def test_the_deadline_stops_both():
+    machine = hedged(EDGE, CLOUD)
+    commands = machine.on(Timer())
+    assert [c for c in commands if isinstance(c, Cancel)] == [Cancel(0), Cancel(1)]
+    assert isinstance(error_of(commands), DeadlineExceeded)
+
+
+def test_there_is_one_hedge_and_none_once_the_answer_has_begun():
+    machine = hedged(EDGE, CLOUD, OTHER)
+    assert machine.on(HedgeDue()) == []
+    machine = Attempt(EDGE, among(*FLEET), hedge=among(*FLEET))
+    machine.start()
+    machine.on(SHORT, 0)
+    assert machine.on(HedgeDue()) == []
+
+
+def test_a_hedge_is_one_of_the_tries():
+    machine = hedged(EDGE, CLOUD, OTHER, most=2)
+    machine.on(BROKEN, 0)
+    assert isinstance(error_of(machine.on(BROKEN, 1)), UnusableAnswer)
 
 
 EVENTS = st.sampled_from(
-    [SHORT, STREAM, FULL, BROKEN, MISTAKE, Chunk(b"x"), End(), Timer(), ClientGone()]
+    [SHORT, STREAM, FULL, BROKEN, MISTAKE, EXPIRED, Chunk(b"x"), End(), Timer(), ClientGone()]
     + [Lost(cause, "") for cause in Cause]
+    + [HedgeDue()] * 3
 )
 SCRIPTS = st.lists(st.tuples(EVENTS, st.integers(0, 3)), max_size=30)
 
 
-def possible(event, begun: bool, ended: bool) -> bool:
+def possible(event, number: int, sent: int, heads: set[int], ended: set[int]) -> bool:
     """What an upstream keeps to: one head, then its body, then one end."""
     match event:
-        case Timer() | ClientGone():
+        case Timer() | ClientGone() | HedgeDue():
             return True
         case Lost():
-            return not ended
+            return number < sent and number not in ended
         case Head():
-            return not begun and not ended
+            return number < sent and number not in heads | ended
         case _:
-            return begun and not ended
+            return number in heads - ended
 
 
-@given(SCRIPTS, st.integers(1, 4))
-def test_laws(script, most):
-    permits = [EDGE, OTHER, CLOUD, FOURTH]
-    attempt = Attempt(permits, most=most)
-    commands = attempt.start()
+@given(
+    SCRIPTS,
+    st.integers(1, 4),
+    st.lists(st.booleans(), min_size=4, max_size=4),
+    st.lists(st.one_of(st.none(), st.sampled_from(FLEET)), min_size=8, max_size=8),
+)
+def test_laws(script, most, leaves, choices):
+    """Whatever is heard, chosen and granted."""
+    drawn, granted = iter(choices), iter(leaves)
+    machine = Attempt(
+        EDGE,
+        lambda _: next(drawn, None),
+        hedge=lambda _: next(drawn, None),
+        repeat=lambda: next(granted, False),
+        most=most,
+    )
+    commands = machine.start()
     heads: set[int] = set()
     ended: set[int] = set()
     for event, number in script:
-        if not possible(event, number in heads, number in ended):
+        sent = sum(isinstance(c, Send) for c in commands)
+        if not possible(event, number, sent, heads, ended):
             continue
         if isinstance(event, Head):
             heads.add(number)
         if isinstance(event, End | Lost):
             ended.add(number)
-        commands += attempt.on(event, number)
+        commands += machine.on(event, number)
+    check_laws(machine, commands, most)
+
+
+def check_laws(machine, commands, most):
     sends = [c for c in commands if isinstance(c, Send)]
-    settles = [c.number for c in commands if isinstance(c, Settle)]
+    settles = [c for c in commands if isinstance(c, Settle)]
     finals = [c for c in commands if isinstance(c, Deliver | Finish | Abort | GiveUp)]
-    assert [s.permit for s in sends] == permits[: len(sends)], "in order, none twice"
-    assert len(sends) <= most
-    assert len(set(settles)) == len(settles), "no try is settled twice"
-    if attempt.done:
-        assert settles == [s.number for s in sends], "every try is settled"
-        gone = any(isinstance(c, Settle) and c.outcome is Outcome.CANCELLED for c in commands)
-        assert len(finals) == (0 if gone else 1), "exactly one end"
+    assert [s.number for s in sends] == list(range(len(sends)))
+    assert len({s.permit.endpoint.name for s in sends}) == len(sends) <= most
+    assert sum(s.hedge for s in sends) <= 1
+    numbers = [s.number for s in settles]
+    assert len(set(numbers)) == len(numbers), "no try is settled twice"
+    live = most_live = 0
+    for command in commands:
+        live += isinstance(command, Send) - isinstance(command, Settle)
+        most_live = max(most_live, live)
+    assert most_live <= 2
+    if machine.done:
+        assert sorted(numbers) == [s.number for s in sends], "every try is settled"
+        gone = not finals
+        assert len(finals) <= 1, "exactly one end"
+        if gone:
+            assert settles[-1].outcome is Outcome.CANCELLED
     else:
         assert not finals

@@ -317,12 +317,15 @@ async def test_an_endpoint_that_dies_in_its_answer_is_a_reset(endpoint, part, ho
     assert endpoint.visits.empty()  # a fresh connection is no keep-alive race
 
 
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
 @pytest.mark.parametrize("how", ["close", "reset"])
-async def test_a_kept_connection_that_closes_at_the_next_request_is_replaced_unseen(endpoint, how):
+async def test_a_kept_connection_that_closes_at_the_next_request_is_replaced_unseen(
+    endpoint, how, method
+):
     upstream = endpoint.upstream()
     visit, _ = await endpoint.exchange(upstream)
     heard = Heard()
-    upstream.send(Request("POST", "/again", [], b"once"), heard)
+    upstream.send(Request(method, "/again", [], b"once"), heard)
     getattr(visit, how)()  # it crosses the request on the wire
     second = await endpoint.visit()
     assert (await second.request()).endswith(b"once")
@@ -340,6 +343,29 @@ async def test_the_second_loss_is_told(endpoint):
     second.close()
     assert await heard.end() == [Lost(Cause.RESET, "before its answer")]
     assert endpoint.visits.empty()
+
+
+async def test_what_goes_only_once_takes_a_connection_of_its_own(endpoint):
+    upstream = endpoint.upstream()
+    await endpoint.exchange(upstream)
+    heard = Heard()
+    upstream.send(GET, heard, once=True)
+    visit = await endpoint.visit()
+    await visit.request()
+    visit.close()
+    assert await heard.end() == [Lost(Cause.RESET, "before its answer")]
+    assert endpoint.visits.empty()
+
+
+async def test_a_loss_after_which_nobody_listens_is_no_mere_refusal(endpoint):
+    upstream = endpoint.upstream()
+    visit, _ = await endpoint.exchange(upstream)
+    upstream._connect_s = 0.0  # from now on nobody can connect
+    heard = Heard()
+    upstream.send(GET, heard)
+    await visit.request()
+    visit.close()  # it had the request: this may be what killed it
+    assert await heard.end() == [Lost(Cause.RESET, "no connection within 0 s")]
 
 
 async def test_a_kept_connection_that_answered_a_byte_is_not_replaced(endpoint):

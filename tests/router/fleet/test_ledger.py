@@ -1,5 +1,6 @@
 """The ledger: what it makes of observations, with time as an argument."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.ledger import Lease, Ledger, Outcome
+from router.fleet.ledger import Ledger, Outcome
 from router.fleet.membership import Member, Membership
+from router.fleet.site import Lease
 from router.wire.report import (
     CallReport,
     EndpointReport,
@@ -77,12 +79,12 @@ def test_a_new_endpoint_is_asked_before_it_is_trusted():
     assert only(ledger).net_s == 0.015, "the prior of its region"
     (site,) = ledger.due(0.0, 1.0)
     ledger.probe_sent(site, 0.0)
-    assert ledger.due(5.0, 1.0) == [], "one probe at a time"
+    assert ledger.due(0.01, 1.0) == [], "one probe at a time"
     ledger.probe_answered(site, report(1), 0.01, 0.02)
     assert only(ledger).out is None
     assert only(ledger).net_s == 0.01, "measured"
     assert ledger.due(0.5, 1.0) == []
-    assert ledger.due(1.0, 1.0) == [site]
+    assert ledger.due(1.03, 1.0) == [site]
 
 
 def test_own_requests_that_a_report_cannot_have_seen_are_added():
@@ -101,12 +103,12 @@ def test_own_requests_that_a_report_cannot_have_seen_are_added():
 
 
 def test_round_trip_and_service_time_come_from_answers():
-    ledger = proven(EDGE)
+    ledger = proven(CLOUD)
     for sequence, wait_s in [(5, 0.002), (6, 0.1)]:
-        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        lease = ledger.sent(CLOUD, "digits", "1", 1.0)
         assert lease is not None
         ledger.answered(lease, call_report(sequence, wait_s=wait_s, infer_s=0.03), 1.035 + wait_s)
-    assert only(ledger).net_s == pytest.approx(0.005)
+    assert only(ledger).net_s == pytest.approx(0.02 / 3), "10 ms by probe, 5 and 5"
     assert only(ledger).service_s == pytest.approx(0.032), "the least wait is no queue"
 
 
@@ -141,9 +143,9 @@ def test_a_cloud_region_is_the_sum_of_its_newest_reports():
 def test_two_missed_probes_take_it_out_and_two_good_ones_bring_it_back():
     ledger = proven(EDGE)
     (site,) = ledger.sites()
-    ledger.probe_missed(site)
+    ledger.probe_missed(site, 2.0)
     assert only(ledger).out is None
-    ledger.probe_missed(site)
+    ledger.probe_missed(site, 2.0)
     assert only(ledger).out == "2 probes missed"
     ledger.probe_answered(site, report(2), 0.01, 3.0)
     assert only(ledger).out is not None
@@ -152,26 +154,29 @@ def test_two_missed_probes_take_it_out_and_two_good_ones_bring_it_back():
 
 
 FAILURES = {
-    "refused": (Outcome.REFUSED, 1),
-    "failed": (Outcome.FAILED, 3),
-    "busy": (Outcome.BUSY, None),
-    "unable": (Outcome.UNABLE, None),
-    "late": (Outcome.LATE, None),
-    "cancelled": (Outcome.CANCELLED, None),
+    "refused": (Outcome.REFUSED, 1, "refuses connections"),
+    "failed": (Outcome.FAILED, 3, "3 calls failed in a row (failed)"),
+    "crashed": (Outcome.CRASHED, 3, "3 calls failed in a row (crashed)"),
+    "busy": (Outcome.BUSY, None, None),
+    "unable": (Outcome.UNABLE, None, None),
+    "late": (Outcome.LATE, None, None),
+    "cancelled": (Outcome.CANCELLED, None, None),
 }
 
 
-@pytest.mark.parametrize(("outcome", "enough"), FAILURES.values(), ids=FAILURES)
-def test_how_many_failures_take_it_out(outcome, enough):
+@pytest.mark.parametrize(("outcome", "enough", "why"), FAILURES.values(), ids=FAILURES)
+def test_how_many_failures_hold_it_back(outcome, enough, why):
     ledger = proven(EDGE)
-    taken_out_after = None
+    held_after = None
     for count in range(1, 6):
         lease = ledger.sent(EDGE, "digits", "1", 1.0)
         assert lease is not None
         ledger.close(lease, outcome, 1.1)
-        if only(ledger).out is not None and taken_out_after is None:
-            taken_out_after = count
-    assert taken_out_after == enough
+        if only(ledger).held is not None and held_after is None:
+            held_after = count
+    assert held_after == enough
+    assert only(ledger).held == why
+    assert only(ledger).out is None, "single trials may always go there"
 
 
 def test_an_answer_between_failures_starts_the_count_again():
@@ -180,7 +185,141 @@ def test_an_answer_between_failures_starts_the_count_again():
         lease = ledger.sent(EDGE, "digits", "1", 1.0)
         assert lease is not None
         ledger.close(lease, outcome, 1.1)
-    assert only(ledger).out is None
+    assert only(ledger).held is None
+
+
+def call(ledger: Ledger, outcome: Outcome, now_s: float, model: str = "digits") -> Lease:
+    lease = ledger.sent(EDGE, model, "1", now_s)
+    assert lease is not None
+    ledger.close(lease, outcome, now_s)
+    return lease
+
+
+def test_one_models_failures_are_its_own_matter_and_several_condemn_the_endpoint():
+    other = HeldModel("other", "1", ModelState.WARM)
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, models=[HELD, other]), 0.01, 1.0)
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 2.0)
+    (held,), (free,) = ledger.candidates("digits", None), ledger.candidates("other", None)
+    assert (held.held, free.held) == ("3 calls failed in a row (failed)", None)
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 3.0, "other")
+    assert held.held == free.held == "several of its models fail"
+
+
+def test_a_sample_brings_a_failing_model_back_and_nobody_elses_request_is_spent_on_it():
+    ledger = proven(EDGE)
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 2.0)
+    assert only(ledger).held_until_s == math.inf, "we can test it ourselves"
+    (holding,) = ledger.suspects(3.0, 1.0)
+    ledger.sampled(holding, None, 3.0)
+    assert only(ledger).held is not None
+    ledger.sampled(holding, call_report(9), 4.0)
+    assert only(ledger).held is None
+    assert ledger.suspects(5.0, 1.0) == []
+    assert only(ledger).ramp_from_s == 4.0, "it comes back step by step"
+
+
+def test_where_it_cannot_be_sampled_one_request_at_a_time_is_a_trial():
+    ledger = ledger_of(replace(EDGE, reports=False))
+    (site,) = ledger.sites()
+    ledger.probe_ready(site, 0.01, 0.0)
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 2.0)
+    assert only(ledger).held_until_s == 3.0
+    trial = ledger.sent(EDGE, "digits", "1", 3.0)
+    assert trial is not None
+    assert trial.trial
+    assert only(ledger).trial
+    ledger.close(trial, Outcome.FAILED, 3.5)
+    assert only(ledger).held_until_s == 5.5, "each failed trial doubles the pause"
+    call(ledger, Outcome.ANSWERED, 6.0)
+    assert only(ledger).held is None
+
+
+def test_a_refused_connection_is_over_with_the_first_answer_or_two_probes():
+    ledger = proven(EDGE)
+    call(ledger, Outcome.REFUSED, 2.0)
+    assert only(ledger).held == "refuses connections"
+    call(ledger, Outcome.ANSWERED, 2.5)
+    assert only(ledger).held is None
+    call(ledger, Outcome.REFUSED, 3.0)
+    (site,) = ledger.sites()
+    for sequence in (5, 6):
+        assert only(ledger).held is not None
+        ledger.probe_answered(site, report(sequence), 0.01, 3.0 + sequence)
+    assert only(ledger).held is None
+
+
+def test_who_is_new_in_a_running_fleet_starts_slowly_and_who_was_there_before_does_not():
+    ledger = proven(EDGE)
+    assert only(ledger).ramp_from_s == -math.inf
+    late = ledger_of(EDGE)
+    (site,) = late.sites()
+    late.probe_answered(site, report(1), 0.01, 60.0)
+    assert only(late).ramp_from_s == 60.0
+    assert only(late).rank_s == math.inf, "its rank depends on time"
+    late.sweep(89.0)
+    assert only(late).rank_s == math.inf
+    late.sweep(90.0)
+    assert only(late).rank_s < math.inf
+
+
+def test_what_is_overdue_counts_before_it_has_ended():
+    ledger = proven(EDGE)
+    for sequence in range(2, 22):
+        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        ledger.answered(lease, call_report(sequence), 1.03)
+        ledger.close(lease, Outcome.ANSWERED, 1.03)
+    assert only(ledger).service_s == pytest.approx(0.02)
+    lease = ledger.sent(EDGE, "digits", "1", 2.0)
+    assert lease is not None
+    ledger.sweep(2.05)
+    assert only(ledger).service_s == pytest.approx(0.02), "not yet strange"
+    ledger.sweep(4.0)
+    assert only(ledger).service_s > 1.9
+    ledger.close(lease, Outcome.LATE, 5.0)
+    assert only(ledger).service_s == pytest.approx(0.02), "a lost request is no measurement"
+
+
+def test_a_new_endpoint_is_expected_to_be_like_its_kind():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    for sequence in range(2, 30):
+        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        ledger.answered(lease, call_report(sequence, infer_s=0.2), 1.3)
+    ledger.probe_answered(site, report(99), 0.01, 2.0)
+    twin = replace(EDGE, name="twin", url="http://127.0.0.1:3")
+    members = [Member(EDGE, 2, (HELD,)), Member(twin, 2, (HELD,))]
+    membership = Membership(members, ["eu-west"], Term())
+    ledger.follow(membership, 3.0)
+    (new,) = (c for c in ledger.candidates("digits", None) if c.endpoint == twin)
+    assert new.service_s == pytest.approx(0.2, rel=0.01)
+
+
+def test_the_load_at_which_it_refused_is_kept_for_a_while():
+    ledger = proven(EDGE)
+    leases = [ledger.sent(EDGE, "digits", "1", 1.0) for _ in range(6)]
+    assert leases[-1] is not None
+    ledger.close(leases[-1], Outcome.BUSY, 1.1, retry_after_s=0.1)
+    assert only(ledger).limit == 5
+    assert only(ledger).rank_s == math.inf
+    ledger.sweep(11.2)
+    assert only(ledger).limit > 1000
+
+
+def test_a_server_that_does_not_report_is_asked_again_when_it_says():
+    foreign = replace(EDGE, reports=False)
+    ledger = ledger_of(foreign)
+    lease = ledger.sent(foreign, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.close(lease, Outcome.BUSY, 2.0, retry_after_s=3.0)
+    assert only(ledger).full_until_s == 5.0
 
 
 def test_full_for_one_service_time():
@@ -231,9 +370,10 @@ def test_an_agents_changed_models_are_asked_for_at_once():
     ledger = proven(EDGE)
     lease = ledger.sent(EDGE, "digits", "1", 1.0)
     assert lease is not None
+    assert len(ledger.due(0.0, 1.0)) == 1, "as everybody new is"
     assert ledger.due(0.5, 1.0) == []
     ledger.answered(lease, call_report(5, models_generation=2), 1.1)
-    assert len(ledger.due(0.5, 1.0)) == 1
+    assert len(ledger.due(1.1, 1.0)) == 1
 
 
 def test_who_has_left_is_told_and_gone():
@@ -244,7 +384,7 @@ def test_who_has_left_is_told_and_gone():
     lease = ledger.sent(EDGE, "digits", "1", 1.0)
     membership.expire(15.0)
     assert ledger.follow(membership, 15.0) == [EDGE]
-    assert ledger.candidates("digits", None) == ()
+    assert ledger.candidates("digits", None) == []
     assert ledger.sent(EDGE, "digits", "1", 16.0) is None
     assert lease is not None
     ledger.close(lease, Outcome.ANSWERED, 16.0)  # what was under way ends without harm
@@ -281,8 +421,8 @@ def test_missed_probes_are_told_even_of_an_endpoint_that_is_out_already():
     lease = ledger.sent(EDGE, "digits", "1", 1.0)
     assert lease is not None
     ledger.close(lease, Outcome.REFUSED, 1.0)
-    assert [ledger.probe_missed(site) for _ in range(3)] == [False, True, True]
-    assert only(ledger).out == "refuses connections"
+    assert [ledger.probe_missed(site, 2.0) for _ in range(3)] == [False, True, True]
+    assert only(ledger).out == "2 probes missed", "it is worse than it was"
 
 
 def test_a_full_report_that_was_overtaken_by_an_answer_still_counts():
@@ -351,7 +491,7 @@ def test_whatever_happens_the_counts_hold(steps):
             told = report(number + 2, in_flight=reported, seen={"r1": rest[1]})
             ledger.probe_answered(site, told, 0.01, float(number))
         elif kind == "miss":
-            ledger.probe_missed(site)
+            ledger.probe_missed(site, 2.0)
         own = sum(lease.open for lease in leases)
         candidate = only(ledger)
         assert 0 <= candidate.unseen <= own

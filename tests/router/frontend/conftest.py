@@ -41,12 +41,13 @@ tenants:
   default: {require: any}
   acme: {require: [eu], keys_file: keys}
   narrow: {require: any, models: [other], keys_file: keys}
+  small: {require: any, quota: {requests_per_s: 0.1, burst: 2}, keys_file: keys}
 models:
   configured: {require: any}
 data_classes:
   health: {require: [eu], tenants: [acme]}
 """
-KEYS = {"acme": "acme-key", "narrow": "narrow-key"}
+KEYS = {"acme": "acme-key", "narrow": "narrow-key", "small": "small-key"}
 
 
 class ScriptedEndpoint:
@@ -58,6 +59,7 @@ class ScriptedEndpoint:
         self.behave: Callable[[Exchange], None] = self.answer
         self.state = ModelState.WARM
         self.deaf = False
+        self.slots = 4
         self.wakes = 0
         self.asked: list[dict[bytes, bytes]] = []
         self.sequence = 0
@@ -84,7 +86,7 @@ class ScriptedEndpoint:
             instance=self.name,
             sequence=self.sequence,
             in_flight=0,
-            slots=4,
+            slots=self.slots,
             latency_s=infer_s,
             wait_s=0.0,
             infer_s=infer_s,
@@ -115,7 +117,7 @@ class ScriptedEndpoint:
                 instance=self.name,
                 sequence=self.sequence,
                 in_flight=0,
-                slots=4,
+                slots=self.slots,
                 ready=True,
                 draining=False,
                 models_generation=1,

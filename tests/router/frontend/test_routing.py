@@ -47,7 +47,7 @@ async def test_a_law_is_kept_even_when_that_means_no_answer(start_router, start_
     status, body, fields = await router.infer(x_api_key="acme-key")
     assert status == 503
     assert body["reasons"]["us"] == "region us-east is outside eu (tenant acme)"
-    assert body["reasons"]["eu"] == "refuses connections"
+    assert body["reasons"]["eu"] == "refused (nobody listens there)", "it is asked as a last resort"
     assert int(fields["retry-after"]) >= 1
     status, body, _ = await router.infer()
     assert (status, body["served_by"]) == (200, "us"), "who is not bound is served elsewhere"
@@ -163,7 +163,7 @@ async def test_the_deadline_ends_a_request(start_router, start_endpoint):
     status, body, _ = await router.infer(x_request_timeout_seconds="0.15")
     assert (status, body["code"]) == (504, "deadline_exceeded")
     site = router.router.ledger.site("slow")
-    assert site.open_sequences == [], "its lease has come back"
+    assert site.open == {}, "its lease has come back"
     assert site.out is None, "slow is not dead"
 
 
@@ -186,7 +186,7 @@ async def test_what_waits_at_an_endpoint_that_is_out_already_moves_too(
     router = await start_router(dead, good)
     dead.behave = lambda _: None
     slower = router.router.ledger.site("good").holdings["digits", "1"]
-    slower.served(0.0, 0.5, 0.0)
+    slower.served(0.0, 0.5, 0, 0.0)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(router.infer(x_request_timeout_seconds="5"))
         await router.settled(lambda: len(dead.asked) == 1)
@@ -244,7 +244,7 @@ async def test_an_answer_that_cannot_be_passed_on_ends_the_request(start_router,
     router.router.ledger.answered = broken
     with pytest.raises(aiohttp.ClientError):
         await router.infer(x_request_timeout_seconds="3")
-    assert site.open_sequences == []
+    assert site.open == {}
     assert not router.router.runner.running
 
 
@@ -290,7 +290,7 @@ async def test_a_client_that_leaves_frees_everything(start_router, start_endpoin
             await router.infer()
     assert arrived.is_set()
     await router.settled(lambda: not router.router.runner.running)
-    assert router.router.ledger.site("slow").open_sequences == []
+    assert router.router.ledger.site("slow").open == {}
 
 
 async def test_a_cold_endpoint_is_woken_once_and_serves_when_it_is_warm(

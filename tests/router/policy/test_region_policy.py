@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from router.errors import BadRequest, ConfigError, Forbidden, Unauthenticated, Unlawful
 from router.geo.locate import UNKNOWN_PLACE, Place, Source
 from router.geo.region import Point
+from router.policy.region_file import Rate
 from router.policy.region_policy import RegionPolicy, Ruling, region_problems
 from router.policy.tenants import hash_key
 
@@ -315,6 +316,16 @@ def test_the_models_that_a_file_names_are_known(policy):
     assert policy.known_models == {"digits", "export", "fraud"}
 
 
+def test_quotas_and_shares_are_those_of_the_file(tmp_path):
+    text = REGIONS + (
+        "tenants:\n  default: {require: any, quota: {requests_per_s: 0.5, burst: 2}}\n"
+        "  acme: {require: [eu], weight: 2.5}\n"
+    )
+    drawn = RegionPolicy.from_file(write(tmp_path, text))
+    assert drawn.quotas == {"default": Rate(requests_per_s=0.5, burst=2)}
+    assert drawn.weights == {"default": 1.0, "acme": 2.5}
+
+
 DEFAULT = "tenants: {default: {require: any}}\n"
 
 
@@ -339,6 +350,29 @@ DEFAULT = "tenants: {default: {require: any}}\n"
             " (eu-west, eu-central, us-east, us-west, IE, DE, US, eu, coasts), not 'eu-wset';"
             " did you mean eu-west?",
             id="an unknown region in a tenant's law",
+        ),
+        pytest.param(
+            REGIONS + "tenants: {default: {require: any, quota: {requests_per_s: 0, burst: 1}}}\n",
+            "regions.yaml:7:59: tenants.default.quota.requests_per_s must be a number in"
+            " [0.001, 1000000], not 0",
+            id="a quota of nothing",
+        ),
+        pytest.param(
+            REGIONS + "tenants: {default: {require: any, quota: {requests_per_s: 5}}}\n",
+            "regions.yaml:7:42: tenants.default.quota.burst is missing; it must be a whole number"
+            " in [1, 1000000]",
+            id="a quota without a burst",
+        ),
+        pytest.param(
+            REGIONS + "tenants: {default: {require: any, weight: -1}}\n",
+            "regions.yaml:7:43: tenants.default.weight must be a number in [0.01, 100], not -1",
+            id="a share below nothing",
+        ),
+        pytest.param(
+            REGIONS + "tenants: {default: {require: any, quotas: {}}}\n",
+            "regions.yaml:7:35: tenants.default.quotas is not a key here; the keys are require,"
+            " models, keys_file, quota, weight; did you mean quota?",
+            id="a key that is nearly one",
         ),
         pytest.param(
             REGIONS + DEFAULT + "models: {m: {require: [FR]}}\n",
@@ -412,7 +446,6 @@ def test_what_has_no_meaning_is_told_with_its_place(tmp_path, text, expected):
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("tenants: {default: {require: any, quotas: {}}}\n", "tenants.default.quotas"),
         (DEFAULT + "rules: [{name: r, tiers: [edge]}]\n", "rules[0].tiers"),
         (DEFAULT + "rules: [{name: r, ingress: [eu]}]\n", "rules[0].ingress"),
         (DEFAULT + "rules: [{name: r, on_unknown_place: deny}]\n", "rules[0].on_unknown_place"),

@@ -1,0 +1,114 @@
+"""What a request may expect where nobody can take it now: whether it pays to wait, and how long.
+
+Also how sure it must be to make its deadline, which is what sheds the lowest class first.
+"""
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from router.admission.ticket import DEFAULT, LOWEST
+from router.dispatch.chooser import Chooser
+from router.errors import Overloaded
+from router.fleet.endpoint import Candidate
+from router.policy.pick import Scored
+from router.policy.policy import Plan
+from router.policy.query import Query
+from router.policy.scores import seconds
+from router.wire.report import ModelState
+
+LASTS_S = 0.1
+"""How long what a lane's endpoints can do is taken as known."""
+_MOST_LANES = 4096
+_GONE = (ModelState.ABSENT, ModelState.DRAINING)
+
+Lane = tuple[str, str | None, frozenset[str] | None]
+"""Model, version and required regions: requests that could start in the same places."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What those who could serve a lane can do, whether or not they can just now.
+
+    `slots` is how much of it runs at once, `needs_s` what the quickest is predicted to take once
+    asked, and `cost_s` how long it then holds a slot.
+    """
+
+    slots: int
+    needs_s: float
+    cost_s: float
+
+
+class Outlook:
+    """The prospects of every lane, each as of a moment ago."""
+
+    def __init__(self, chooser: Chooser) -> None:
+        self._chooser = chooser
+        self._known: dict[Lane, tuple[float, Prospect]] = {}
+
+    def of(self, query: Query, now_s: float) -> Prospect:
+        """What those who could serve this query can do."""
+        lane = lane_of(query)
+        known = self._known.get(lane)
+        if known is not None and known[1].slots and now_s - known[0] < LASTS_S:
+            return known[1]
+        if len(self._known) >= _MOST_LANES:
+            self._known.clear()
+        prospect = _prospect(self._chooser, structs.replace(query, now_s=now_s))
+        self._known[lane] = now_s, prospect
+        return prospect
+
+
+def lane_of(query: Query) -> Lane:
+    """Where a query would wait."""
+    return query.model, query.version, query.required_regions
+
+
+def may_return(candidate: Candidate) -> bool:
+    """It is at most full, or on trial: it may have room again before long."""
+    return candidate.out is None and candidate.state not in _GONE
+
+
+def may_wait(plan: Plan) -> bool:
+    """Somebody lawful may have room before long."""
+    return any(r.lawful and may_return(r.candidate) for r in plan.rejected)
+
+
+def sigmas_of(priority: int) -> float:
+    """How sure a request must be to make its deadline, so that the lowest class is shed first.
+
+    From -1 (one chance in six will do) at priority 1, over 0, to 1 (five in six) at priority 9.
+    """
+    return (priority - DEFAULT) / (LOWEST - DEFAULT)
+
+
+def surest(order: Collection[Scored], sigmas: float) -> Scored:
+    """Who is the soonest to have answered, at so many standard deviations."""
+    return min(order, key=lambda s: s.seconds.total + sigmas * s.seconds.sigma)
+
+
+def too_late(needs_s: float, left_s: float) -> Overloaded:
+    """A refusal that says by how much a deadline cannot be made."""
+    return Overloaded(
+        f"it would take {needs_s:.3f} s and must be answered within {left_s:.3f} s",
+        retry_after_s=needs_s - left_s,
+    )
+
+
+def soonest_s(plan: Plan) -> float:
+    """When the first lawful endpoint may be asked again; a second where nothing says better."""
+    now_s = plan.query.now_s
+    lawful = [r.candidate for r in plan.rejected if r.lawful]
+    waits = [max(c.full_until_s, c.held_until_s) - now_s for c in lawful]
+    return min((wait for wait in waits if 0 < wait < math.inf), default=1.0)
+
+
+def _prospect(chooser: Chooser, query: Query) -> Prospect:
+    able = [c for c in chooser.near(query) if may_return(c)]
+    return Prospect(
+        slots=sum(c.slots for c in able),
+        needs_s=min((seconds(query, c).total for c in able), default=0.0),
+        cost_s=min((c.service_s for c in able), default=0.0),
+    )

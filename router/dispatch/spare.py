@@ -1,0 +1,60 @@
+"""What may be done beside that which clients asked for: second tries, after a loss or in time.
+
+The gates of hedging are those of "The Tail at Scale" (Dean and Barroso, 2013), made strict: only
+where the call may be made twice and is short work, where its target is not busy and can still make
+it, and within a budget.
+"""
+
+from collections.abc import Collection
+
+from router.dispatch.budget import HedgeBudget, RetryBudget
+from router.policy.pick import Scored
+from router.policy.query import Query
+from router.policy.scores import Seconds
+
+LATE_SIGMAS = 2.0
+"""An answer is late when it is this many standard deviations over its prediction."""
+BUSY_SHARE = 0.5
+"""Nothing is hedged to an endpoint that has so many of its slots in use."""
+
+
+class Spare:
+    """The budgets of one worker, and who may draw on them."""
+
+    def __init__(
+        self, retries: RetryBudget, hedges: HedgeBudget | None, unhedged: Collection[str] = ()
+    ) -> None:
+        """`hedges` None: nothing is hedged; nor are calls for the models in `unhedged`."""
+        self.retries = retries
+        self.hedge_budget = hedges
+        self._unhedged = unhedged
+
+    def requested(self, now_s: float) -> None:
+        """A client has asked for something."""
+        self.retries.requested(now_s)
+        if self.hedge_budget is not None:
+            self.hedge_budget.requested()
+
+    def retry(self, now_s: float) -> bool:
+        """Leave, paid for, to ask another endpoint after a try that may have run."""
+        return self.retries.take(now_s)
+
+    def hedges(self, query: Query) -> bool:
+        """May this call be hedged at all: never a generation."""
+        if self.hedge_budget is None or not query.repeatable or query.action != "infer":
+            return False
+        return query.model not in self._unhedged
+
+    def late_after_s(self, seconds: Seconds) -> float:
+        """How long after it was sent an answer is late."""
+        return seconds.total + LATE_SIGMAS * seconds.sigma
+
+    def hedge(self, query: Query, scored: Scored, now_s: float) -> bool:
+        """Leave, paid for, to ask this endpoint beside a late one."""
+        candidate = scored.candidate
+        idle = candidate.in_flight < BUSY_SHARE * candidate.slots
+        in_time = now_s + self.late_after_s(scored.seconds) <= query.deadline_s
+        shared = not candidate.endpoint.hardware_class.startswith("gpu")
+        if not (self.hedges(query) and idle and in_time and shared):
+            return False
+        return self.hedge_budget is not None and self.hedge_budget.take()

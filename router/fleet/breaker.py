@@ -1,0 +1,112 @@
+"""When failures stop the traffic, and what lets it flow again: failure as a state of its own.
+
+A breaker counts exactly, over the last ten seconds, and never touches an estimate of latency: a
+penalty there would keep out for good what has long recovered. Once open it is a quarantine: only
+trials go there, one at a time, and only a failed *trial* doubles the time until the next; what had
+been sent before does not lengthen it.
+"""
+
+from dataclasses import dataclass
+
+_WINDOW_S = 10
+FIRST_S = 1.0
+LONGEST_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """How much evidence it takes: failures in a row, or a share of at least so many calls.
+
+    `share` is of the calls of the last ten seconds.
+    """
+
+    in_a_row: int = 3
+    least_count: int = 5
+    share: float = 0.5
+
+
+class Breaker:
+    """The failures of one thing: a model version on an endpoint, or its connections."""
+
+    __slots__ = (
+        "_failed",
+        "_good",
+        "_in_a_row",
+        "_numbers",
+        "_pause_s",
+        "_tolerance",
+        "trial",
+        "until_s",
+        "why",
+    )
+
+    def __init__(self, tolerance: Tolerance) -> None:
+        self._tolerance = tolerance
+        self._numbers = [-1] * _WINDOW_S
+        self._good = [0] * _WINDOW_S
+        self._failed = [0] * _WINDOW_S
+        self._in_a_row = 0
+        self._pause_s = FIRST_S
+        self.why: str | None = None
+        self.until_s = 0.0
+        self.trial = False
+
+    @property
+    def open(self) -> bool:
+        """Only trials may pass."""
+        return self.why is not None
+
+    def succeed(self, now_s: float) -> None:
+        """A call was answered that was no trial; what was sent before it opened closes nothing."""
+        if self.why is None:
+            number = int(now_s)
+            slot = number % _WINDOW_S
+            if self._numbers[slot] != number:
+                self._turn_to(slot, number)
+            self._good[slot] += 1
+            self._in_a_row = 0
+
+    def fail(self, now_s: float, why: str, *, trial: bool) -> None:
+        """A call failed."""
+        if self.open:
+            if trial:
+                self.trial = False
+                self._pause_s = min(2 * self._pause_s, LONGEST_S)
+                self.until_s = now_s + self._pause_s
+            return
+        number = int(now_s)
+        slot = number % _WINDOW_S
+        if self._numbers[slot] != number:
+            self._turn_to(slot, number)
+        self._failed[slot] += 1
+        self._in_a_row += 1
+        if self._in_a_row >= self._tolerance.in_a_row:
+            self.trip(now_s, f"{self._in_a_row} calls failed in a row ({why})")
+        else:
+            self._judge_share(now_s, why)
+
+    def trip(self, now_s: float, why: str) -> None:
+        """Open it, if it is not."""
+        if not self.open:
+            self.why = why
+            self.until_s = now_s + self._pause_s
+
+    def close(self) -> None:
+        """One good trial is enough: forget what has been."""
+        self.why = None
+        self.trial = False
+        self._in_a_row = 0
+        self._pause_s = FIRST_S
+        self._numbers = [-1] * _WINDOW_S
+
+    def _judge_share(self, now_s: float, why: str) -> None:
+        oldest = int(now_s) - _WINDOW_S
+        recent = [slot for slot, number in enumerate(self._numbers) if number > oldest]
+        failed = sum(self._failed[slot] for slot in recent)
+        calls = failed + sum(self._good[slot] for slot in recent)
+        if calls >= self._tolerance.least_count and failed >= self._tolerance.share * calls:
+            self.trip(now_s, f"{failed} of {calls} calls failed ({why})")
+
+    def _turn_to(self, slot: int, number: int) -> None:
+        self._numbers[slot] = number
+        self._good[slot] = self._failed[slot] = 0

@@ -1,0 +1,59 @@
+"""How long requests really wait at a given load: learned, starting from the arithmetic.
+
+Reports are late and other routers send too, so the wait at an endpoint that seemed free is not
+nothing, and a queue that seemed long has often gone. The curve keeps, for each load, the mean and
+the spread of what was seen, in turns (so that fast and slow endpoints teach each other).
+"""
+
+import math
+from functools import lru_cache
+
+_STEPS = 8
+"""Loads are told apart by an eighth of the slots."""
+_LEAST, _MOST = -_STEPS, 8 * _STEPS
+_CLASSES = (1, 2, 4, 8)
+"""Endpoints with up to so many slots share a curve; a last one is for more."""
+_PRIOR_COUNT = 20.0
+_MEMORY_COUNT = 500.0
+
+
+class WaitCurve:
+    """Mean and standard deviation of the wait, in turns, over the load known when sending."""
+
+    __slots__ = ("_counts", "_means", "_squares")
+
+    def __init__(self) -> None:
+        width = _MOST - _LEAST + 1
+        prior = [max(0.0, (k + _LEAST) / _STEPS) for k in range(width)] * (len(_CLASSES) + 1)
+        self._means = prior
+        self._squares = [2.0 * mean * mean for mean in prior]
+        self._counts = [_PRIOR_COUNT] * len(prior)
+
+    def turns(self, place: int) -> tuple[float, float]:
+        """The expected wait in turns, and its standard deviation."""
+        mean = self._means[place]
+        return mean, math.sqrt(max(0.0, self._squares[place] - mean * mean))
+
+    def observe(self, place: int, turns: float) -> None:
+        """A request that was sent at this load has waited so many turns.
+
+        The mean of the last few hundred; what stands there at first weighs as much as twenty.
+        """
+        count = self._counts[place] = min(self._counts[place] + 1.0, _MEMORY_COUNT)
+        self._means[place] += (turns - self._means[place]) / count
+        self._squares[place] += (turns * turns - self._squares[place]) / count
+
+
+@lru_cache(maxsize=65_536)
+def place(in_flight: int, slots: int) -> int:
+    """Which point of a curve a load belongs to."""
+    eighths = round(_STEPS * (in_flight + 1 - slots) / slots)
+    offset = min(max(eighths, _LEAST), _MOST) - _LEAST
+    return _class_of(slots) * (_MOST - _LEAST + 1) + offset
+
+
+def _class_of(slots: int) -> int:
+    for number, most in enumerate(_CLASSES):
+        if slots <= most:
+            return number
+    return len(_CLASSES)

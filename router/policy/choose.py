@@ -1,0 +1,131 @@
+"""The decision on the hot path: the best candidate only, and nobody's reasons.
+
+The ledger keeps the rank of every candidate that is simply warm and well, so that a decision reads
+numbers instead of calling functions. Whatever is not that simple (cold, ramping, on trial) is
+worked out by the same filters and scores as in `decide`, and where nothing can be found that way,
+`decide`'s own composition answers. The small functions are the specification.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from random import Random
+
+from msgspec.structs import replace
+
+from router.fleet.endpoint import Candidate, Fleet, Shortlist
+from router.policy.law import Permit, permit
+from router.policy.pick import Scored, best_first, hair_s
+from router.policy.policy import Plan, Policy, obstacle, plan_among, why_not
+from router.policy.query import Query
+from router.policy.scores import RANK, cold_s, seconds
+from router.wire.report import ModelState
+
+_STRANGERS = 4
+"""Of those that are not near, so many are looked at, drawn by lot."""
+
+
+def choose(
+    policy: Policy, query: Query, fleet: Fleet, rng: Random, tried: Collection[str] = ()
+) -> Plan:
+    """A plan whose order is the best candidate that is not among `tried`, or empty.
+
+    Its first is one that `decide` could put first; an empty one has everybody's reason.
+    """
+    lawful = fleet.shortlist(query.model, query.version, query.required_regions)
+    if policy.rank is not RANK or policy.pick is not best_first or query.vantage is not None:
+        return _by_the_book(policy, query, fleet, lawful, rng, tried)
+    near = _looked_at(lawful, rng, tried) if tried or lawful.far else lawful.near
+    ranks = _kept_ranks(query, near)
+    cold = _work_out(policy, query, near, ranks) if math.inf in ranks else []
+    best = min(ranks, default=math.inf)
+    if best == math.inf:
+        return _by_the_book(policy, query, fleet, lawful, rng, tried)
+    first = near[ranks.index(best)]
+    limit = best + hair_s(best, first.service_s)
+    equals = [index for index, rank in enumerate(ranks) if rank <= limit]
+    if len(equals) > 1:
+        first = near[equals[int(rng.random() * len(equals))]]
+    leave = permit(query, first)
+    assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
+    return Plan(
+        query,
+        (Scored(first, leave, seconds(query, first), best),),
+        (),
+        fleet.elsewhere(query.model, query.version),
+        _worth_waking(query, cold, first, best) if cold else None,
+        _why(query, first, lawful),
+        len(lawful.near) + len(lawful.far) + lawful.beside - 1,
+    )
+
+
+def _looked_at(lawful: Shortlist, rng: Random, tried: Collection[str]) -> Sequence[Candidate]:
+    """All of a few; of many, the near ones and some others."""
+    looked_at = lawful.near
+    if lawful.far:
+        strangers = (lawful.far[rng.randrange(len(lawful.far))] for _ in range(_STRANGERS))
+        looked_at = [*looked_at, *strangers]
+    if tried:
+        looked_at = [c for c in looked_at if c.endpoint.name not in tried]
+    return looked_at
+
+
+def _kept_ranks(query: Query, near: Sequence[Candidate]) -> list[float]:
+    """What the ledger has ready; infinite where it has not."""
+    length = query.body_bytes
+    taste = query.preferred
+    if taste:
+        return [c.rank_s + c.rank_byte_s * length - taste.get(c.endpoint.region, 0.0) for c in near]
+    return [c.rank_s + c.rank_byte_s * length for c in near]
+
+
+def _work_out(
+    policy: Policy, query: Query, near: Sequence[Candidate], ranks: list[float]
+) -> list[tuple[float, Candidate]]:
+    """Fill in the ranks that are not ready; tells who is cold, with its rank if it were warm."""
+    cold: list[tuple[float, Candidate]] = []
+    for index, candidate in enumerate(near):
+        if ranks[index] < math.inf:
+            continue
+        if obstacle(policy.filters, query, candidate) or obstacle(
+            policy.reserves, query, candidate
+        ):
+            continue
+        rank = ranks[index] = sum(term(query, candidate) for term in policy.rank)
+        if candidate.state is ModelState.COLD and not candidate.woken:
+            cold.append((rank - cold_s(query, candidate), candidate))
+    return cold
+
+
+def _worth_waking(
+    query: Query, cold: Sequence[tuple[float, Candidate]], first: Candidate, best: float
+) -> Permit | None:
+    """See `router.policy.policy.worth_waking`."""
+    better = [(rank, c) for rank, c in cold if c is not first and rank < best]
+    if not better:
+        return None
+    leave = permit(query, min(better, key=lambda one: one[0])[1])
+    assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
+    return leave
+
+
+def _why(query: Query, first: Candidate, lawful: Shortlist) -> str:
+    nearest = lawful.nearest
+    if nearest is None or nearest is first or first.net_s <= nearest.net_s:
+        return "nearest"
+    return why_not(query, nearest)
+
+
+def _by_the_book(
+    policy: Policy,
+    query: Query,
+    fleet: Fleet,
+    lawful: Shortlist,
+    rng: Random,
+    tried: Collection[str],
+) -> Plan:
+    """The whole composition, over everybody that the law allows."""
+    every = [c for c in (*lawful.near, *lawful.far) if c.endpoint.name not in tried]
+    elsewhere = fleet.elsewhere(query.model, query.version)
+    plan = plan_among(policy, query, every, rng, elsewhere=elsewhere)
+    passed_over = lawful.beside + len(plan.order[1:])
+    return replace(plan, order=plan.order[:1], unexplained=passed_over)

@@ -1,0 +1,1 @@
+"""A world in virtual time, to hold routing rules against each other before one is relied on."""

@@ -1,0 +1,103 @@
+"""The published routing rules that ours is held against, each faithful to its source.
+
+A baseline makes one router's rule, so it is used wherever a `Factory` is: `BASELINES["c3"]`, or
+`BASELINES["c3"].among(3)` where three routers send to the same endpoints.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+
+from router.simulate.algorithm import Algorithm, Oracle, Site
+from router.simulate.baselines.c3 import C3
+from router.simulate.baselines.gorgo import Gorgo
+from router.simulate.baselines.least_request import LeastRequest
+from router.simulate.baselines.nearest import Nearest, NearestLeastRequest
+from router.simulate.baselines.peak_ewma import PeakEwmaScan, PeakEwmaTwo
+from router.simulate.baselines.prequal import Prequal
+from router.simulate.baselines.round_robin import RoundRobin
+from router.simulate.baselines.selective_push import SelectivePush
+from router.simulate.baselines.uniform import Uniform
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A published rule: a line about it, its source, and how to make it. Satisfies `Factory`.
+
+    `make` is given the endpoints known at first, chance, and how many routers there are: some
+    rules are told that, none is told the truth.
+    """
+
+    about: str
+    source: str
+    make: Callable[[Sequence[Site], Random, int], Algorithm]
+    routers: int = 8
+
+    def __call__(self, sites: Sequence[Site], rng: Random, oracle: Oracle) -> Algorithm:
+        """One router's rule."""
+        del oracle
+        return self.make(sites, rng, self.routers)
+
+    def among(self, routers: int) -> "Baseline":
+        """The same rule where so many routers send to the same endpoints."""
+        return replace(self, routers=routers)
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "random": Baseline(
+        "any endpoint",
+        "the yardstick",
+        lambda _sites, rng, _routers: Uniform(rng),
+    ),
+    "round_robin": Baseline(
+        "each in its turn",
+        "nginx, HAProxy",
+        lambda sites, rng, _routers: RoundRobin(sites, rng),
+    ),
+    "nearest": Baseline(
+        "the least measured round trip, whatever its load",
+        "latency-based DNS routing (Route 53, Traffic Manager)",
+        lambda _sites, rng, _routers: Nearest(rng),
+    ),
+    "nearest_k": Baseline(
+        "the fewest own requests among the nearest four",
+        "locality first, then least request (Envoy)",
+        lambda _sites, rng, _routers: NearestLeastRequest(rng),
+    ),
+    "p2c": Baseline(
+        "of two at random the one with fewer own requests",
+        "Mitzenmacher, IEEE TPDS 2001; Envoy, gRPC",
+        lambda _sites, rng, _routers: LeastRequest(rng),
+    ),
+    "peak_ewma_p2c": Baseline(
+        "of two at random the lesser peak-sensitive latency times requests",
+        "Finagle, tower, linkerd2-proxy",
+        lambda _sites, rng, _routers: PeakEwmaTwo(rng),
+    ),
+    "peak_ewma": Baseline(
+        "the least peak-sensitive latency times requests of all",
+        "Finagle, tower, linkerd2-proxy, over all endpoints",
+        lambda _sites, rng, _routers: PeakEwmaScan(rng),
+    ),
+    "c3": Baseline(
+        "latency plus service times the cube of the queue to expect",
+        "Suresh et al., NSDI 2015",
+        lambda _sites, rng, routers: C3(rng, routers),
+    ),
+    "prequal": Baseline(
+        "probes ahead of need; of those not hot the least latency and round trip",
+        "Wydrowski et al., NSDI 2024, with round trips added",
+        lambda sites, rng, _routers: Prequal(sites, rng),
+    ),
+    "gorgo": Baseline(
+        "the least round trip + own work + work queued there",
+        "Ricci Toniolo et al., arXiv 2602.11688, 2026",
+        lambda _sites, rng, _routers: Gorgo(rng),
+    ),
+    "selective_push": Baseline(
+        "the nearest with a free slot, else wait at the router",
+        "Xia et al. (SkyWalker), EuroSys 2026",
+        lambda _sites, rng, _routers: SelectivePush(rng),
+    ),
+}
+"""By the name that `--algorithm` takes."""

@@ -1,0 +1,266 @@
+"""The product's own router in virtual time: the same objects as in a server, joined as there.
+
+Ledger, choice, dispatcher, runner, budgets, waiting room and prober are the product's; only what is
+behind `Upstream` and `Exchange` is simulated.
+"""
+
+import math
+from random import Random
+
+from router.admission.gate import Gate
+from router.admission.quota import Quotas
+from router.config import ProbeConfig
+from router.dispatch.budget import HedgeBudget, RetryBudget
+from router.dispatch.chooser import Chooser
+from router.dispatch.dispatcher import Dispatcher, Effects
+from router.dispatch.probe import Prober, Probing
+from router.dispatch.record import Record
+from router.dispatch.runner import Runner
+from router.dispatch.spare import Spare
+from router.errors import IsochroneError
+from router.fleet.endpoint import Endpoint, Tier
+from router.fleet.ledger import Ledger
+from router.fleet.membership import Member, Membership
+from router.geo.network import light_rtt_s
+from router.geo.region import distance_km
+from router.policy.policy import Plan
+from router.policy.query import Query
+from router.process.exchange import Exchange
+from router.simulate.asked import Asked, observed
+from router.simulate.harness import Build
+from router.simulate.line import Case, Line
+from router.simulate.scenario import EndpointEntry
+from router.simulate.stage import Stage
+from router.simulate.tally import Expected
+from router.simulate.variants import Tuning
+from router.wire.problem import STATUS
+from router.wire.report import WIRE_VERSION, Enrolment, Lease
+
+TICK_S = 0.02
+HOUSEKEEPING_S = 0.1
+"""As in the server."""
+LEASE = Lease(lease_s=15.0, renew_s=5.0)
+Z90 = 1.645
+"""Nine in ten lie within so many standard deviations, on both sides together."""
+
+
+def ours(settings: Tuning, seed: int) -> Build:
+    """Routers of the product; each has chance of its own."""
+
+    def build(stage: Stage, index: int) -> OurRouter:
+        return OurRouter(stage, index, settings, Random(f"ours/{seed}/{index}"))
+
+    return build
+
+
+class OurRouter:
+    """One router of the product on a stage."""
+
+    def __init__(self, stage: Stage, index: int, settings: Tuning, rng: Random) -> None:
+        entry = stage.world.scenario.routers[index]
+        self._stage = stage
+        self._engine = stage.engine
+        self._index = index
+        self._cases: dict[bytes, Case] = {}
+        self._housekeeping_s = 0.0
+        self._enrolments = 0
+        self._lines = {
+            name: Line(way, self._cases.__getitem__, stage.engine.clock)
+            for name, way in stage.ways(index).items()
+        }
+        clock = stage.engine.clock
+        scenario = stage.world.scenario
+        configured = [_member(one) for one in scenario.endpoints if _is_configured(one)]
+        self.membership = Membership(configured, scenario.regions, LEASE)
+        sender = f"{entry.name}.{rng.getrandbits(32):08x}"
+        prior_s, light_s = _round_trips(stage, index)
+        self.ledger = Ledger(prior_s, sender, tolerance=settings.tolerance, light_rtt_s=light_s)
+        chooser = Chooser(settings.policy, self.ledger, rng)
+        self.runner = Runner(
+            sender=sender,
+            ledger=self.ledger,
+            upstream=lambda endpoint: self._lines[endpoint.name],
+            chooser=chooser,
+            spare=_spare(settings),
+            clock=clock,
+            most_tries=stage.world.scenario.tries,
+        )
+        self.prober = Prober(
+            ledger=self.ledger,
+            upstream=lambda endpoint: self._lines[endpoint.name],
+            condemned=self.runner.condemn,
+            clock=clock,
+            probing=_probing(settings.probe),
+        )
+        self.dispatcher = Dispatcher(
+            ledger=self.ledger,
+            chooser=chooser,
+            runner=self.runner,
+            gate=Gate(settings.queue.capacity),
+            quotas=Quotas({}),
+            effects=Effects(_refuse, self._ended, self.prober.wake),
+            clock=clock,
+            in_flight=settings.in_flight,
+        )
+        self._engine.after(TICK_S, self._tick)
+
+    @property
+    def probes(self) -> int:
+        """How many control messages it has sent."""
+        return sum(line.probes for line in self._lines.values())
+
+    def join(self, index: int) -> None:
+        """An endpoint enrols, and renews as long as it lives; a cloud ingress is configured."""
+        if _is_configured(self._stage.world.scenario.endpoints[index]):
+            self.ledger.follow(self.membership, self._engine.now_s)
+        else:
+            self._stage.endpoints[index].starts.append(lambda: self._enrol(index))
+            self._renew(index)
+
+    def ask(self, asked: Asked) -> None:
+        """Have the dispatcher see it to its end.
+
+        Raises:
+            RuntimeError: something broke inside; the log has said what.
+        """
+        call = asked.call
+        number = b"%d" % call.number
+        case = self._cases[number] = Case(asked, f"/v2/models/{call.model}/infer")
+        query = Query(
+            request_id=number.decode(),
+            model=call.model,
+            now_s=call.asked_s,
+            deadline_s=call.deadline_s,
+            tenant=call.tenant,
+            required_regions=call.required_regions,
+            requirement=asked.requirement,
+            priority=call.priority,
+            body_bytes=call.body_bytes,
+        )
+        self.dispatcher.dispatch(case, query)
+
+    def _tick(self) -> None:
+        now_s = self._engine.now_s
+        self.dispatcher.sweep(now_s)
+        self.prober.sweep(now_s)
+        if now_s >= self._housekeeping_s:
+            self._housekeeping_s = now_s + HOUSEKEEPING_S
+            self._keep_house(now_s)
+        self._engine.after(TICK_S, self._tick)
+
+    def _keep_house(self, now_s: float) -> None:
+        self.ledger.sweep(now_s)
+        self.prober.explore(now_s)
+        expired = self.membership.expire(now_s)
+        for name in expired:
+            self.runner.condemn(name, "its lease ran out")
+        if expired:
+            self.ledger.follow(self.membership, now_s)
+
+    def _renew(self, index: int) -> None:
+        endpoint = self._stage.endpoints[index]
+        if not (endpoint.dead or endpoint.frozen):
+            self._enrol(index)
+        self._engine.after(LEASE.renew_s, self._renew, index)
+
+    def _enrol(self, index: int) -> None:
+        endpoint = self._stage.endpoints[index]
+        self._enrolments += 1
+        now_s = self._engine.now_s
+        enrolment = Enrolment(
+            wire_version=WIRE_VERSION,
+            name=endpoint.name,
+            instance=endpoint.telling.instance,
+            boot_id=endpoint.telling.instance,
+            sequence=self._enrolments,
+            url=_url(endpoint.name),
+            region=endpoint.region,
+            tier=endpoint.entry.tier,
+            hardware_class=endpoint.entry.hardware_class,
+            slots=endpoint.slots,
+            models=endpoint.telling.models(),
+        )
+        self.membership.enrol(enrolment, enrolment.url, now_s)
+        self.ledger.follow(self.membership, now_s)
+
+    def _ended(self, record: Record) -> None:
+        case = self._cases.pop(record.query.request_id.encode())
+        if record.code == "internal":
+            raise RuntimeError(f"request {record.query.request_id} broke off")
+        now_s = self._engine.now_s
+        served = next((tried for tried in record.tried if tried.answered), None)
+        if served is None or record.status != 200:
+            case.asked.end(now_s)
+            return
+        visit, latency_s = case.tries[served.endpoint]
+        seconds = served.scored.seconds
+        expected = Expected(
+            predicted_s={
+                "net": seconds.net,
+                "wait": seconds.wait,
+                "service": seconds.service,
+                "cold": seconds.cold,
+            },
+            observed_s=observed(visit, latency_s),
+            low_s=max(0.0, seconds.total - Z90 * seconds.sigma),
+            high_s=seconds.total + Z90 * seconds.sigma,
+            busy=visit.busy,
+        )
+        case.asked.end(now_s, served.endpoint, expected)
+
+
+def _refuse(exchange: Exchange, request_id: str, error: IsochroneError, plan: Plan) -> int:
+    del exchange, request_id, plan
+    return int(STATUS.get(error.code, 500))
+
+
+def _is_configured(entry: EndpointEntry) -> bool:
+    """A cloud ingress stands in the router's configuration, if it is there from the first."""
+    return entry.tier == "cloud" and entry.joins_s == 0
+
+
+def _member(entry: EndpointEntry) -> Member:
+    endpoint = Endpoint(
+        name=entry.name,
+        url=_url(entry.name),
+        region=entry.region,
+        tier=Tier(entry.tier),
+        hardware_class=entry.hardware_class,
+    )
+    return Member(endpoint=endpoint, slots=entry.slots, models=())
+
+
+def _round_trips(stage: Stage, router: int) -> tuple[dict[str, float], dict[str, float]]:
+    """From a router to each region: what to expect, and the least that is possible, as in a server.
+
+    A region's place is that of its first endpoint.
+    """
+    world = stage.world
+    here = world.router_cities[router].point
+    prior_s: dict[str, float] = {}
+    light_s: dict[str, float] = {}
+    for index, entry in enumerate(world.scenario.endpoints):
+        away_km = distance_km(here, world.endpoint_cities[index].point)
+        prior_s.setdefault(entry.region, world.prior_rtt_s[router][index])
+        light_s.setdefault(entry.region, light_rtt_s(away_km / 2))
+    return prior_s, light_s
+
+
+def _url(name: str) -> str:
+    return f"http://{name}"
+
+
+def _spare(settings: Tuning) -> Spare:
+    retries = RetryBudget(settings.retries.share, settings.retries.floor_per_slot_s)
+    share = settings.hedge.share
+    return Spare(retries, HedgeBudget(share) if share else None, {})
+
+
+def _probing(probe: ProbeConfig) -> Probing:
+    return Probing(
+        interval_s=probe.interval_s,
+        timeout_s=probe.timeout_s,
+        fresh_s=probe.fresh_s,
+        per_request=probe.per_request,
+        explore_s=probe.explore_s or math.inf,
+    )

@@ -1,0 +1,300 @@
+"""A rule of the `Algorithm` kind as a router: the product's `Attempt` carries its choices out.
+
+Law is filtered before the rule is asked, for every rule alike. A rule that names nobody keeps the
+call waiting at the router, first come, first served among calls of one law, until something changes
+there: an answer, a probe or an endpoint more.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from random import Random
+
+from router.dispatch.attempt import Attempt
+from router.dispatch.command import Cancel, Command, Deliver, GiveUp, Send, Settle
+from router.dispatch.event import Cause, End, Head, Lost, Timer
+from router.fleet.endpoint import Endpoint, FrozenCandidate, Tier
+from router.fleet.ledger import Outcome
+from router.policy.law import Permit, permit
+from router.policy.query import Query
+from router.simulate.algorithm import Algorithm, Factory, Reply, Site
+from router.simulate.asked import Asked
+from router.simulate.harness import Build
+from router.simulate.stage import Stage
+from router.simulate.visit import Loss, Visit
+from router.simulate.way import Way
+from router.wire.report import CallReport
+
+PROBE_TIMEOUT_S = 0.5
+"""A probe without an answer for so long has failed."""
+
+_CAUSE = {Loss.REFUSED: Cause.REFUSED, Loss.RESET: Cause.RESET}
+_LENGTH = (b"content-length", b"0")
+
+
+def plugged(factory: Factory, seed: int) -> Build:
+    """Routers that follow a rule; each has chance of its own."""
+
+    def build(stage: Stage, index: int) -> PluggedRouter:
+        return PluggedRouter(stage, index, factory, Random(f"rule/{seed}/{index}"))
+
+    return build
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An endpoint that the router knows."""
+
+    site: Site
+    way: Way
+    candidate: FrozenCandidate
+
+
+Lane = frozenset[str] | None
+
+
+class PluggedRouter:
+    """One router that asks a rule."""
+
+    def __init__(self, stage: Stage, index: int, factory: Factory, rng: Random) -> None:
+        self.stage = stage
+        self.engine = stage.engine
+        self.name = stage.world.scenario.routers[index].name
+        self.tries = stage.world.scenario.tries
+        self.probes = 0
+        self.sequence = 0
+        self._index = index
+        self._ways = stage.ways(index)
+        self._known: dict[str, _Known] = {}
+        self._lawful: dict[Lane, list[_Known]] = {}
+        self._waiting: dict[Lane, deque[_Run]] = {}
+        self._serving = False
+        first = [
+            site for number, site in enumerate(stage.sites(index)) if not stage.joins_s(number)
+        ]
+        self.rule: Algorithm = factory(first, rng, stage.truth(index))
+
+    def join(self, index: int) -> None:
+        """From now on it knows this endpoint."""
+        site = self.stage.sites(self._index)[index]
+        entry = self.stage.world.scenario.endpoints[index]
+        endpoint = Endpoint(site.name, f"http://{site.name}", site.region, tier=Tier(entry.tier))
+        self._known[site.name] = _Known(site, self._ways[site.name], FrozenCandidate(endpoint))
+        self._lawful.clear()
+        self.serve()
+
+    def ask(self, asked: Asked) -> None:
+        """Choose, or let it wait; then probe whoever the rule wants to know about."""
+        run = _Run(self, asked)
+        self.engine.at(asked.call.deadline_s, run.expire)
+        lane = self._waiting.get(asked.call.required_regions)
+        if lane or not run.start():
+            self.wait(run)
+        sites = [known.site for known in self.lawful(asked.call.required_regions)]
+        for site in self.rule.due(asked.call, sites, self.engine.now_s):
+            self._probe(site)
+
+    def lawful(self, lane: Lane) -> list[_Known]:
+        """Whom calls under this law may go to."""
+        lawful = self._lawful.get(lane)
+        if lawful is None:
+            lawful = self._lawful[lane] = [
+                known for known in self._known.values() if lane is None or known.site.region in lane
+            ]
+        return lawful
+
+    def known(self, name: str) -> _Known:
+        """An endpoint by its name."""
+        return self._known[name]
+
+    def wait(self, run: "_Run") -> None:
+        """It waits behind the others of its law."""
+        self._waiting.setdefault(run.asked.call.required_regions, deque()).append(run)
+
+    def serve(self) -> None:
+        """Something has changed: ask the rule again for those who wait."""
+        if self._serving:
+            return
+        self._serving = True
+        for lane in self._waiting.values():
+            while lane and (lane[0].asked.done or lane[0].start()):
+                lane.popleft()
+        self._serving = False
+
+    def _probe(self, site: Site) -> None:
+        self.probes += 1
+        _Probe(self, self._known[site.name]).send()
+
+
+class _Run:
+    """One request under way, or waiting. `made` are the tries of its present attempt."""
+
+    __slots__ = ("asked", "attempt", "held", "made", "query", "router", "tried")
+
+    def __init__(self, router: PluggedRouter, asked: Asked) -> None:
+        call = asked.call
+        self.router = router
+        self.asked = asked
+        self.attempt: Attempt | None = None
+        self.held = False
+        self.tried: list[str] = []
+        self.made: list[tuple[Visit, _Known]] = []
+        self.query = Query(
+            request_id=str(call.number),
+            model=call.model,
+            now_s=call.asked_s,
+            deadline_s=call.deadline_s,
+            tenant=call.tenant,
+            required_regions=call.required_regions,
+            requirement=asked.requirement,
+            priority=call.priority,
+            body_bytes=call.body_bytes,
+        )
+
+    def start(self) -> bool:
+        """Ask the rule; False: the call has to wait."""
+        leave = self._pick()
+        if leave is None:
+            return False
+        self.made = []
+        most = self.router.tries - len(self.tried)
+        self.attempt = Attempt(leave, self._choose, most=most)
+        self._obey(self.attempt.start())
+        return True
+
+    def expire(self) -> None:
+        """The deadline has come."""
+        if self.asked.done:
+            return
+        if self.attempt is None:
+            self.asked.end(self.router.engine.now_s)
+        else:
+            self._obey(self.attempt.on(Timer()))
+            self.router.serve()
+
+    def heard(self, visit: Visit) -> None:
+        """A try has come to an end."""
+        if self.attempt is None:
+            return
+        number = next(n for n, (made, _) in enumerate(self.made) if made is visit)
+        if visit.loss is not None:
+            self._obey(self.attempt.on(Lost(_CAUSE[visit.loss], ""), number))
+        else:
+            self._obey(self.attempt.on(_head(visit), number))
+            self._obey(self.attempt.on(End(), number))
+        self.router.serve()
+
+    def _pick(self) -> Permit | None:
+        call = self.asked.call
+        lawful = self.router.lawful(call.required_regions)
+        sites = [known.site for known in lawful if known.site.name not in self.tried]
+        self.held = False
+        if not sites:
+            return None
+        site = self.router.rule.choose(call, sites, self.router.engine.now_s)
+        if site is None:
+            self.held = True
+            return None
+        leave = permit(self.query, self.router.known(site.name).candidate)
+        return leave if isinstance(leave, Permit) else None
+
+    def _choose(self, tried: Sequence[Permit]) -> Permit | None:
+        del tried  # `self.tried` has them, and those of the attempts before
+        return self._pick()
+
+    def _obey(self, commands: Sequence[Command]) -> None:
+        for command in commands:
+            match command:
+                case Send():
+                    self._send(command)
+                case Settle():
+                    self._settle(command)
+                case Cancel(number):
+                    visit, known = self.made[number]
+                    known.way.cancel(visit)
+                case Deliver(number):
+                    _, known = self.made[number]
+                    self.asked.end(self.router.engine.now_s, known.site.name)
+                case GiveUp():
+                    self._give_up()
+                case _:
+                    raise AssertionError(f"short answers are held, not streamed: {command}")
+
+    def _send(self, send: Send) -> None:
+        router, call = self.router, self.asked.call
+        known = router.known(send.permit.endpoint.name)
+        router.sequence += 1
+        visit = Visit(
+            self.asked.request,
+            sender=router.name,
+            sequence=router.sequence,
+            deadline_s=call.deadline_s,
+            priority=call.priority,
+            heard=self.heard,
+        )
+        self.tried.append(known.site.name)
+        self.made.append((visit, known))
+        self.asked.leaves(known.way)
+        router.rule.sent(call, known.site, router.engine.now_s)
+        known.way.send(visit)
+
+    def _settle(self, settle: Settle) -> None:
+        rule, call, now_s = self.router.rule, self.asked.call, self.router.engine.now_s
+        visit, known = self.made[settle.number]
+        if settle.outcome is Outcome.ANSWERED and visit.report is not None:
+            reply = _reply(visit.report, now_s - visit.sent_s)
+            rule.answered(call, known.site, reply, now_s)
+        else:
+            rule.failed(call, known.site, settle.outcome, now_s)
+
+    def _give_up(self) -> None:
+        now_s = self.router.engine.now_s
+        if self.held and now_s < self.asked.call.deadline_s:
+            self.attempt = None
+            self.router.wait(self)
+        else:
+            self.asked.end(now_s)
+
+
+class _Probe:
+    """One probe under way; it is told once, or once given up."""
+
+    def __init__(self, router: PluggedRouter, known: _Known) -> None:
+        self._router = router
+        self._known = known
+        self._sent_s = router.engine.now_s
+        self._done = False
+
+    def send(self) -> None:
+        """Ask."""
+        self._known.way.ask(self._known.way.endpoint.telling.probe, self._heard)
+        self._router.engine.after(PROBE_TIMEOUT_S, self._heard, None)
+
+    def _heard(self, load: CallReport | None) -> None:
+        if self._done:
+            return
+        self._done = True
+        now_s = self._router.engine.now_s
+        reply = None if load is None else _reply(load, now_s - self._sent_s)
+        self._router.rule.probed(self._known.site, reply, now_s)
+        self._router.serve()
+
+
+def _reply(load: CallReport, latency_s: float) -> Reply:
+    return Reply(
+        latency_s=latency_s,
+        wait_s=load.wait_s,
+        infer_s=load.infer_s,
+        in_flight=load.in_flight,
+        slots=load.slots,
+        recent_s=load.latency_s,
+    )
+
+
+def _head(visit: Visit) -> Head:
+    if visit.retry_after_s is None:
+        return Head(visit.status, [_LENGTH])
+    return Head(
+        visit.status, [_LENGTH, (b"retry-after", b"%d" % max(1, ceil(visit.retry_after_s)))]
+    )

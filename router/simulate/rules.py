@@ -1,0 +1,58 @@
+"""Every rule that can be played, by the name that `--algorithm` takes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from router.simulate.algorithm import Factory
+from router.simulate.baselines import BASELINES, Baseline
+from router.simulate.harness import Build
+from router.simulate.ours import ours
+from router.simulate.plugged import plugged
+from router.simulate.references import considerate, greedy
+from router.simulate.variants import VARIANTS, Variant
+
+OURS = "isochrone"
+"""The product's own router, as it is configured by default."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A line about a rule, where it comes from, and what makes the routers of a run under it.
+
+    `build` is given the run's seed and how many routers there are.
+    """
+
+    about: str
+    source: str
+    build: Callable[[int, int], Build]
+
+
+def _of_variant(variant: Variant) -> Rule:
+    def build(seed: int, routers: int) -> Build:
+        del routers  # its reports tell it
+        return ours(variant.tuning, seed)
+
+    return Rule(variant.about, "this router", build)
+
+
+def _of_baseline(baseline: Baseline) -> Rule:
+    return Rule(
+        baseline.about,
+        baseline.source,
+        lambda seed, routers: plugged(baseline.among(routers), seed),
+    )
+
+
+def _of_reference(about: str, factory: Factory) -> Rule:
+    return Rule(about, "a reference: it is told the truth", lambda seed, _: plugged(factory, seed))
+
+
+RULES: Mapping[str, Rule] = {
+    **{name: _of_variant(variant) for name, variant in VARIANTS.items()},
+    **{name.replace("_", "-"): _of_baseline(baseline) for name, baseline in BASELINES.items()},
+    "clairvoyant": _of_reference("the least true completion, each for itself", greedy),
+    "clairvoyant-considerate": _of_reference(
+        "the least true completion plus the delay that others get", considerate
+    ),
+}
+"""By name: ours and its variants, the published rules, and the references."""

@@ -1,0 +1,137 @@
+"""`isochrone simulate`: what it prints and writes, and what it refuses before it begins."""
+
+import json
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from deploy.check import guessed
+from deploy.cli import FINE, USAGE, main
+from deploy.simulate import SCENARIOS, shipped
+from router.simulate.rules import OURS, RULES
+
+SMALL = """\
+seconds: 6
+warmup_s: 1
+places:
+  Rome: {latitude: 41.9, longitude: 12.5, population: 3}
+  Oslo: {latitude: 59.9, longitude: 10.8, population: 1}
+routers:
+- {name: r, city: Rome, region: south}
+endpoints:
+- {name: a, city: Rome, region: south, slots: 4, service: {mean_s: 0.05}}
+- {name: b, city: Oslo, region: north, slots: 4, service: {mean_s: 0.05}}
+tenants:
+- {name: public, share: 3}
+- {name: bank, require: [north]}
+"""
+CITIES = "city,Lat,Long,Population\nFrankfurt,50.1,8.7,700\nNew York,40.7,-74,8000\n"
+PAIRS = (
+    "src_city,dst,distance_km,avg_ms,min_ms\n"
+    '"New York","Frankfurt Germany, Eurasia",6200,86,85\n'
+    '"New York","Atlantis Nowhere, Ocean",1,1,1\n'
+)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A scenario of two endpoints and six seconds."""
+    path = tmp_path / "small.yaml"
+    path.write_text(SMALL)
+    return path
+
+
+def simulate(*arguments):
+    return main(["simulate", *map(str, arguments), "--jobs", "1"])
+
+
+def test_every_rule_is_listed_with_where_it_is_from(capsys):
+    assert main(["simulate", "--list"]) == FINE
+    told = capsys.readouterr().out
+    for name, rule in RULES.items():
+        assert f"{name} " in told
+        assert rule.about in told
+
+
+def test_a_comparison_is_printed_written_and_drawn(small, tmp_path, capsys):
+    target, picture = tmp_path / "out.json", tmp_path / "out.svg"
+    done = simulate(
+        *(small, "--algorithm", f"{OURS},random", "--load", "0.3,0.5", "--seed", "1-2"),
+        *("--baseline", "random", "--json", target, "--svg", picture, "--regions"),
+    )
+    assert done == FINE
+    captured = capsys.readouterr()
+    assert "[8/8]" in captured.err
+    assert "p99 / random" in captured.out
+    told = json.loads(target.read_bytes())
+    assert (told["schema"], told["ok"], told["scenario"]) == ("isochrone.simulate/1", True, "small")
+    assert [(run["algorithm"], run["load"], run["seed"]) for run in told["runs"]][:3] == [
+        (OURS, 0.3, 1),
+        ("random", 0.3, 1),
+        (OURS, 0.3, 2),
+    ]
+    for run in told["runs"]:
+        assert run["requests"] == pytest.approx(160 * run["load"] * 5, rel=0.2)
+        assert run["outside_requirement"] == 0
+        assert {part["requirement"] for part in run["by"]} == {"any", "north"}
+        assert {part["client_region"] for part in run["by"]} == {"south"}
+    by_seed = {(run["load"], run["seed"]): run["requests"] for run in told["runs"]}
+    assert all(run["requests"] == by_seed[run["load"], run["seed"]] for run in told["runs"])
+    assert len(told["summary"]) == 4
+    for one in told["summary"]:
+        assert one["p99_ms"]["lo"] <= one["p99_ms"]["mean"] <= one["p99_ms"]["hi"]
+    assert ET.parse(picture).getroot().tag.endswith("svg")  # our own
+
+
+def test_the_same_command_gives_the_same_figures(small, tmp_path, capsys):
+    for name in ("one", "two"):
+        assert simulate(small, "--algorithm", OURS, "--seed", 3, "--json", tmp_path / name) == FINE
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    capsys.readouterr()
+
+
+def test_cities_and_round_trips_come_from_files_and_are_accounted_for(small, tmp_path, capsys):
+    (tmp_path / "cities.csv").write_text(CITIES)
+    (tmp_path / "pairs.csv").write_text(PAIRS)
+    target = tmp_path / "out.json"
+    done = simulate(
+        *(small, "--algorithm", "random", "--seed", 1, "--json", target),
+        *("--cities", tmp_path / "cities.csv", "--rtt", tmp_path / "pairs.csv"),
+    )
+    assert done == FINE
+    assert "1 pairs of cities measured, 1 left out" in capsys.readouterr().out
+    assert json.loads(target.read_bytes())["world"] == {
+        "cities_read": 2,
+        "cities_of_split": 2,
+        "pairs_measured": 1,
+        "pairs_unmatched": 1,
+        "round_trips_used": 2,
+        "round_trips_fitted": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "which scenario? One of bursty"),
+        (["worldwild"], "neither a shipped scenario nor a file; did you mean worldwide?"),
+        (["sinkhole", "--algorithm", "randon"], "'randon' is no rule; did you mean random?"),
+        (["sinkhole", "--load", "high"], "--load: 'high' is no list of numbers"),
+        (["sinkhole", "--load", "0"], "--load: each must be above 0"),
+        (["sinkhole", "--load", "nan"], "--load: each must be above 0"),
+        (["sinkhole", "--seed", "1-999999999"], "--seed: '1-999999999' is no list of numbers"),
+        (["sinkhole", "--algorithm", "random", "--baseline", "c3"], "not among the rules"),
+        (["sinkhole", "--seconds", "3"], "--seconds must be above the scenario's warm-up, 5"),
+        (["sinkhole", "--rtt", "nowhere.csv"], "nowhere.csv: cannot be read"),
+        (["bursty"], "name a CSV file with --trace"),
+    ],
+)
+def test_what_cannot_be_played_is_2_and_one_clear_line(arguments, told, capsys):
+    assert simulate(*arguments) == USAGE
+    captured = capsys.readouterr()
+    assert told in captured.err
+    assert captured.out == ""
+
+
+def test_a_shipped_scenario_is_known_as_one_by_check():
+    assert {guessed(SCENARIOS / f"{name}.yaml") for name in shipped()} == {"scenario"}
