@@ -28,13 +28,12 @@ from router.simulate.report import (
     Report,
     Run,
     picture,
-    slice_table,
     summaries,
-    table,
 )
 from router.simulate.rules import OURS, RULES
 from router.simulate.run import Task, played, tasks
 from router.simulate.scenario import Scenario
+from router.simulate.tables import prediction_table, slice_table, table
 from router.simulate.world import World, placed
 
 HELP = "try routing rules against each other in virtual time"
@@ -51,8 +50,10 @@ number here was measured on a machine. All rules get the same requests at one lo
 same instants, clients, work and jitter.
 
 Load 1.0 keeps every slot busy. Latencies are counted at the router. A request that was not
-served counts as slow as its deadline. ± and the last column are 95 % over the seeds. "covered" is
-the share of 90 % intervals of the rule's own predictions that held.
+served counts as slow as its deadline. "within" is the share served within the objective,
+"outside" the requests sent where their law forbids, "cost" price times slot-seconds busy or kept
+warm, "regret" how much longer than the best choice at that instant, "covered" the share of 90 %
+intervals of the rule's own predictions that held; ± and the last column are 95 % over the seeds.
 
 With --cities, routers and endpoints stand in cities of one of two sets, clients live in all of
 that set: knobs are chosen with --split tune, and reported with --split report (cities and seeds
@@ -104,6 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument("--split", choices=("tune", "report"), default="report", help="which cities")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one per core)")
     parser.add_argument("--regions", action="store_true", help="print each client region as well")
+    parser.add_argument(
+        "--predictions", action="store_true", help="print predictions against what was observed"
+    )
     add_json_argument(parser)
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw p99 and share over load")
 
@@ -122,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     report = _report(args, world, facts, runs)
     if args.svg is not None:
         _draw(args.svg, report, world.scenario.objective_s)
-    tell(args, report, _lines(report, by_region=args.regions))
+    tell(args, report, _lines(report, by_region=args.regions, predictions=args.predictions))
     return 0 if report.ok else 1
 
 
@@ -264,17 +268,21 @@ def _baseline(wanted: str | None, names: Collection[str]) -> str | None:
 
 
 def _draw(path: Path, report: Report, objective_s: float) -> None:
-    seeds = len({run.seed for run in report.runs})
-    title = f"{report.scenario}: {seeds} seeds, simulated"
+    title = f"{report.scenario}, simulated: {_seeds(report)}"
     try:
         path.write_text(picture(title, report.summary, objective_s, OURS), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--svg {path}: cannot be written: {error.strerror}") from error
 
 
-def _lines(report: Report, *, by_region: bool) -> Iterator[str]:
-    seeds = len({run.seed for run in report.runs})
-    yield f"{report.scenario}, simulated: within {report.objective_ms:g} ms, {seeds} seeds"
+def _seeds(report: Report) -> str:
+    count = len({run.seed for run in report.runs})
+    return f"{count} seeds" if count > 1 else "1 seed"
+
+
+def _lines(report: Report, *, by_region: bool, predictions: bool) -> Iterator[str]:
+    objective = f"within is {report.objective_ms:g} ms"
+    yield f"{report.scenario}, simulated: {objective}, cities to {report.split}, {_seeds(report)}"
     facts = report.world
     if facts["pairs_measured"]:
         fitted = f"{facts['round_trips_fitted']} of {facts['round_trips_used']}"
@@ -287,3 +295,6 @@ def _lines(report: Report, *, by_region: bool) -> Iterator[str]:
     if by_region:
         yield ""
         yield from columns(slice_table(report.summary))
+    if predictions:
+        yield ""
+        yield from columns(prediction_table(report.runs))

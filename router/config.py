@@ -34,9 +34,9 @@ class ProbeConfig(Settings, frozen=True):
     """
 
     interval_s: Interval = 1.0
-    timeout_s: Interval = 0.5
+    timeout_s: Interval = 0.45
     fresh_s: Interval = 0.25
-    per_request: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.3
+    per_request: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.25
     explore_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 10.0
 
 

@@ -31,17 +31,18 @@ _BURST = 8.0
 class Probing:
     """How much is asked beside the requests.
 
-    Every endpoint that was not heard of for `interval_s` is asked, and given up after `timeout_s`;
-    one good probe or answer is news for `fresh_s`: beyond that, the best candidates are asked as
-    well, up to `per_request` probes for each request. What failed is sampled every `sample_s`, and
+    Every endpoint in use that was not heard of for `interval_s` is asked (the others less often),
+    and given up after `timeout_s`. One good probe or answer is news for `fresh_s`: beyond that, the
+    best candidates are asked as well, up to `per_request` probes for each request, the former
+    included. What failed is sampled every `sample_s`, and
     so is, after `explore_s` without a request, what would be the best if it were like its kind
     (infinite: never).
     """
 
     interval_s: float = 1.0
-    timeout_s: float = 0.5
+    timeout_s: float = 0.45
     fresh_s: float = 0.25
-    per_request: float = 0.3
+    per_request: float = 0.25
     sample_s: float = 1.0
     sample_timeout_s: float = 10.0
     explore_s: float = 10.0
@@ -76,10 +77,11 @@ class Prober:
         for call in [c for c in self._under_way if now_s > c.due_s]:
             call.give_up()
         for site in self._ledger.due(now_s, self._probing.interval_s):
+            self._tokens = max(self._tokens - 1, -_BURST)
             self._probe(site, now_s)
         self._earn()
         most = int(self._tokens)
-        if most:
+        if most > 0:
             for site in self._ledger.rivals(now_s, self._probing.fresh_s, most):
                 self._tokens -= 1
                 self._probe(site, now_s)
@@ -88,7 +90,7 @@ class Prober:
 
     def explore(self, now_s: float) -> None:
         """Sample who has not been used for long and may be better than it is thought to be."""
-        most = int(self._tokens)
+        most = max(0, int(self._tokens))
         for holding in self._ledger.unused(now_s, self._probing.explore_s)[:most]:
             self._tokens -= 1
             self._sample(holding, now_s)
@@ -113,6 +115,7 @@ class Prober:
 
     def _sample(self, holding: Holding, now_s: float) -> None:
         holding.sampled_s = now_s
+        holding.sampling = True
         body = msgspec.json.encode({"model": holding.model, "version": holding.version})
         request = Request("POST", "/isochrone/sample", _JSON, body)
         settle = self._sample_ended(holding)
@@ -148,6 +151,7 @@ class Prober:
     def _sample_ended(self, holding: Holding) -> "_Settle":
         def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
             del rtt_s
+            holding.sampling = False
             if head is not None and head.status in _NO_SAMPLES:
                 holding.samples = False
                 return

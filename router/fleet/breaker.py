@@ -29,12 +29,14 @@ class Breaker:
     """The failures of one thing: a model version on an endpoint, or its connections."""
 
     __slots__ = (
+        "_closed_s",
         "_failed",
         "_good",
         "_in_a_row",
         "_numbers",
         "_pause_s",
         "_tolerance",
+        "tested",
         "trial",
         "until_s",
         "why",
@@ -42,11 +44,13 @@ class Breaker:
 
     def __init__(self, tolerance: Tolerance) -> None:
         self._tolerance = tolerance
-        self._numbers = [-1] * _WINDOW_S
+        self._numbers = [-_WINDOW_S] * _WINDOW_S
         self._good = [0] * _WINDOW_S
         self._failed = [0] * _WINDOW_S
         self._in_a_row = 0
         self._pause_s = FIRST_S
+        self._closed_s = -LONGEST_S
+        self.tested = False
         self.why: str | None = None
         self.until_s = 0.0
         self.trial = False
@@ -70,7 +74,7 @@ class Breaker:
         """A call failed."""
         if self.open:
             if trial:
-                self.trial = False
+                self.trial = self.tested = False
                 self._pause_s = min(2 * self._pause_s, LONGEST_S)
                 self.until_s = now_s + self._pause_s
             return
@@ -86,18 +90,32 @@ class Breaker:
             self._judge_share(now_s, why)
 
     def trip(self, now_s: float, why: str) -> None:
-        """Open it, if it is not."""
-        if not self.open:
-            self.why = why
-            self.until_s = now_s + self._pause_s
+        """Open it, if it is not; soon after it was closed, for longer than the last time."""
+        if self.open:
+            return
+        again = now_s - self._closed_s < LONGEST_S
+        self._pause_s = min(2 * self._pause_s, LONGEST_S) if again else FIRST_S
+        self.why = why
+        self.until_s = now_s + self._pause_s
 
-    def close(self) -> None:
-        """One good trial is enough: forget what has been."""
+    def pass_test(self, now_s: float) -> None:
+        """What is not a request has succeeded: one request may be a trial now."""
+        if self.open:
+            self.tested = True
+            self.until_s = now_s
+
+    def close(self, now_s: float) -> None:
+        """One good trial is enough."""
+        self.forget()
+        self._closed_s = now_s
+
+    def forget(self) -> None:
+        """Begin anew, as with a process that was not there before."""
         self.why = None
-        self.trial = False
+        self.trial = self.tested = False
         self._in_a_row = 0
-        self._pause_s = FIRST_S
-        self._numbers = [-1] * _WINDOW_S
+        self._closed_s = -LONGEST_S
+        self._numbers = [-_WINDOW_S] * _WINDOW_S
 
     def _judge_share(self, now_s: float, why: str) -> None:
         oldest = int(now_s) - _WINDOW_S

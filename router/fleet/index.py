@@ -13,6 +13,8 @@ from router.fleet.site import Holding, Site
 NEAR_COUNT = 32
 """Of more than twice as many, only so many are looked at for each request, and a few others."""
 _MOST_KEPT = 1024
+_AT_ONCE = 8
+"""Shortlists that are looked through in one go."""
 
 _Key = tuple[str, str | None]
 _net = attrgetter("net_s")
@@ -52,7 +54,7 @@ class Index:
         self._held: dict[_Key, dict[str, Holding]] = {}
         self._entries: dict[str, list[tuple[_Key, Holding]]] = {}
         self._short: dict[str, dict[tuple[str | None, frozenset[str] | None], Lawful]] = {}
-        self._turn: list[Lawful] = []
+        self._queue: list[Lawful] = []
 
     def put(self, site: Site) -> bool:
         """Take in what a site holds now, in place of what it held; False where it is the same."""
@@ -98,16 +100,12 @@ class Index:
                 return found
         return self._pick_out(model, version, regions)
 
-    def recent(self) -> Iterable[Lawful]:
-        """Every shortlist that somebody asked for."""
-        return (lawful for of_model in self._short.values() for lawful in of_model.values())
-
-    def sort(self) -> None:
-        """Sort one shortlist anew: all of them in turn, one for each call."""
-        if not self._turn:
-            self._turn = list(self.recent())
-        if self._turn:
-            self._turn.pop().sort()
+    def turn(self) -> Iterable[Lawful]:
+        """A few of the shortlists that somebody asked for: all of them in turn."""
+        if not self._queue:
+            self._queue = [one for of_model in self._short.values() for one in of_model.values()]
+        few, self._queue = self._queue[:_AT_ONCE], self._queue[_AT_ONCE:]
+        return few
 
     def _pick_out(self, model: str, version: str | None, regions: frozenset[str] | None) -> Lawful:
         held = self._held.get((model, version), {}).values()

@@ -100,4 +100,6 @@ class ServiceTime:
         self._byte_variance = (1 - weight) * (self._byte_variance + weight * further * further)
         self._covariance = (1 - weight) * (self._covariance + weight * further * error_s)
         told_apart = self._byte_variance > (_LEAST_SPREAD * self.mean_bytes) ** 2
-        self.byte_s = max(0.0, self._covariance / self._byte_variance) if told_apart else 0.0
+        slope_s = max(0.0, self._covariance / self._byte_variance) if told_apart else 0.0
+        # A line through what is no line must not promise less than nothing to short requests.
+        self.byte_s = min(slope_s, self.mean_s / max(1.0, self.mean_bytes))

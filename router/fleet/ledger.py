@@ -5,7 +5,7 @@ copied per request.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from heapq import nsmallest
 from types import MappingProxyType
@@ -17,8 +17,9 @@ from router.fleet.membership import Member, Membership
 from router.fleet.outlier import UNPROVEN, Sign, Thresholds, step
 from router.fleet.priors import Priors
 from router.fleet.site import Holding, Lease, Site
+from router.fleet.slowstart import RAMP_S
 from router.fleet.waiting import WaitCurve
-from router.fleet.watch import Watch
+from router.fleet.watch import IN_USE_S, Watch
 from router.geo.network import Path
 from router.wire.report import CallReport, EndpointReport, ModelState
 
@@ -28,6 +29,12 @@ WAKE_LASTS_S = 10.0
 
 START_S = 5.0
 """Whoever is first heard of this soon after the router's own start needs no slow start."""
+SILENCE_S = 1.0
+"""Who was not heard of for so long is asked when it comes into use."""
+LACK_LASTS_S = 5.0
+"""How long a server that does not report is taken at its word that it lacks a model."""
+MOST_TURNS = 16.0
+"""A wait that teaches more than this would be an endpoint's own story."""
 LATE_FACTOR = 3.0
 """A request that takes so many times what was predicted counts before it has ended."""
 
@@ -46,17 +53,10 @@ class Outcome(Enum):
     LATE = "late"
     CANCELLED = "cancelled"
 
-    @property
-    def is_setback(self) -> bool:
-        """Another endpoint is to be asked."""
-        return self in _SETBACKS
 
-
-_SETBACKS = frozenset(
-    {Outcome.BUSY, Outcome.UNABLE, Outcome.FAILED, Outcome.CRASHED, Outcome.REFUSED}
-)
 _FAULTS = frozenset({Outcome.FAILED, Outcome.CRASHED})
-_NO_NEWS = frozenset({Outcome.LATE, Outcome.CANCELLED})
+_ANSWERS = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.UNABLE, Outcome.FAILED})
+"""The endpoint as a whole is there."""
 
 
 class Ledger:
@@ -86,10 +86,11 @@ class Ledger:
         self._sites: dict[str, Site] = {}
         self._index = Index()
         self._watch = Watch()
-        self._timed: dict[Site, None] = {}
+        self._timed: dict[Site, float] = {}
         self._busy: dict[Site, None] = {}
         self._woken: dict[Holding, None] = {}
         self._held: dict[Holding, None] = {}
+        self._doubted: dict[Holding, None] = {}
         self._followed = 0
         self._began_s: float | None = None
         self.sequence = 0
@@ -130,32 +131,35 @@ class Ledger:
     def rivals(self, now_s: float, age_s: float, most: int) -> list[Site]:
         """The best endpoints of late decisions that have not been heard of for `age_s`."""
         found: dict[Site, float] = {}
-        for lawful in self._index.recent():
+        for lawful in self._index.turn():
             for holding in lawful.near:
                 site = holding.site
                 old = not site.probing and now_s - max(site.heard_s, site.probed_s) >= age_s
-                if old and holding.rank_s < found.get(site, math.inf):
-                    found[site] = holding.rank_s
+                if old and holding.out is None:
+                    found[site] = min(holding.rank_s, found.get(site, math.inf))
         return nsmallest(most, found, key=found.__getitem__)
 
     def suspects(self, now_s: float, again_s: float) -> list[Holding]:
-        """What is held back for its failures, can be tested, and was not lately."""
-        return [
+        """What is held back or doubted, can be tested, and was not lately."""
+        tested = [
             holding
-            for holding in self._held
-            if holding.samples and holding.out is None and now_s - holding.sampled_s >= again_s
+            for holding in (*self._held, *self._doubted)
+            if _is_testable(holding)
+            and now_s - holding.sampled_s >= again_s
+            and now_s >= holding.breaker.until_s
         ]
+        self._doubted.clear()
+        return tested
 
     def unused(self, now_s: float, age_s: float) -> list[Holding]:
-        """Idle and long unused, and the best one if it were as fast as its like."""
+        """Idle and long unused, and near enough to be the best one; whose turn it is first."""
         found: dict[Holding, None] = {}
-        for lawful in self._index.recent():
+        for lawful in self._index.turn():
             best = min((holding.rank_s for holding in lawful.near), default=math.inf)
             for holding in lawful.near:
-                hopeful_s = holding.net_s + self._hope_s(holding)
-                if hopeful_s < best and _is_unused(holding, now_s, age_s):
+                if holding.net_s < best and _is_unused(holding, now_s, age_s):
                     found[holding] = None
-        return list(found)
+        return sorted(found, key=lambda holding: holding.sampled_s)
 
     # What it learns.
 
@@ -188,6 +192,9 @@ class Ledger:
         lease = Lease(site, holding, self.sequence, now_s, body_bytes)
         if not site.open:
             self._busy[site] = None
+            if now_s - site.sent_s > IN_USE_S and now_s - site.heard_s > SILENCE_S:
+                self._watch.hurry(site)  # it was watched from afar, and is now relied on
+        site.sent_s = now_s
         site.open[self.sequence] = lease
         if holding is not None and holding.base_s == math.inf and holding.held is not None:
             _begin_trial(lease, holding)
@@ -198,6 +205,7 @@ class Ledger:
         """The first byte of an answer has come."""
         site, holding = lease.site, lease.holding
         elapsed_s = now_s - lease.sent_s
+        lease.answered = True
         if report is None:
             site.heard_s = now_s
             if not site.endpoint.reports and holding is not None:
@@ -239,23 +247,25 @@ class Ledger:
             else:
                 self._judge_call(lease, holding, outcome, now_s)
             if outcome is Outcome.BUSY:
-                # One slot should be free after one service time. Who reports its load needs not be
-                # taken at its word, which is in whole seconds.
-                told_s = None if site.endpoint.reports else retry_after_s
-                holding.full_until_s = now_s + (told_s or holding.service_s)
                 site.fill(others, now_s)
-                self._time(site, now_s)
+                self._fill(holding, retry_after_s, now_s)
         if outcome is Outcome.REFUSED:
             self._judge(site, Sign.CALL_REFUSED, now_s)
-        elif outcome not in _NO_NEWS and site.health.missed:
+        elif outcome in _ANSWERS and site.health.missed:
             self._judge(site, Sign.CALL_ANSWERED, now_s)
         site.refresh()
 
     def lacks(self, lease: Lease, now_s: float) -> None:
         """The endpoint says that it does not hold the model; its next report may say otherwise."""
-        if lease.holding is not None:
-            lease.holding.saw(ModelState.ABSENT, now_s)
-            lease.holding.settle(now_s)
+        holding = lease.holding
+        if holding is None:
+            return
+        if lease.site.endpoint.reports:
+            holding.saw(ModelState.ABSENT, now_s)
+            holding.settle(now_s)
+        else:  # nothing would say that it is back
+            holding.full_until_s = now_s + LACK_LASTS_S
+            self._time(lease.site, now_s)
 
     def probe_sent(self, site: Site, now_s: float) -> None:
         """A probe leaves."""
@@ -282,6 +292,7 @@ class Ledger:
         site.heard_s = now_s
         site.path.observe(rtt_s, 0, now_s)
         self._judge(site, Sign.PROBE_ANSWERED, now_s)
+        site.settle(now_s)
 
     def probe_missed(self, site: Site, now_s: float) -> bool:
         """A probe was lost, late or answered with rubbish; True: nobody should wait there."""
@@ -300,14 +311,22 @@ class Ledger:
         if report is None:
             breaker.fail(now_s, "its sample fails", trial=True)
         else:
-            breaker.close()
+            breaker.pass_test(now_s)
             if report.infer_s > 0:
                 holding.site.ran(report.infer_s, now_s)
-                holding.served(report.wait_s, report.infer_s, 0, now_s)
+                usual_bytes = int(holding.service.mean_bytes)
+                holding.served(report.wait_s, report.infer_s, usual_bytes, now_s)
             holding.site.heard(report, now_s)
         if breaker.open is not was_open:
-            self._turned(holding.site, breaker.open, now_s)
+            self._turned(holding, now_s)
         self._settle(holding.site, now_s)
+
+    def doubt(self, endpoint: Endpoint, model: str, version: str) -> None:
+        """A request was refused for what is expected of this one: find out whether it is true."""
+        site = self._sites.get(endpoint.name)
+        holding = site.holdings.get((model, version)) if site else None
+        if holding is not None and holding.site.in_flight == 0:
+            self._doubted[holding] = None
 
     def woken(self, endpoint: Endpoint, model: str, version: str, now_s: float) -> None:
         """A wake leaves."""
@@ -317,6 +336,8 @@ class Ledger:
             holding.woken_until_s = now_s + WAKE_LASTS_S
             holding.woken = True
             self._woken[holding] = None
+            holding.site.wake_s = now_s
+            self._watch.hurry(holding.site)
 
     def sweep(self, now_s: float) -> None:
         """What happens because time passes; only where something is to happen."""
@@ -325,18 +346,19 @@ class Ledger:
             del self._woken[holding]
         for holding in [h for h in self._held if h.gone]:
             del self._held[holding]
-        for site in list(self._timed):
+        for site in [site for site, change_s in self._timed.items() if change_s <= now_s]:
             self._time(site, now_s)
         for site in self._busy:
             _look_for_late(site, now_s)
-        self._index.sort()
+        for lawful in self._index.turn():
+            lawful.sort()
 
     def _served(
         self, lease: Lease, holding: Holding, wait_s: float, infer_s: float, now_s: float
     ) -> None:
         site = lease.site
         queued_s = max(0.0, wait_s - holding.overhead_s)
-        self._curve.observe(lease.place, queued_s / site.turn_s)
+        self._curve.observe(lease.place, min(queued_s / site.turn_s, MOST_TURNS))
         site.ran(infer_s, now_s)
         holding.served(wait_s, infer_s, lease.body_bytes, now_s)
 
@@ -345,31 +367,36 @@ class Ledger:
         was_open = breaker.open
         if lease.trial:
             breaker.trial = False
-        if outcome is Outcome.ANSWERED and lease.trial:
-            breaker.close()
-        elif outcome in _FAULTS or (outcome is Outcome.LATE and lease.trial):
+        if outcome is Outcome.ANSWERED:
+            breaker.close(now_s)
+        elif outcome in _FAULTS or (outcome is Outcome.LATE and _is_at_fault(lease, now_s)):
             breaker.fail(now_s, outcome.value, trial=lease.trial)
-        if lease.trial and outcome not in _NO_NEWS and outcome is not Outcome.REFUSED:
+        if lease.trial and outcome in _ANSWERS:
             self._judge(lease.site, Sign.CALL_ANSWERED, now_s)
         if breaker.open is not was_open:
-            self._turned(lease.site, breaker.open, now_s)
+            self._turned(holding, now_s)
 
-    def _turned(self, site: Site, opened: bool, now_s: float) -> None:
+    def _fill(self, holding: Holding, retry_after_s: float | None, now_s: float) -> None:
+        """It is full. One slot should be free after one service time.
+
+        Who reports its load need not be taken at its word, which is in whole seconds.
+        """
+        told_s = None if holding.endpoint.reports else retry_after_s
+        holding.full_until_s = now_s + (told_s or holding.service_s)
+        self._time(holding.site, now_s)
+
+    def _turned(self, holding: Holding, now_s: float) -> None:
         """A breaker has opened or closed."""
-        failing = {h.model for h in site.holdings.values() if h.breaker.open}
-        if opened and len(failing) > 1:
-            self._judge(site, Sign.MODELS_FAIL, now_s)
-        elif not opened:
-            site.ramp_from_s = now_s
-        for holding in site.holdings.values():
-            if holding.breaker.open:
-                self._held[holding] = None
-            else:
-                self._held.pop(holding, None)
+        site = holding.site
+        if holding.breaker.open:
+            self._held[holding] = None
+            failing = {h.model for h in site.holdings.values() if h.breaker.open}
+            if len(failing) > 1:
+                self._judge(site, Sign.MODELS_FAIL, now_s)
+        else:
+            self._held.pop(holding, None)
+            holding.ramps_from_s = now_s
         self._settle(site, now_s)
-
-    def _hope_s(self, holding: Holding) -> float:
-        return self._priors.service_s(holding.model, holding.endpoint.hardware_class)
 
     def _judge(self, site: Site, sign: Sign, now_s: float) -> None:
         before = site.health
@@ -389,8 +416,9 @@ class Ledger:
         """Look at a site again as long as time alone changes its ranks."""
         if site.limit_until_s <= now_s:
             site.limit = ANY_COUNT
-        if any(holding.timed(now_s) for holding in site.holdings.values()):
-            self._timed[site] = None
+        change_s = min((at_s for at_s in _instants(site) if at_s > now_s), default=math.inf)
+        if change_s < math.inf:
+            self._timed[site] = change_s
         else:
             self._timed.pop(site, None)
         site.settle(now_s)
@@ -413,7 +441,9 @@ class Ledger:
         site.boot = member.instance
         site.health = UNPROVEN
         for holding in site.holdings.values():
-            holding.breaker.close()
+            holding.breaker.forget()
+            holding.samples = endpoint.reports
+            self._held.pop(holding, None)
         site.stale = True
         site.slots = member.slots
         site.hold(member.models, now_s)
@@ -451,25 +481,54 @@ def _begin_trial(lease: Lease, holding: Holding) -> None:
 
 def _look_for_late(site: Site, now_s: float) -> None:
     """A request that is out for much longer than was predicted says that the endpoint is slow."""
-    lease = next(iter(site.open.values()))
-    holding = lease.holding
-    if holding is None:
+    lease = next((lease for lease in site.open.values() if not lease.answered), None)
+    if lease is None or lease.holding is None:
         return
-    typical_s = holding.service.mean_s + 2 * holding.service.sigma_s
-    queue_s = site.turn_s * site.curve.turns(lease.place)[0]
-    late_s = now_s - lease.sent_s - site.path.mean_s - queue_s
-    if late_s > LATE_FACTOR * typical_s and late_s > site.late_s:
-        site.late_s = late_s
+    out_s = now_s - lease.sent_s
+    if out_s > _longest_s(lease, lease.holding) and out_s > site.late_s:
+        site.late_s = out_s
         site.settle(now_s)
 
 
-def _is_unused(holding: Holding, now_s: float, age_s: float) -> bool:
-    site = holding.site
+def _is_at_fault(lease: Lease, now_s: float) -> bool:
+    """A deadline has passed: it is the endpoint's fault where nothing came for far too long.
+
+    A trial that was not answered has failed, whoever was in a hurry.
+    """
+    if lease.trial:
+        return True
+    holding = lease.holding
     return (
-        holding.samples
-        and site.in_flight == 0
-        and holding.state is ModelState.WARM
-        and holding.out is None
+        holding is not None
+        and not lease.answered
+        and now_s - lease.sent_s > _longest_s(lease, holding)
+    )
+
+
+def _longest_s(lease: Lease, holding: Holding) -> float:
+    """Beyond this a request is strangely late."""
+    typical_s = holding.service.mean_s + 2 * holding.service.sigma_s
+    queue_s = lease.site.turn_s * lease.site.curve.turns(lease.place)[0]
+    return lease.site.path.mean_s + queue_s + holding.overhead_s + LATE_FACTOR * typical_s
+
+
+def _instants(site: Site) -> Iterator[float]:
+    """When time alone changes a rank."""
+    yield site.limit_until_s
+    for holding in site.holdings.values():
+        yield holding.full_until_s
+        yield holding.ramp_from_s + RAMP_S
+
+
+def _is_testable(holding: Holding) -> bool:
+    warm = holding.state is ModelState.WARM
+    return warm and holding.samples and not holding.sampling and holding.out is None
+
+
+def _is_unused(holding: Holding, now_s: float, age_s: float) -> bool:
+    return (
+        _is_testable(holding)
+        and holding.site.in_flight == 0
         and holding.held is None
         and now_s - max(holding.service.at_s, holding.sampled_s) >= age_s
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from router.errors import BadRequest, Forbidden
 from router.fleet.endpoint import Endpoint, Tier
@@ -40,6 +41,7 @@ class Membership:
         self._regions = frozenset(regions)
         self._lease = lease
         self._changes: dict[str, Change] = {}
+        self._gone: dict[str, None] = {}
         self._known: dict[str, float] = {}
         for member in configured:
             self._record(member.endpoint.name, member)
@@ -113,16 +115,19 @@ class Membership:
 
     def since(self, generation: int) -> Sequence[Change]:
         """What has changed after `generation`, oldest first."""
-        return [c for c in self._changes.values() if c.generation > generation]
+        newest_first = reversed(self._changes.values())
+        return list(takewhile(lambda change: change.generation > generation, newest_first))[::-1]
 
     def _record(self, name: str, member: Member | None) -> None:
         self.generation += 1
         self._changes.pop(name, None)  # so that the newest stands last
         self._changes[name] = Change(self.generation, name, member)
-        if len(self._changes) > _TOMBSTONES:
-            oldest = next((n for n, c in self._changes.items() if c.member is None), None)
-            if oldest is not None:
-                del self._changes[oldest]
+        self._gone.pop(name, None)
+        if member is None:
+            self._gone[name] = None
+        if len(self._gone) > _TOMBSTONES:
+            oldest = next(iter(self._gone))
+            del self._gone[oldest], self._changes[oldest]
 
     def _check(self, enrolment: Enrolment, url: str, now_s: float) -> None:
         if enrolment.region not in self._regions:

@@ -21,6 +21,10 @@ _LEAST_S = 1e-9
 """No wait at all, as a positive time."""
 REPORT_LASTS_S = 10.0
 """What one replica of a cloud region said counts for this long."""
+LEAST_TURN_S = 1e-4
+"""Whatever an endpoint says, it holds a slot for as long as this."""
+TEACH_S = 1.0
+"""How often an endpoint's own estimate teaches what to expect of its like."""
 LIMIT_LASTS_S = 10.0
 """How long the load at which an endpoint refused is not sent there again."""
 _LOADING = (ModelState.LOADING, ModelState.WARMING)
@@ -32,7 +36,17 @@ class Lease:
     `trial` says that it tests a quarantine. `place` is the load that it was sent at.
     """
 
-    __slots__ = ("body_bytes", "holding", "open", "place", "sent_s", "sequence", "site", "trial")
+    __slots__ = (
+        "answered",
+        "body_bytes",
+        "holding",
+        "open",
+        "place",
+        "sent_s",
+        "sequence",
+        "site",
+        "trial",
+    )
 
     def __init__(
         self, site: "Site", holding: "Holding | None", sequence: int, sent_s: float, body_bytes: int
@@ -43,6 +57,7 @@ class Lease:
         self.sent_s = sent_s
         self.body_bytes = body_bytes
         self.place = place(site.in_flight, site.slots)
+        self.answered = False
         self.trial = False
         self.open = True
 
@@ -75,12 +90,14 @@ class Site:
         "ramp_from_s",
         "reported_in_flight",
         "seen_sequence",
+        "sent_s",
         "slots",
         "stale",
         "tolerance",
         "trial",
         "unseen",
         "views",
+        "wake_s",
     )
 
     def __init__(
@@ -116,6 +133,8 @@ class Site:
         self.open: dict[int, Lease] = {}
         self.holdings: dict[tuple[str, str], Holding] = {}
         self.heard_s = -math.inf
+        self.sent_s = -math.inf
+        self.wake_s = -math.inf
         self.probed_s = -math.inf
         self.probing = False
         self.stale = True
@@ -143,7 +162,12 @@ class Site:
     @property
     def turn_s(self) -> float:
         """How long what runs here holds a slot; what is overdue shows before it has ended."""
-        return max(self._turn.value, self.late_s)
+        return max(self._turn.value, self.late_s, LEAST_TURN_S)
+
+    @property
+    def loading(self) -> bool:
+        """Some model is on its way to be warm."""
+        return any(holding.state in _LOADING for holding in self.holdings.values())
 
     def newest(self) -> Iterable["Holding"]:
         """The newest version of each model."""
@@ -218,12 +242,11 @@ class Site:
         if in_flight < len(own):
             in_flight = len(own)
         self.in_flight = in_flight
-        congestion_s = 0.0
         if in_flight >= self.limit:
             congestion_s = math.inf
-        elif in_flight + unseen >= self.slots:  # else even the least load is no more than one
+        else:
             load = load_of(in_flight, unseen, self.views, self.slots)
-            congestion_s = self.turn_s * price(load)
+            congestion_s = self.turn_s * price(load, self.slots)
         self.congestion_s = congestion_s
         for holding in self.holdings.values():
             holding.rank_s = holding.base_s + congestion_s
@@ -246,9 +269,7 @@ class Site:
         if load_s is not None and load_s != holding.measured_load_s:
             holding.measured_load_s = load_s
             self.priors.loaded(holding.model, hardware_class, load_s, now_s)
-        if holding.service.measured:
-            self.priors.served(holding.model, hardware_class, holding.service.mean_s, now_s)
-        else:
+        if not holding.service.measured:
             holding.service.expect(self.priors.service_s(holding.model, hardware_class))
 
     def _is_news(self, instance: str, sequence: int) -> bool:
@@ -288,14 +309,17 @@ class Holding:
         "model",
         "net_s",
         "overhead_s",
+        "ramps_from_s",
         "rank_byte_s",
         "rank_s",
         "sampled_s",
         "samples",
+        "sampling",
         "service",
         "service_byte_s",
         "service_s",
         "state",
+        "taught_s",
         "version",
         "warm_at_s",
         "woken",
@@ -319,7 +343,10 @@ class Holding:
         self.measured_load_s: float | None = None
         self.warm_at_s = 0.0
         self.full_until_s = 0.0
+        self.taught_s = -math.inf
+        self.ramps_from_s = -math.inf
         self.sampled_s = -math.inf
+        self.sampling = False
         self.samples = site.endpoint.reports
         """Whether it runs the model's own sample for us."""
         self.woken = False
@@ -401,10 +428,10 @@ class Holding:
 
     @property
     def held_until_s(self) -> float:
-        """When a request may be a trial; never where we can test it without one."""
-        if self._site.health.trials or self.samples:
-            return math.inf
-        return self.breaker.until_s
+        """When a request may be a trial; not before a test where it can be tested without one."""
+        breaker = self.breaker
+        testable = self.samples and self.state is ModelState.WARM and not breaker.tested
+        return math.inf if self._site.health.trials or testable else breaker.until_s
 
     @property
     def trial(self) -> bool:
@@ -414,11 +441,16 @@ class Holding:
     @property
     def ramp_from_s(self) -> float:
         """When it began its slow start."""
-        return self._site.ramp_from_s
+        return max(self.ramps_from_s, self._site.ramp_from_s)
 
     def served(self, wait_s: float, infer_s: float, body_bytes: int, now_s: float) -> None:
         """It answered after this wait and run."""
         self.service.observe(infer_s, body_bytes, now_s)
+        if now_s - self.taught_s >= TEACH_S:
+            self.taught_s = now_s
+            site = self._site
+            hardware_class = site.endpoint.hardware_class
+            site.priors.served(self.model, hardware_class, self.service.mean_s, now_s)
         if self._wait is not None:
             self._wait.observe(max(wait_s, _LEAST_S), now_s)
             self.overhead_s = self._wait.estimate(now_s) or 0.0
@@ -465,17 +497,11 @@ class Holding:
         self.gone = True
         self.base_s = self.rank_s = math.inf
 
-    def timed(self, now_s: float) -> bool:
-        """Only time has to pass for its rank to change."""
-        site = self._site
-        ramping = now_s < site.ramp_from_s + RAMP_S
-        return ramping or self.full_until_s > now_s or site.limit_until_s > now_s
-
     def _plain(self, now_s: float) -> bool:
         return (
             self.state is ModelState.WARM
             and self.full_until_s <= now_s
             and self.out is None
             and self.held is None
-            and now_s >= self._site.ramp_from_s + RAMP_S
+            and now_s >= self.ramp_from_s + RAMP_S
         )

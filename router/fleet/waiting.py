@@ -13,8 +13,8 @@ _STEPS = 8
 _LEAST, _MOST = -_STEPS, 8 * _STEPS
 _CLASSES = (1, 2, 4, 8)
 """Endpoints with up to so many slots share a curve; a last one is for more."""
-_PRIOR_COUNT = 20.0
-_MEMORY_COUNT = 500.0
+_PRIOR_COUNT = 10.0
+_MEMORY_COUNT = 40.0
 
 
 class WaitCurve:
@@ -37,7 +37,7 @@ class WaitCurve:
     def observe(self, place: int, turns: float) -> None:
         """A request that was sent at this load has waited so many turns.
 
-        The mean of the last few hundred; what stands there at first weighs as much as twenty.
+        A mean over the last few dozen; what stands there at first weighs as much as ten.
         """
         count = self._counts[place] = min(self._counts[place] + 1.0, _MEMORY_COUNT)
         self._means[place] += (turns - self._means[place]) / count

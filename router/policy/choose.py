@@ -13,15 +13,17 @@ from random import Random
 from msgspec.structs import replace
 
 from router.fleet.endpoint import Candidate, Fleet, Shortlist
+from router.policy.filters import FILTERS, RESERVES
 from router.policy.law import Permit, permit
 from router.policy.pick import Scored, best_first, hair_s
 from router.policy.policy import Plan, Policy, obstacle, plan_among, why_not
 from router.policy.query import Query
-from router.policy.scores import RANK, cold_s, seconds
+from router.policy.scores import RANK, cold_s, seconds, service_s
 from router.wire.report import ModelState
 
 _STRANGERS = 4
 """Of those that are not near, so many are looked at, drawn by lot."""
+_MOST_BY_THE_BOOK = 256
 
 
 def choose(
@@ -32,29 +34,45 @@ def choose(
     Its first is one that `decide` could put first; an empty one has everybody's reason.
     """
     lawful = fleet.shortlist(query.model, query.version, query.required_regions)
-    if policy.rank is not RANK or policy.pick is not best_first or query.vantage is not None:
+    if not _is_the_products(policy) or query.vantage is not None:
         return _by_the_book(policy, query, fleet, lawful, rng, tried)
     near = _looked_at(lawful, rng, tried) if tried or lawful.far else lawful.near
     ranks = _kept_ranks(query, near)
     cold = _work_out(policy, query, near, ranks) if math.inf in ranks else []
     best = min(ranks, default=math.inf)
+    if best == math.inf and lawful.far:  # nobody near: whoever is simply warm and well
+        near = [c for c in lawful.far if c.endpoint.name not in tried]
+        ranks = _kept_ranks(query, near)
+        best = min(ranks, default=math.inf)
     if best == math.inf:
         return _by_the_book(policy, query, fleet, lawful, rng, tried)
-    first = near[ranks.index(best)]
-    limit = best + hair_s(best, first.service_s)
-    equals = [index for index, rank in enumerate(ranks) if rank <= limit]
+    index = ranks.index(best)
+    limit = best + hair_s(best, service_s(query, near[index]))
+    equals = [number for number, rank in enumerate(ranks) if rank <= limit]
     if len(equals) > 1:
-        first = near[equals[int(rng.random() * len(equals))]]
+        index = equals[int(rng.random() * len(equals))]
+        best = ranks[index]
+    first = near[index]
     leave = permit(query, first)
     assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
     return Plan(
         query,
-        (Scored(first, leave, seconds(query, first), best),),
+        (Scored(first, leave, seconds(query, first), best, first.in_flight / first.slots),),
         (),
         fleet.elsewhere(query.model, query.version),
         _worth_waking(query, cold, first, best) if cold else None,
         _why(query, first, lawful),
         len(lawful.near) + len(lawful.far) + lawful.beside - 1,
+    )
+
+
+def _is_the_products(policy: Policy) -> bool:
+    """The ledger keeps ranks for the product's own filters and scores only."""
+    return (
+        policy.rank is RANK
+        and policy.filters is FILTERS
+        and policy.reserves is RESERVES
+        and policy.pick is best_first
     )
 
 
@@ -123,9 +141,12 @@ def _by_the_book(
     rng: Random,
     tried: Collection[str],
 ) -> Plan:
-    """The whole composition, over everybody that the law allows."""
-    every = [c for c in (*lawful.near, *lawful.far) if c.endpoint.name not in tried]
+    """The whole composition, over everybody that the law allows; of very many, over some."""
+    far = lawful.far
+    if len(far) > _MOST_BY_THE_BOOK:
+        far = rng.sample(far, _MOST_BY_THE_BOOK)
+    every = [c for c in (*lawful.near, *far) if c.endpoint.name not in tried]
     elsewhere = fleet.elsewhere(query.model, query.version)
     plan = plan_among(policy, query, every, rng, elsewhere=elsewhere)
-    passed_over = lawful.beside + len(plan.order[1:])
+    passed_over = lawful.beside + len(plan.order[1:]) + len(lawful.far) - len(far)
     return replace(plan, order=plan.order[:1], unexplained=passed_over)

@@ -33,7 +33,8 @@ def explanation(plan: Plan) -> bytes:
     value = msgspec.json.encode(told)
     if len(value) > HEADER_BYTES:
         told["considered"] = []
-        told["not_considered"] = {"too many for a header field": len(plan.order)}
+        too_many = {"too many for a header field": len(plan.order) + len(plan.rejected)}
+        told["not_considered"] = too_many | not_considered(plan)
         value = msgspec.json.encode(told)
     return value
 

@@ -14,12 +14,16 @@ NEAR_S = 0.002
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """A candidate that may and can serve, with what was predicted and how it ranks, in seconds."""
+    """A candidate that may and can serve, with what was predicted and how it ranks, in seconds.
+
+    `load` is what was known to be in flight there for each slot.
+    """
 
     candidate: Candidate
     permit: Permit
     seconds: Seconds
     rank: float
+    load: float
 
 
 Pick = Callable[[Sequence[Scored], Random], Sequence[Scored]]

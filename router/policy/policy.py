@@ -117,7 +117,8 @@ def obstacle(filters: Sequence[Filter], query: Query, candidate: Candidate) -> s
 def score(policy: Policy, query: Query, candidate: Candidate, leave: Permit) -> Scored:
     """What is predicted of a candidate, and how it ranks."""
     rank = sum(term(query, candidate) for term in policy.rank)
-    return Scored(candidate, leave, seconds(query, candidate), rank)
+    load = candidate.in_flight / candidate.slots
+    return Scored(candidate, leave, seconds(query, candidate), rank, load)
 
 
 def worth_waking(order: Sequence[Scored]) -> Permit | None:

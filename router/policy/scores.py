@@ -1,8 +1,8 @@
 """Seconds until the answer, term by term, and the two sums over them.
 
-`PREDICT` says what will happen; `RANK` says where to send. They differ in two terms: `RANK` prices
-congestion instead of predicting the wait (see `router.fleet.congestion`), and taste enters `RANK`
-only.
+`Seconds.total` says what will happen; `RANK` says where to send. They differ in two terms: `RANK`
+prices congestion instead of predicting the wait (see `router.fleet.congestion`), and taste enters
+`RANK` only.
 """
 
 import math
@@ -17,6 +17,8 @@ from router.wire.report import ModelState
 
 Score = Callable[[Query, Candidate], float]
 
+_LEAST_LOAD_SHARE = 0.05
+"""Of a load; nearly done is not done."""
 _COLD_SIGMA_SHARE = 0.3
 """How far loads of one model on one machine lie apart, as a share of their mean."""
 
@@ -37,10 +39,10 @@ def wait_s(query: Query, candidate: Candidate) -> float:
 
 
 def congestion_s(query: Query, candidate: Candidate) -> float:
-    """The price of a slot: nothing while one is free, then the square of the load."""
+    """What this request costs there beside its own service: convex in the load."""
     del query
     load = load_of(candidate.in_flight, candidate.unseen, candidate.views, candidate.slots)
-    return candidate.turn_s * price(load)
+    return candidate.turn_s * price(load, candidate.slots)
 
 
 def service_s(query: Query, candidate: Candidate) -> float:
@@ -55,7 +57,9 @@ def cold_s(query: Query, candidate: Candidate) -> float:
         return 0.0
     if candidate.state is ModelState.COLD:
         return candidate.load_s
-    return max(0.0, candidate.warm_at_s - query.now_s)
+    left_s = candidate.warm_at_s - query.now_s
+    # What is overdue takes about as long again as it is overdue.
+    return max(left_s, -left_s, _LEAST_LOAD_SHARE * candidate.load_s)
 
 
 def taste_s(query: Query, candidate: Candidate) -> float:
@@ -63,7 +67,6 @@ def taste_s(query: Query, candidate: Candidate) -> float:
     return 0.0 - query.preferred.get(candidate.endpoint.region, 0.0)
 
 
-PREDICT: tuple[Score, ...] = (net_s, wait_s, service_s, cold_s)
 RANK: tuple[Score, ...] = (net_s, congestion_s, service_s, cold_s, taste_s)
 
 

@@ -14,7 +14,7 @@ from router.simulate.statistics import Interval
 _HEIGHT = 470.0
 _TOP, _BOTTOM = 86.0, 48.0
 _LEFT, _PANEL, _GAP = 62.0, 300.0, 74.0
-_LABELS = 190.0
+_LABEL_ROOM, _LETTER = 56.0, 7.4
 _LABEL_STEP = 17.0
 _COLOURS = 8
 _DASHES = ("", "7 4", "2 3")
@@ -215,7 +215,8 @@ def _text(x: float, y: float, text: str, style: str) -> str:
 
 
 def _head(title: str, lines: Sequence[Line]) -> str:
-    width = _LEFT + 2 * _PANEL + _GAP + _LABELS
+    longest = max(len(line.name) for line in lines)
+    width = _LEFT + 2 * _PANEL + _GAP + _LABEL_ROOM + _LETTER * longest
     size = f'viewBox="0 0 {width:.0f} {_HEIGHT:.0f}" width="{width:.0f}" height="{_HEIGHT:.0f}"'
     names = ", ".join(line.name for line in lines)
     return "\n".join(

@@ -116,7 +116,6 @@ class SimulatedEndpoint:
         now_s = self._engine.now_s
         self._rate = (self.rate_s + 1 / RATE_TAU_S, now_s)
         visit.sent_s, visit.arrived_s = now_s, arrives_s
-        visit.busy = self.in_flight / self.slots
         visit.planned_s = self.service_s(visit.request)
         self.coming[visit] = None
 

@@ -204,7 +204,7 @@ class OurRouter:
             observed_s=observed(visit, latency_s),
             low_s=max(0.0, seconds.total - Z90 * seconds.sigma),
             high_s=seconds.total + Z90 * seconds.sigma,
-            busy=visit.busy,
+            busy=served.scored.load,
         )
         case.asked.end(now_s, served.endpoint, expected)
 

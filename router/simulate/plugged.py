@@ -175,14 +175,15 @@ class _Run:
 
     def heard(self, visit: Visit) -> None:
         """A try has come to an end."""
-        if self.attempt is None:
+        attempt = self.attempt
+        if attempt is None:
             return
         number = next(n for n, (made, _) in enumerate(self.made) if made is visit)
         if visit.loss is not None:
-            self._obey(self.attempt.on(Lost(_CAUSE[visit.loss], ""), number))
+            self._obey(attempt.on(Lost(_CAUSE[visit.loss], ""), number))
         else:
-            self._obey(self.attempt.on(_head(visit), number))
-            self._obey(self.attempt.on(End(), number))
+            self._obey(attempt.on(_head(visit), number))
+            self._obey(attempt.on(End(), number))
         self.router.serve()
 
     def _pick(self) -> Permit | None:

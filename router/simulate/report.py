@@ -1,6 +1,6 @@
 """The results of a comparison: one entry per run, and over the seeds of each rule and load."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import msgspec
@@ -32,6 +32,7 @@ class Run(msgspec.Struct, frozen=True):
     cost: float
     coverage90: float | None
     by: list[Slice]
+    margins: list[Slice]
     predictions: list[Bucket]
     regret: Regret | None
     tries_per_request: float
@@ -63,16 +64,21 @@ class Summary(msgspec.Struct, frozen=True):
     regret_ms: Interval | None
     against: Against | None
     by: list["SliceSummary"]
+    margins: list["SliceSummary"]
 
 
 class SliceSummary(msgspec.Struct, frozen=True):
-    """The requests of one client region under one requirement, over all seeds."""
+    """The requests of one client region under one requirement, over all seeds.
+
+    `p99_ratio` is paired with the baseline's; None where that did not play, or is the rule itself.
+    """
 
     client_region: str
     requirement: str
     requests: int
     p99_ms: Interval
     within_objective_share: Interval
+    p99_ratio: Interval | None
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -123,6 +129,7 @@ def run_of(
         cost=cost,
         coverage90=tally.coverage90,
         by=list(tally.slices()),
+        margins=list(tally.margins()),
         predictions=list(tally.buckets()),
         regret=tally.regret,
         tries_per_request=tally.tries / requests,
@@ -147,6 +154,9 @@ def _of_baseline(runs: Sequence[Run], baseline: str | None, load: float) -> dict
 
 
 def _summary(group: Sequence[Run], baseline: dict[int, Run]) -> Summary:
+    if any(run in group for run in baseline.values()):
+        baseline = {}  # nothing is held against itself
+    paired = [(run, baseline.get(run.seed)) for run in group]
     return Summary(
         algorithm=group[0].algorithm,
         load=group[0].load,
@@ -158,8 +168,9 @@ def _summary(group: Sequence[Run], baseline: dict[int, Run]) -> Summary:
         outside_requirement=sum(run.outside_requirement for run in group),
         coverage90=_known(run.coverage90 for run in group),
         regret_ms=_known(run.regret.mean_ms if run.regret else None for run in group),
-        against=_against(group, baseline),
-        by=list(_slices(group)),
+        against=_against([(run, other) for run, other in paired if other is not None]),
+        by=_slices([(run.by, other.by if other else []) for run, other in paired]),
+        margins=_slices([(run.margins, other.margins if other else []) for run, other in paired]),
     )
 
 
@@ -168,9 +179,8 @@ def _known(values: Iterable[float | None]) -> Interval | None:
     return interval(seen) if seen else None
 
 
-def _against(group: Sequence[Run], baseline: dict[int, Run]) -> Against | None:
-    pairs = [(run, baseline[run.seed]) for run in group if run.seed in baseline]
-    if not pairs or group[0].algorithm == pairs[0][1].algorithm:
+def _against(pairs: Sequence[tuple[Run, Run]]) -> Against | None:
+    if not pairs:
         return None
     return Against(
         baseline=pairs[0][1].algorithm,
@@ -182,81 +192,30 @@ def _against(group: Sequence[Run], baseline: dict[int, Run]) -> Against | None:
     )
 
 
-def _slices(group: Sequence[Run]) -> Iterator[SliceSummary]:
-    every = sorted(
-        (part for run in group for part in run.by),
-        key=lambda part: (part.client_region, part.requirement),
+def _slices(pairs: Iterable[tuple[Sequence[Slice], Sequence[Slice]]]) -> list[SliceSummary]:
+    """Slices of each seed, beside the baseline's slices of the same seed."""
+    found: dict[tuple[str, str], list[tuple[Slice, Slice | None]]] = {}
+    for parts, others in pairs:
+        of_other = {_key(other): other for other in others}
+        for part in parts:
+            found.setdefault(_key(part), []).append((part, of_other.get(_key(part))))
+    return [_slice(seeds) for seeds in found.values()]
+
+
+def _key(part: Slice) -> tuple[str, str]:
+    return part.client_region, part.requirement
+
+
+def _slice(seeds: Sequence[tuple[Slice, Slice | None]]) -> SliceSummary:
+    parts = [part for part, _ in seeds]
+    return SliceSummary(
+        client_region=parts[0].client_region,
+        requirement=parts[0].requirement,
+        requests=sum(part.requests for part in parts),
+        p99_ms=interval(part.p99_ms for part in parts),
+        within_objective_share=interval(part.within_objective_share for part in parts),
+        p99_ratio=ratio_interval((part.p99_ms, other.p99_ms) for part, other in seeds if other),
     )
-    for (region, requirement), found in groupby(
-        every, key=lambda part: (part.client_region, part.requirement)
-    ):
-        parts = list(found)
-        yield SliceSummary(
-            client_region=region,
-            requirement=requirement,
-            requests=sum(part.requests for part in parts),
-            p99_ms=interval(part.p99_ms for part in parts),
-            within_objective_share=interval(part.within_objective_share for part in parts),
-        )
-
-
-def table(summary: Sequence[Summary]) -> list[list[str]]:
-    """Rows of text for people, the first with the names of the columns."""
-    named = next((one.against.baseline for one in summary if one.against), None)
-    head = ["load", "algorithm", "p50 ms", "p99 ms", "±", "within %", "±", "failed %", "cost"]
-    more = ["covered %", "outside", *([f"p99 / {named}", "95 %"] if named else [])]
-    ordered = sorted(summary, key=lambda one: one.load)  # rules stand side by side at each load
-    return [[*head, *more], *(_row(one, named) for one in ordered)]
-
-
-def _row(one: Summary, baseline: str | None) -> list[str]:
-    within = one.within_objective_share
-    cells = [
-        f"{one.load:g}",
-        one.algorithm,
-        f"{one.p50_ms.mean:.0f}",
-        f"{one.p99_ms.mean:.0f}",
-        f"{one.p99_ms.hi - one.p99_ms.mean:.0f}",
-        f"{within.mean * 100:.1f}",
-        f"{(within.hi - within.mean) * 100:.1f}",
-        f"{one.failed_share.mean * 100:.2f}",
-        f"{one.cost.mean:.0f}",
-        f"{one.coverage90.mean * 100:.1f}" if one.coverage90 else "",
-        f"{one.outside_requirement}",
-    ]
-    return cells + (_ratio_cells(one) if baseline else [])
-
-
-def _ratio_cells(one: Summary) -> list[str]:
-    ratio = one.against.p99_ratio if one.against else None
-    return [f"{ratio.mean:.2f}", f"{ratio.lo:.2f}-{ratio.hi:.2f}"] if ratio else ["", ""]
-
-
-def slice_table(summary: Sequence[Summary]) -> list[list[str]]:
-    """Rows of text per client region and requirement."""
-    head = ["load", "client region", "requirement", "algorithm", "requests", "p99 ms", "within %"]
-    rows = [
-        (one.load, part.client_region, part.requirement, index, one.algorithm, part)
-        for index, one in enumerate(summary)
-        for part in one.by
-    ]
-    return [
-        head,
-        *(
-            [
-                f"{load:g}",
-                region,
-                requirement,
-                algorithm,
-                f"{part.requests}",
-                f"{part.p99_ms.mean:.0f}",
-                f"{part.within_objective_share.mean * 100:.1f}",
-            ]
-            for load, region, requirement, _, algorithm, part in sorted(
-                rows, key=lambda row: row[:4]
-            )
-        ),
-    ]
 
 
 def picture(title: str, summary: Sequence[Summary], objective_s: float, ours: str) -> str:

@@ -1,8 +1,9 @@
 """A comparison: every rule at every load under every seed, over several processes."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+import signal
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 
@@ -27,7 +28,9 @@ def tasks(algorithms: Sequence[str], loads: Sequence[float], seeds: Sequence[int
     return [Task(name, load, seed) for load, seed, name in product(loads, seeds, algorithms)]
 
 
-def played(wanted: Sequence[Task], play: Play, jobs: int) -> Iterator[tuple[Task, Run]]:
+def played(
+    wanted: Sequence[Task], play: Play, jobs: int
+) -> Generator[tuple[Task, Run], None, None]:
     """Each run as it ends; which comes first depends on the machine, what it holds does not.
 
     Raises:
@@ -39,25 +42,26 @@ def played(wanted: Sequence[Task], play: Play, jobs: int) -> Iterator[tuple[Task
         return
     # A fresh interpreter for each: nothing of this one (threads, open files) is carried over.
     context = multiprocessing.get_context("spawn")
-    workers = min(jobs, len(wanted))
-    with ProcessPoolExecutor(workers, context, _remember, (play,)) as pool:
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(min(jobs, len(wanted)), context, _begin, (play,))
+    try:
         waiting = {pool.submit(_play, task): task for task in wanted}
-        try:
-            yield from _ended(waiting)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _ended(waiting: dict[Future[Run], Task]) -> Iterator[tuple[Task, Run]]:
-    for future in as_completed(waiting):
-        yield waiting[future], future.result()
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    except BaseException:  # Ctrl-C too: a run under way would hold us up until its end
+        for worker in set(multiprocessing.active_children()) - others:
+            worker.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 _PLAYS: list[Play] = []
 """What this worker process was given; a pool has no other place for it."""
 
 
-def _remember(play: Play) -> None:
+def _begin(play: Play) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells all; who began us ends us
     _PLAYS[:] = [play]
 
 

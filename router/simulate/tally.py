@@ -2,24 +2,28 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from router.simulate.scenario import ANY
 from router.simulate.statistics import quantile
 
 BUSY_EDGES = (0.5, 1.0, 1.5, 2.0)
 BUSY_NAMES = ("<0.5", "0.5-1", "1-1.5", "1.5-2", ">=2")
-"""Buckets of load: requests at the chosen endpoint, over its slots, when the choice was made."""
+"""Buckets of load: requests known at the chosen endpoint, over its slots, when it was chosen."""
+EVERY = "all"
+PINNED = "pinned"
+"""Every requirement but `any`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
     """What a rule predicted for the request and what then was, in seconds, term by term.
 
-    `low_s` and `high_s` are its 90 % interval. `busy` is what was in flight at the endpoint, truly,
-    over its slots, when the request was sent.
+    `low_s` and `high_s` are its 90 % interval. `busy` is what the router knew to be in flight at
+    the endpoint, over its slots, when the request was sent.
     """
 
     predicted_s: Mapping[str, float]
@@ -129,12 +133,8 @@ class Tally:
         observed_s = sum(expected.observed_s.values())
         bucket.requests += 1
         bucket.covered += expected.low_s <= observed_s <= expected.high_s
-        for sums, terms in (
-            (bucket.predicted_s, expected.predicted_s),
-            (bucket.observed_s, expected.observed_s),
-        ):
-            for term, seconds in terms.items():
-                sums[term] = sums.get(term, 0.0) + seconds
+        _add(bucket.predicted_s, expected.predicted_s)
+        _add(bucket.observed_s, expected.observed_s)
 
     @property
     def requests(self) -> int:
@@ -157,15 +157,30 @@ class Tally:
     def slices(self) -> Iterator[Slice]:
         """By client region and requirement."""
         for (region, requirement), held in sorted(self._held.items()):
-            ordered_s = sorted(held.latencies_s)
-            yield Slice(
-                client_region=region,
-                requirement=requirement,
-                requests=len(ordered_s),
-                p99_ms=quantile(ordered_s, 0.99) * 1000,
-                within_objective_share=self.within_share(ordered_s),
-                failed_share=held.failed / len(ordered_s),
-            )
+            yield self._slice(region, requirement, [held])
+
+    def margins(self) -> Iterator[Slice]:
+        """By requirement, all that is pinned, and by client region: `all` stands for the other."""
+        for requirement in sorted({requirement for _, requirement in self._held}):
+            held = [one for key, one in self._held.items() if key[1] == requirement]
+            yield self._slice(EVERY, requirement, held)
+        pinned = [one for key, one in self._held.items() if key[1] != ANY]
+        if pinned:
+            yield self._slice(EVERY, PINNED, pinned)
+        for region in sorted({region for region, _ in self._held}):
+            held = [one for key, one in self._held.items() if key[0] == region]
+            yield self._slice(region, EVERY, held)
+
+    def _slice(self, region: str, requirement: str, held: Sequence[_Held]) -> Slice:
+        ordered_s = sorted(latency_s for one in held for latency_s in one.latencies_s)
+        return Slice(
+            client_region=region,
+            requirement=requirement,
+            requests=len(ordered_s),
+            p99_ms=quantile(ordered_s, 0.99) * 1000,
+            within_objective_share=self.within_share(ordered_s),
+            failed_share=sum(one.failed for one in held) / len(ordered_s),
+        )
 
     @property
     def coverage90(self) -> float | None:
@@ -175,7 +190,9 @@ class Tally:
         return covered / requests if requests else None
 
     def buckets(self) -> Iterator[Bucket]:
-        """Predictions by how busy the chosen endpoint was."""
+        """Predictions by how busy the chosen endpoint was, and first all of them together."""
+        if any(seen.requests for seen in self._predicted):
+            yield _bucket(EVERY, _together(self._predicted))
         for name, seen in zip(BUSY_NAMES, self._predicted, strict=True):
             if seen.requests:
                 yield _bucket(name, seen)
@@ -191,6 +208,21 @@ class Tally:
             p50_ms=quantile(ordered_s, 0.5) * 1000,
             p99_ms=quantile(ordered_s, 0.99) * 1000,
         )
+
+
+def _together(every: Iterable[_Predicted]) -> _Predicted:
+    found = _Predicted()
+    for one in every:
+        found.requests += one.requests
+        found.covered += one.covered
+        _add(found.predicted_s, one.predicted_s)
+        _add(found.observed_s, one.observed_s)
+    return found
+
+
+def _add(sums: dict[str, float], terms: Mapping[str, float]) -> None:
+    for term, seconds in terms.items():
+        sums[term] = sums.get(term, 0.0) + seconds
 
 
 def _bucket(name: str, seen: _Predicted) -> Bucket:

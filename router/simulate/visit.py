@@ -21,13 +21,11 @@ class Visit:
 
     Going: the scenario's request, its `sender` and number in that sender's count, the instant of
     its deadline. Coming: a `status`, or the `loss` instead of one, and the endpoint's own report.
-    `wait_s` is all the time there before its service, of which `cold_s` was for the model to load;
-    `busy` is what was there when it left its router, over the slots.
+    `wait_s` is all the time there before its service, of which `cold_s` was for the model to load.
     """
 
     __slots__ = (
         "arrived_s",
-        "busy",
         "cold_s",
         "deadline_s",
         "due_s",
@@ -70,7 +68,6 @@ class Visit:
         self.lease: Lease | None = None
         self.ticket: Ticket[Visit] | None = None
         self.sent_s = 0.0
-        self.busy = 0.0
         self.arrived_s = 0.0
         self.due_s = 0.0
         self.planned_s = 0.0

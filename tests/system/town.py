@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-REGIONS = {
+REGIONS: dict[str, dict[str, Any]] = {
     "regions": {
         "eu-west": {"location": {"latitude": 53.3, "longitude": -6.3}, "jurisdiction": "eu"},
         "us-east": {"location": {"latitude": 39.0, "longitude": -77.5}, "jurisdiction": "us"},
@@ -18,15 +19,27 @@ REGIONS = {
 START_S = 30
 
 
-class Part:
-    """One process of the system, its files in a folder of its own."""
+PROGRAM = ("-m", "deploy.cli")
 
-    def __init__(self, role: str, folder: Path, config: dict[str, object]) -> None:
+
+class Part:
+    """One process of the system, its files in a folder of its own.
+
+    `program` is what Python runs: the command line, or something that goes before it.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        folder: Path,
+        config: Mapping[str, object],
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         folder.mkdir()
         self.log = folder / "log"
         path = folder / f"{role}.yaml"
         path.write_text(json.dumps(config))
-        command = [sys.executable, "-m", "deploy.cli", role, "--config", str(path)]
+        command = [sys.executable, *program, role, "--config", str(path)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, start_new_session=True
@@ -78,10 +91,18 @@ class Part:
 class Town:
     """A router, and the agents that have enrolled with it."""
 
-    def __init__(self, folder: Path, store: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        store: Path,
+        *,
+        regions: Mapping[str, object] = REGIONS,
+        **changes: object,
+    ) -> None:
+        """`changes` go over the router's configuration."""
         self._folder = folder
         self._store = store
-        (folder / "regions.yaml").write_text(json.dumps(REGIONS))
+        (folder / "regions.yaml").write_text(json.dumps(regions))
         self.router = Part(
             "router",
             folder / "router",
@@ -92,12 +113,27 @@ class Town:
                 "listen": "127.0.0.1:0",
                 "admin": {"listen": "127.0.0.1:0"},
                 "probe": {"interval_s": 0.2, "timeout_s": 0.3},
+                **changes,
             },
         )
         self.agents: dict[str, Part] = {}
 
-    def agent(self, name: str, *, region: str = "eu-west", **changes: object) -> Part:
-        """Start an agent that enrols with the router."""
+    def agent(
+        self,
+        name: str,
+        *,
+        region: str = "eu-west",
+        relayed_at: str | None = None,
+        program: Sequence[str] = PROGRAM,
+        **changes: object,
+    ) -> Part:
+        """Start an agent that enrols with the router.
+
+        `relayed_at` is where the router is to reach it, in place of where it listens.
+        """
+        router = {"url": self.router.url}
+        if relayed_at is not None:
+            router["advertise"] = f"http://{relayed_at}"
         config = {
             "name": name,
             "region": region,
@@ -105,11 +141,12 @@ class Town:
             "admin": {"listen": "127.0.0.1:0"},
             "packages": str(self._store),
             "keep_warm": ["double", "words", "talk"],
-            "routers": [{"url": self.router.url}],
+            "routers": [router],
             "access_log": "access.jsonl",
             **changes,
         }
-        part = Part("agent", self._folder / f"{name}-{time.monotonic_ns()}", config)
+        folder = self._folder / f"{name}-{time.monotonic_ns()}"
+        part = Part("agent", folder, config, program)
         self.agents[name] = part
         return part
 

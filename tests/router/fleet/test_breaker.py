@@ -43,8 +43,21 @@ def test_each_failed_trial_doubles_the_pause_up_to_a_bound():
         breaker.fail(now_s, "500", trial=True)
         pauses.append(breaker.until_s - now_s)
     assert pauses == [2, 4, 8, 16, LONGEST_S, LONGEST_S, LONGEST_S]
-    breaker.close()
+    breaker.close(200.0)
     assert not breaker.open
+
+
+def test_who_fails_again_soon_after_is_held_back_for_longer():
+    breaker = calls(Breaker(Tolerance()), "xxx", apart_s=0.0)
+    breaker.pass_test(1.0)
+    assert breaker.open, "a test is no request"
+    assert breaker.until_s == 1.0, "but one request may be tried now"
+    breaker.close(1.0)
+    calls(breaker, "xxx", at_s=2.0, apart_s=0.0)
+    assert breaker.until_s == 4.0
+    breaker.close(4.0)
+    calls(breaker, "xxx", at_s=60.0, apart_s=0.0)
+    assert breaker.until_s == 61.0
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=60))

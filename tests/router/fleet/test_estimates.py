@@ -20,6 +20,14 @@ def test_a_longer_payload_costs_what_it_was_seen_to_cost():
     assert service.mean_s - service.byte_s * service.mean_bytes == pytest.approx(0.01, rel=0.25)
 
 
+def test_no_length_is_promised_less_than_nothing():
+    service, rng = ServiceTime(1.0), Random(1)
+    for number in range(500):
+        length = rng.randrange(200_000, 1_000_000)
+        service.observe((length / 1e6) ** 2, length, number * 0.01)
+    assert service.mean_s - service.byte_s * service.mean_bytes >= 0
+
+
 def test_lengths_that_do_not_differ_teach_no_slope():
     service, rng = ServiceTime(1.0), Random(1)
     for number in range(500):

@@ -84,7 +84,27 @@ def test_a_new_endpoint_is_asked_before_it_is_trusted():
     assert only(ledger).out is None
     assert only(ledger).net_s == 0.01, "measured"
     assert ledger.due(0.5, 1.0) == []
-    assert ledger.due(1.03, 1.0) == [site]
+    assert ledger.due(1.03, 1.0) == [], "nobody uses it"
+    assert ledger.due(5.1, 1.0) == [site]
+
+
+def test_who_is_in_use_or_out_is_watched_closely_and_who_comes_into_use_is_asked_at_once():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.due(0.0, 1.0)
+    assert ledger.due(3.0, 1.0) == []
+    assert ledger.sent(EDGE, "digits", "1", 3.0) is not None
+    asked_s = []
+    for tick in range(300, 600):
+        if ledger.due(tick / 100, 1.0):
+            ledger.probe_sent(site, tick / 100)
+            site.probing = False
+            asked_s.append(tick / 100)
+    assert asked_s == pytest.approx([3.0, 4.0, 5.0], abs=0.03)
+    for _ in range(2):
+        ledger.probe_missed(site, 20.0)
+    assert len(ledger.due(20.0, 1.0)) == 1
+    assert len(ledger.due(21.1, 1.0)) == 1
 
 
 def test_own_requests_that_a_report_cannot_have_seen_are_added():
@@ -209,18 +229,152 @@ def test_one_models_failures_are_its_own_matter_and_several_condemn_the_endpoint
     assert held.held == free.held == "several of its models fail"
 
 
-def test_a_sample_brings_a_failing_model_back_and_nobody_elses_request_is_spent_on_it():
+def test_after_a_good_sample_one_request_may_bring_a_failing_model_back():
     ledger = proven(EDGE)
     for _ in range(3):
         call(ledger, Outcome.FAILED, 2.0)
     assert only(ledger).held_until_s == math.inf, "we can test it ourselves"
+    assert ledger.suspects(2.5, 1.0) == [], "not at once"
     (holding,) = ledger.suspects(3.0, 1.0)
     ledger.sampled(holding, None, 3.0)
-    assert only(ledger).held is not None
-    ledger.sampled(holding, call_report(9), 4.0)
+    assert ledger.suspects(4.5, 1.0) == [], "the pause has doubled"
+    assert ledger.suspects(5.0, 1.0) == [holding]
+    ledger.sampled(holding, call_report(9), 5.0)
+    assert only(ledger).held_until_s == 5.0
+    call(ledger, Outcome.ANSWERED, 5.1)
     assert only(ledger).held is None
-    assert ledger.suspects(5.0, 1.0) == []
-    assert only(ledger).ramp_from_s == 4.0, "it comes back step by step"
+    assert ledger.suspects(9.0, 1.0) == []
+    assert only(ledger).ramp_from_s == 5.1, "it comes back step by step"
+
+
+def test_one_sample_at_a_time_and_none_of_what_is_not_warm():
+    ledger = proven(EDGE)
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 2.0)
+    (holding,) = ledger.suspects(3.0, 1.0)
+    holding.sampling = True
+    assert ledger.suspects(30.0, 1.0) == []
+    holding.sampling = False
+    (site,) = ledger.sites()
+    cold = HeldModel("digits", "1", ModelState.COLD)
+    ledger.probe_answered(site, report(2, models=[cold]), 0.01, 4.0)
+    assert ledger.suspects(30.0, 1.0) == []
+    assert only(ledger).held_until_s == 3.0, "a request has to load it, so a request is the trial"
+
+
+def test_a_restarted_agent_is_not_held_back_for_what_the_old_process_did():
+    ledger = proven(EDGE)
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 2.0)
+    again = Membership([Member(EDGE, 2, (HELD,))], ["eu-west"], Term())
+    enrolled = Membership([Member(EDGE, 2, (HELD,), instance="i2")], ["eu-west"], Term())
+    ledger.follow(again, 3.0)
+    enrolled.generation += 100
+    for change in enrolled.since(0):
+        ledger._join(change.member, 3.0)  # type: ignore[arg-type]
+    assert only(ledger).held is None
+    assert ledger.suspects(60.0, 1.0) == []
+
+
+def test_only_the_model_that_recovers_starts_slowly():
+    other = HeldModel("other", "1", ModelState.WARM)
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, models=[HELD, other]), 0.01, 1.0)
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 2.0)
+    call(ledger, Outcome.ANSWERED, 4.0)
+    (recovered,), (well,) = ledger.candidates("digits", None), ledger.candidates("other", None)
+    assert (recovered.ramp_from_s, well.ramp_from_s) == (4.0, -math.inf)
+
+
+def test_a_model_that_hangs_while_its_agent_is_well_is_held_back():
+    ledger = proven(EDGE)
+    for _ in range(3):
+        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        ledger.close(lease, Outcome.LATE, 6.0)
+    assert only(ledger).held == "3 calls failed in a row (late)"
+    hasty = proven(EDGE)
+    for _ in range(9):
+        lease = hasty.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        hasty.close(lease, Outcome.LATE, 1.02)
+    assert only(hasty).held is None, "it had no time"
+
+
+def test_a_reader_that_is_slow_does_not_make_the_endpoint_slow():
+    ledger = proven(EDGE)
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.answered(lease, call_report(2), 1.03)
+    ledger.sweep(60.0)
+    assert only(ledger).service_s == pytest.approx(0.02)
+
+
+def test_a_crash_is_no_sign_of_life():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    for _ in range(2):
+        ledger.probe_missed(site, 2.0)
+        call(ledger, Outcome.CRASHED, 2.0)
+    assert only(ledger).out == "2 probes missed"
+
+
+def test_no_endpoint_can_spoil_what_is_expected_of_the_others():
+    ledger = proven(EDGE)
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.answered(lease, call_report(2, wait_s=1.0, infer_s=1e-300), 1.5)
+    turns, sigma = only(ledger).turns
+    assert 0 <= turns < 2
+    assert only(ledger).turn_s > 0
+    assert sigma < 16
+
+
+def test_who_is_idle_near_and_long_unused_is_explored_and_who_is_too_far_is_not():
+    far = replace(EDGE, name="far", url="http://127.0.0.1:7", region="us-east")
+    ledger = ledger_of(EDGE, far)
+    for site in ledger.sites():
+        rtt_s = 0.5 if site.endpoint == far else 0.001
+        ledger.probe_answered(site, report(1, **own(site.endpoint)), rtt_s, 1.0)
+    ledger.shortlist("digits", None, None)
+    (holding,) = ledger.unused(20.0, 10.0)
+    assert holding.endpoint == EDGE
+    holding.sampled_s = 20.0
+    assert ledger.unused(21.0, 10.0) == []
+
+
+def test_a_wake_has_the_endpoint_asked_soon_and_again():
+    cold = HeldModel("digits", "1", ModelState.COLD, load_s=0.5)
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.due(0.0, 1.0)
+    ledger.probe_answered(site, report(2, models=[cold]), 0.01, 1.0)
+    ledger.woken(EDGE, "digits", "1", 2.0)
+    assert ledger.due(2.0, 1.0) == [site]
+    assert ledger.due(3.02, 1.0) == [site]
+
+
+def test_what_is_expected_is_tested_where_requests_are_refused_for_it():
+    ledger = proven(EDGE)
+    assert ledger.suspects(1.0, 1.0) == []
+    ledger.doubt(EDGE, "digits", "1")
+    (holding,) = ledger.suspects(1.0, 1.0)
+    holding.sampled_s = 1.0
+    ledger.doubt(EDGE, "digits", "1")
+    assert ledger.suspects(1.5, 1.0) == [], "not so soon again"
+    assert ledger.sent(EDGE, "digits", "1", 2.0) is not None
+    ledger.doubt(EDGE, "digits", "1")
+    assert ledger.suspects(3.0, 1.0) == [], "the request will tell"
+
+
+def test_who_does_not_report_is_not_taken_to_lack_a_model():
+    ledger = ledger_of(replace(EDGE, reports=False))
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.lacks(lease, 1.1)
+    assert only(ledger).state is ModelState.WARM
 
 
 def test_where_it_cannot_be_sampled_one_request_at_a_time_is_a_trial():
@@ -309,6 +463,9 @@ def test_the_load_at_which_it_refused_is_kept_for_a_while():
     ledger.close(leases[-1], Outcome.BUSY, 1.1, retry_after_s=0.1)
     assert only(ledger).limit == 5
     assert only(ledger).rank_s == math.inf
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(7, models=[]), 0.01, 2.0)
+    ledger.probe_answered(site, report(8), 0.01, 3.0)
     ledger.sweep(11.2)
     assert only(ledger).limit > 1000
 

@@ -1,6 +1,7 @@
 """The decision: law, filters, scores, pick; as a table and as laws."""
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -80,7 +81,7 @@ ORDERS = {
         "nearest_cold",
     ),
     "busy": (
-        [replace(NEAR, slots=2, in_flight=9, service_s=0.02), FAR],
+        [replace(NEAR, slots=2, in_flight=21, service_s=0.02), FAR],
         QUERY,
         ["far", "near"],
         "nearest_busy",
@@ -195,11 +196,20 @@ def test_what_is_slower_never_ranks_better(candidate, more):
 
 
 @given(CANDIDATES)
-def test_a_free_slot_costs_no_wait_and_congestion_never_less_than_the_wait(candidate):
-    free = replace(candidate, in_flight=candidate.slots - 1, unseen=0)
-    assert wait_s(QUERY, free) == 0.0
-    assert congestion_s(QUERY, free) == 0.0
+def test_nobody_there_costs_nothing_and_congestion_is_never_less_than_the_wait(candidate):
+    idle = replace(candidate, in_flight=0, unseen=0)
+    assert congestion_s(QUERY, idle) == wait_s(QUERY, idle) == 0.0
     assert congestion_s(QUERY, candidate) >= wait_s(QUERY, candidate) - 1e-12
+
+
+@given(CANDIDATES)
+def test_each_further_request_costs_at_least_as_much_as_the_one_before(candidate):
+    costs = [
+        congestion_s(QUERY, replace(candidate, in_flight=count, unseen=0)) for count in range(50)
+    ]
+    steps = [after - before for before, after in pairwise(costs)]
+    assert steps[0] >= 0
+    assert all(after >= before - 1e-9 * costs[-1] for before, after in pairwise(steps))
 
 
 @given(CANDIDATES)

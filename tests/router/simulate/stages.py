@@ -1,5 +1,6 @@
 """Small worlds for tests of the simulator: two cities, a router in each, endpoints as asked for."""
 
+import math
 from random import Random
 
 from router.simulate.arrivals import Request, requests
@@ -87,9 +88,9 @@ class Bench:
         self.way.sample(visit)
 
     def probe(self):
-        self.way.ask(self.endpoint.telling.full, lambda told: self.probes.append(told))
+        self.way.ask(self.endpoint.telling.full, self.probes.append)
 
-    def run(self, until_s=1e5):
+    def run(self, until_s=math.inf):
         self.engine.run(until_s)
         return self.ends
 
@@ -97,7 +98,7 @@ class Bench:
         self.ends.append((round(self.engine.now_s, 6), visit.loss or visit.status))
 
 
-def run_of(build, asked=scenario(), *, load=0.5, seed=1, regret_every=0):
+def run_of(build, asked, *, load=0.5, seed=1, regret_every=0):
     """A run to its end: the run, what it came to, and every request with its ending."""
     endings = []
     world = placed(asked)

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.errors import ConfigError
-from router.simulate.report import picture, run_of, slice_table, summaries, table
+from router.simulate.report import picture, run_of, summaries
 from router.simulate.statistics import (
     interval,
     quantile,
     ratio_interval,
     student_t_975,
 )
+from router.simulate.tables import prediction_table, slice_table, table
 from router.simulate.tally import Ending, Expected, Tally
 
 
@@ -97,6 +98,25 @@ def test_figures_are_by_client_region_and_requirement():
     assert found.served_share == {"e": 1.0}
 
 
+def test_margins_are_by_requirement_all_that_is_pinned_and_by_region():
+    found = run(
+        ending(0.1),
+        ending(0.2, region="au"),
+        ending(0.3, region="au", requirement="eu"),
+        ending(0.4, requirement="us"),
+    )
+    told = {(one.client_region, one.requirement): one.requests for one in found.margins}
+    assert told == {
+        ("all", "any"): 2,
+        ("all", "eu"): 1,
+        ("all", "us"): 1,
+        ("all", "pinned"): 2,
+        ("au", "all"): 2,
+        ("eu", "all"): 2,
+    }
+    assert [one.p99_ms for one in found.margins if one.requirement == "pinned"] == [400]
+
+
 def test_predictions_are_judged_by_term_and_by_load():
     def expected(busy, service_s):
         return Expected(
@@ -113,13 +133,27 @@ def test_predictions_are_judged_by_term_and_by_load():
         ending(expected=expected(3.0, 0.9)),
         ending(),
     )
-    idle, full = found.predictions
+    every, idle, full = found.predictions
+    assert (every.busy, every.requests) == ("all", 3)
+    assert every.bias_ms["service"] == pytest.approx((300 * 3 - 1300) / 3)
     assert (idle.busy, idle.requests, idle.coverage90) == ("<0.5", 2, 1.0)
     assert idle.bias_ms == pytest.approx({"net": 0, "service": 100})
     assert idle.bias_share == pytest.approx((0.8 - 0.6) / 0.6)
     assert (full.busy, full.coverage90) == (">=2", 0.0)
     assert full.bias_ms["service"] == pytest.approx(-600)
     assert found.coverage90 == pytest.approx(2 / 3)
+
+
+def test_the_predictions_of_all_seeds_stand_in_one_row():
+    def predicted(service_s):
+        terms = {"service": service_s}
+        return Expected(predicted_s={"service": 0.3}, observed_s=terms, low_s=0, high_s=1, busy=0)
+
+    alone = run(ending(expected=predicted(0.1)), seed=1)
+    twice = run(*[ending(expected=predicted(0.25))] * 2, seed=2)
+    rows = prediction_table([alone, twice])
+    assert rows[1][:4] == ["0.6", "ours", "all", "3"]
+    assert rows[1][4:] == ["100.0", "+50.0", "200.0 +100.0"]
 
 
 def test_without_predictions_there_is_no_coverage():
@@ -163,6 +197,8 @@ def test_a_summary_is_over_the_seeds_and_paired_with_the_baseline():
     expected = (110 / 210 * 120 / 220 * 130 / 230) ** (1 / 3)
     assert ratio.mean == pytest.approx(expected)
     assert ratio.lo < ratio.mean < ratio.hi < 1
+    assert ours.by[0].p99_ratio == ours.margins[0].p99_ratio == ratio
+    assert c3.by[0].p99_ratio is None
 
 
 def test_tables_have_a_row_for_everything_and_the_picture_a_line():
@@ -171,7 +207,8 @@ def test_tables_have_a_row_for_everything_and_the_picture_a_line():
     assert len(rows) == 1 + 4
     assert len({len(row) for row in rows}) == 1
     assert rows[0][-2] == "p99 / c3"
-    assert len(slice_table(found)) == 1 + 4
+    assert len(slice_table(found)) == 1 + 4 * 2  # one requirement, one region
+    assert {len(row) for row in slice_table(found)} == {9}
     assert "<title>c3</title>" in picture("t", found, 0.4, "ours")
 
 

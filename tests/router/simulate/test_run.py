@@ -1,5 +1,6 @@
 """A comparison over processes: the same runs in whatever order, and errors that come through."""
 
+import multiprocessing
 from dataclasses import dataclass
 
 import pytest
@@ -45,3 +46,11 @@ def test_several_processes_give_what_one_gives():
 def test_what_a_run_refuses_is_told(jobs):
     with pytest.raises(ConfigError, match="this one not"):
         list(played(tasks(["a"], [0.5], [1, 2]), Toy(refuses=1), jobs))
+
+
+def test_giving_up_ends_every_process():
+    before = multiprocessing.active_children()
+    runs = played(tasks(["a"], [0.5], range(1, 500)), Toy(), 2)
+    next(runs)
+    runs.close()
+    assert multiprocessing.active_children() == before
