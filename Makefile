@@ -9,10 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help venv demo test lint schemas clean
+.PHONY: help venv demo test lint schemas bench-decide proof-routing clean
 
 help: ## say what each word does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.ready-demo ## make the Python environment that the demo needs, and nothing else
 
@@ -30,6 +30,12 @@ lint: $(VENV)/.ready-test ## every check but the tests
 
 schemas: $(VENV)/.ready-demo ## write the JSON Schemas of the configuration files anew
 	$(BIN)/python -m deploy.schemas
+
+bench-decide: $(VENV)/.ready-demo ## what a decision costs, against a plain loop in the same run
+	$(BIN)/python tests/bench/decide.py
+
+proof-routing: $(VENV)/.ready-demo ## every simulated comparison at full size: make proof-routing DATA=folder
+	$(BIN)/python tests/bench/routing.py $(DATA) --out proof
 
 clean: ## remove the environment and what the tools left behind
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

@@ -13,12 +13,11 @@ from random import Random
 from msgspec.structs import replace
 
 from router.fleet.endpoint import Candidate, Fleet, Shortlist
-from router.policy.filters import FILTERS, RESERVES
 from router.policy.law import Permit, permit
-from router.policy.pick import Scored, best_first, hair_s
+from router.policy.pick import Scored, hair_s
 from router.policy.policy import Plan, Policy, obstacle, plan_among, why_not
 from router.policy.query import Query
-from router.policy.scores import RANK, cold_s, seconds, service_s
+from router.policy.scores import cold_s, seconds, service_s
 from router.wire.report import ModelState
 
 _STRANGERS = 4
@@ -34,7 +33,7 @@ def choose(
     Its first is one that `decide` could put first; an empty one has everybody's reason.
     """
     lawful = fleet.shortlist(query.model, query.version, query.required_regions)
-    if not _is_the_products(policy) or query.vantage is not None:
+    if not policy.kept or query.vantage is not None:
         return _by_the_book(policy, query, fleet, lawful, rng, tried)
     near = _looked_at(lawful, rng, tried) if tried or lawful.far else lawful.near
     ranks = _kept_ranks(query, near)
@@ -63,16 +62,6 @@ def choose(
         _worth_waking(query, cold, first, best) if cold else None,
         _why(query, first, lawful),
         len(lawful.near) + len(lawful.far) + lawful.beside - 1,
-    )
-
-
-def _is_the_products(policy: Policy) -> bool:
-    """The ledger keeps ranks for the product's own filters and scores only."""
-    return (
-        policy.rank is RANK
-        and policy.filters is FILTERS
-        and policy.reserves is RESERVES
-        and policy.pick is best_first
     )
 
 

@@ -5,7 +5,7 @@ the same decision for the hot path, where only the best one is wanted.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import msgspec
@@ -21,12 +21,20 @@ from router.wire.report import ModelState
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a decision is composed of; the defaults are the product's."""
+    """What a decision is composed of; the defaults are the product's.
+
+    `kept` says that the ledger keeps the ranks of this composition: it does for the product's own.
+    """
 
     filters: tuple[Filter, ...] = FILTERS
     reserves: tuple[Filter, ...] = RESERVES
     rank: tuple[Score, ...] = RANK
     pick: Pick = best_first
+    kept: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        own = self.filters is FILTERS and self.reserves is RESERVES and self.rank is RANK
+        object.__setattr__(self, "kept", own and self.pick is best_first)
 
 
 @dataclass(frozen=True, slots=True)

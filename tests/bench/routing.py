@@ -138,7 +138,8 @@ def sliced(
 ) -> float:
     """The mean p99 of some slices, weighted by their requests, over all seeds."""
     parts = [p for run in results["worldwide"][rule, load] for p in run["by"] if wanted(p)]
-    return sum(p["p99_ms"] * p["requests"] for p in parts) / sum(p["requests"] for p in parts)
+    slow = sum(part["p99_ms"] * part["requests"] for part in parts)
+    return float(slow / sum(part["requests"] for part in parts))
 
 
 def other_claims(results: Results) -> Iterator[Claim]:
