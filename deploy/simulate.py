@@ -30,7 +30,7 @@ from router.simulate.report import (
     picture,
     summaries,
 )
-from router.simulate.rules import OURS, RULES
+from router.simulate.rules import OURS, RULES, rule_named
 from router.simulate.run import Task, played, tasks
 from router.simulate.scenario import Scenario
 from router.simulate.tables import prediction_table, slice_table, table
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--algorithm",
         metavar="A[,A...]",
         default=f"{OURS},c3,peak-ewma",
-        help="rules to try, or all (default %(default)s)",
+        help="rules to try, or all, or FILE.py:FACTORY of your own (default %(default)s)",
     )
     parser.add_argument("--load", metavar="L[,L...]", default="0.6", help="default %(default)s")
     parser.add_argument(
@@ -172,9 +172,7 @@ def _tasks(args: argparse.Namespace) -> list[Task]:
 def _names(text: str) -> list[str]:
     names = list(dict.fromkeys(part.strip() for part in text.split(",")))
     for name in names:
-        if name not in RULES:
-            hint = did_you_mean(name, RULES) or "see isochrone simulate --list"
-            raise ConfigError(f"--algorithm: {name!r} is no rule; {hint}")
+        rule_named(name)
     return names
 
 

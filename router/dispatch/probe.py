@@ -18,7 +18,12 @@ from router.fleet.site import Holding, Site
 from router.policy.law import Permit
 from router.process.clock import Clock
 from router.wire.http import Request, first
-from router.wire.report import LOAD_HEADER, decode_call_report, decode_endpoint_report
+from router.wire.report import (
+    LOAD_HEADER,
+    decode_call_report,
+    decode_endpoint_report,
+    decode_waking,
+)
 
 _REPORT_BYTES = 1 << 20
 _JSON = [(b"content-type", b"application/json")]
@@ -96,10 +101,11 @@ class Prober:
             self._sample(holding, now_s)
 
     def wake(self, permit: Permit, model: str, version: str) -> None:
-        """Ask a cold endpoint to load a model; whatever it answers, its next report tells more."""
+        """Ask a cold endpoint to load a model; it says how long that should take."""
         self._ledger.woken(permit.endpoint, model, version, self._clock())
         body = msgspec.json.encode({"model": model, "version": version})
-        self._ask(permit.endpoint, Request("POST", "/isochrone/wake", _JSON, body), _ignore)
+        settle = self._wake_ended(permit.endpoint, model, version)
+        self._ask(permit.endpoint, Request("POST", "/isochrone/wake", _JSON, body), settle)
 
     def _earn(self) -> None:
         """Requests pay for probes."""
@@ -145,6 +151,16 @@ class Prober:
                 return
             if self._ledger.probe_missed(site, self._clock()):
                 self._condemned(site.endpoint.name, site.out or "")
+
+        return settle
+
+    def _wake_ended(self, endpoint: Endpoint, model: str, version: str) -> "_Settle":
+        def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
+            del rtt_s
+            taken = head is not None and head.status == HTTPStatus.ACCEPTED
+            waking = decode_waking(body) if taken and body is not None else None
+            if waking is not None:
+                self._ledger.waking(endpoint, model, version, waking, self._clock())
 
         return settle
 
@@ -231,7 +247,3 @@ class _ControlCall:
         if self in self._with:
             del self._with[self]
             self._settle(self._head, body, self._rtt_s)
-
-
-def _ignore(head: Head | None, body: bytes | None, rtt_s: float) -> None:
-    del head, body, rtt_s

@@ -21,7 +21,7 @@ from router.fleet.slowstart import RAMP_S
 from router.fleet.waiting import WaitCurve
 from router.fleet.watch import IN_USE_S, Watch
 from router.geo.network import Path
-from router.wire.report import CallReport, EndpointReport, ModelState
+from router.wire.report import CallReport, EndpointReport, ModelState, Waking
 
 WAKE_LASTS_S = 10.0
 """A wake whose load was not seen to begin within this time may be sent again."""
@@ -338,6 +338,18 @@ class Ledger:
             self._woken[holding] = None
             holding.site.wake_s = now_s
             self._watch.hurry(holding.site)
+
+    def waking(
+        self, endpoint: Endpoint, model: str, version: str, waking: Waking, now_s: float
+    ) -> None:
+        """The endpoint has answered a wake: how far the load is, and how long one takes there."""
+        site = self._sites.get(endpoint.name)
+        holding = site.holdings.get((model, version)) if site else None
+        if holding is not None:
+            if waking.expected_s is not None:
+                holding.measured_load_s = waking.expected_s
+            holding.saw(waking.state, now_s)
+            holding.settle(now_s)
 
     def sweep(self, now_s: float) -> None:
         """What happens because time passes; only where something is to happen."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from router.simulate.arrivals import Request, requests
 from router.simulate.harness import play
 from router.simulate.report import Run, run_of
-from router.simulate.rules import RULES
+from router.simulate.rules import rule_named
 from router.simulate.run import Task
 from router.simulate.tally import Ending, Tally
 from router.simulate.world import World
@@ -26,7 +26,6 @@ class Player:
 
         Raises:
             ConfigError: a trace is wanted and none is given, or no request is left to count.
-            KeyError: there is no rule of that name.
         """
         scenario = self.world.scenario
         tally = Tally(scenario.objective_s, scenario.deadline_s)
@@ -38,7 +37,7 @@ class Player:
         played = play(
             self.world,
             requests(self.world, task.load, task.seed, self.trace),
-            RULES[task.algorithm].build(task.seed, len(scenario.routers)),
+            rule_named(task.algorithm).build(task.seed, len(scenario.routers)),
             seed=task.seed,
             ended=ended,
         )

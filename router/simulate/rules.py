@@ -1,8 +1,11 @@
 """Every rule that can be played, by the name that `--algorithm` takes."""
 
+import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from router.errors import ConfigError
+from router.process.document import did_you_mean
 from router.simulate.algorithm import Factory
 from router.simulate.baselines import BASELINES, Baseline
 from router.simulate.harness import Build
@@ -56,3 +59,22 @@ RULES: Mapping[str, Rule] = {
     ),
 }
 """By name: ours and its variants, the published rules, and the references."""
+
+
+def rule_named(name: str) -> Rule:
+    """A rule by its name, or `FILE.py:FACTORY` for one of your own.
+
+    Raises:
+        ConfigError: there is no such rule, file or factory.
+    """
+    if name in RULES:
+        return RULES[name]
+    file, _, factory = name.rpartition(":")
+    if not file.endswith(".py"):
+        hint = did_you_mean(name, RULES) or "see isochrone simulate --list"
+        raise ConfigError(f"--algorithm: {name!r} is no rule; {hint}")
+    try:
+        made: Factory = runpy.run_path(file)[factory]
+    except (OSError, KeyError, SyntaxError, ImportError) as error:
+        raise ConfigError(f"--algorithm: {name} cannot be used: {error!r}") from error
+    return Rule("a rule of your own", file, lambda seed, _: plugged(made, seed))

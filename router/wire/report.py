@@ -191,6 +191,14 @@ def decode_endpoint_report(body: bytes) -> EndpointReport | None:
     return report if abs(report.wire_version - WIRE_VERSION) <= 1 else None
 
 
+def decode_waking(body: bytes) -> Waking | None:
+    """The answer to a wake; None where the body is none."""
+    try:
+        return read_json(body, Waking, "waking")
+    except BadRequest:
+        return None
+
+
 def decode_enrolment(body: bytes) -> Enrolment:
     """An enrolment.
 

@@ -1,14 +1,24 @@
 """`isochrone simulate`: what it prints and writes, and what it refuses before it begins."""
 
 import json
+from random import Random
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 
+import router.fleet.ledger
+import router.fleet.membership
+import router.policy.choose
 from deploy.check import guessed
 from deploy.cli import FINE, USAGE, main
 from deploy.simulate import SCENARIOS, shipped
+from router.fleet.endpoint import Endpoint
+from router.fleet.membership import Member
+from router.policy.policy import Policy
+from router.policy.query import Query
 from router.simulate.rules import OURS, RULES
+from router.wire.report import CallReport, HeldModel, Lease, ModelState
 
 SMALL = """\
 seconds: 6
@@ -135,3 +145,58 @@ def test_what_cannot_be_played_is_2_and_one_clear_line(arguments, told, capsys):
 
 def test_a_shipped_scenario_is_known_as_one_by_check():
     assert {guessed(SCENARIOS / f"{name}.yaml") for name in shipped()} == {"scenario"}
+
+
+def snippets() -> list[str]:
+    """The Python of docs/routing.md."""
+    text = (SCENARIOS.parents[1] / "docs" / "routing.md").read_text()
+    return [part.split("```")[0] for part in text.split("```python\n")[1:]]
+
+
+def test_a_rule_of_ones_own_is_played_as_the_manual_says(small, tmp_path, capsys):
+    mine = tmp_path / "mine.py"
+    mine.write_text(snippets()[0])
+    rules = f"{OURS},{mine}:emptiest"
+    assert simulate(small, "--algorithm", rules, "--seed", "1", "--baseline", OURS) == FINE
+    assert "mine.py:emptiest" in capsys.readouterr().out
+
+
+def test_a_rule_that_is_not_there_is_refused_before_anything_runs(small, tmp_path, capsys):
+    assert simulate(small, "--algorithm", f"{tmp_path / 'none.py'}:rule") == USAGE
+    assert "none.py:rule cannot be used" in capsys.readouterr().err
+
+
+def test_our_decision_is_used_elsewhere_as_the_manual_says():
+    endpoint = Endpoint("a", "http://127.0.0.1:1", "eu")
+    held = HeldModel("digits", "1", ModelState.WARM)
+    report = CallReport(
+        instance="i",
+        sequence=1,
+        in_flight=0,
+        slots=2,
+        latency_s=0.02,
+        wait_s=0.0,
+        infer_s=0.02,
+        models_generation=1,
+    )
+    scope: dict[str, Any] = {
+        "members": [Member(endpoint, 2, (held,))],
+        "now_s": 1.0,
+        "report": report,
+        **vars(router.policy.choose),
+        **vars(router.fleet.ledger),
+        **vars(router.fleet.membership),
+        "Query": Query,
+        "Policy": Policy,
+        "Lease": Lease,
+        "Random": Random,
+    }
+    before, after = snippets()[1].split("lease = ")
+    first, *rest = before.splitlines()
+    follow, *others = rest
+    exec(f"{first}\n{follow}", scope)
+    ledger = scope["ledger"]
+    ledger.probe_ready(ledger.site("a"), 0.01, 1.0)
+    exec("\n".join([*others, "lease = " + after]), scope)
+    assert ledger.site("a").in_flight == 0
+    assert scope["scored"].permit.endpoint == endpoint

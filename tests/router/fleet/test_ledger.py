@@ -17,6 +17,7 @@ from router.wire.report import (
     EndpointReport,
     HeldModel,
     ModelState,
+    Waking,
 )
 from router.wire.report import Lease as Term
 
@@ -354,6 +355,17 @@ def test_a_wake_has_the_endpoint_asked_soon_and_again():
     ledger.woken(EDGE, "digits", "1", 2.0)
     assert ledger.due(2.0, 1.0) == [site]
     assert ledger.due(3.02, 1.0) == [site]
+
+
+def test_who_is_woken_says_how_long_it_takes():
+    cold = HeldModel("digits", "1", ModelState.COLD)
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, models=[cold]), 0.01, 1.0)
+    ledger.woken(EDGE, "digits", "1", 2.0)
+    ledger.waking(EDGE, "digits", "1", Waking("digits", "1", ModelState.LOADING, 3.0), 2.1)
+    assert only(ledger).state is ModelState.LOADING
+    assert only(ledger).warm_at_s == pytest.approx(5.1)
 
 
 def test_what_is_expected_is_tested_where_requests_are_refused_for_it():
