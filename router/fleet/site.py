@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 
 from router.fleet.breaker import Breaker, Tolerance
-from router.fleet.congestion import load_of, price
+from router.fleet.congestion import others_share, price
 from router.fleet.endpoint import ANY_COUNT, Endpoint, Tier
 from router.fleet.latency import Ewma, ServiceTime
 from router.fleet.outlier import UNPROVEN, Health
@@ -83,6 +83,7 @@ class Site:
         "limit",
         "limit_until_s",
         "open",
+        "others",
         "path",
         "priors",
         "probed_s",
@@ -125,6 +126,7 @@ class Site:
         self.in_flight = 0
         self.unseen = 0
         self.views = 1
+        self.others = others_share(1)
         self.late_s = 0.0
         self.congestion_s = 0.0
         self.reported_in_flight = 0
@@ -203,6 +205,7 @@ class Site:
         self.slots = max(1, report.slots)
         self.seen_sequence = max(self.seen_sequence, seen_sequence)
         self.views = max(1, len({sender.rpartition(".")[0] for sender in report.seen}))
+        self.others = others_share(self.views)
         self.draining = report.draining
         self.generation = report.models_generation
         self.hold(report.models, now_s)
@@ -245,7 +248,7 @@ class Site:
         if in_flight >= self.limit:
             congestion_s = math.inf
         else:
-            load = load_of(in_flight, unseen, self.views, self.slots)
+            load = (in_flight + self.others * unseen + 1) / self.slots
             congestion_s = self.turn_s * price(load, self.slots)
         self.congestion_s = congestion_s
         for holding in self.holdings.values():

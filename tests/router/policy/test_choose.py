@@ -262,8 +262,11 @@ def test_the_best_cold_endpoint_is_woken_once(woken):
 
 
 def test_a_policy_of_ones_own_is_obeyed_as_it_stands():
+    def not_today(*_: object) -> str:
+        return "not today"
+
     ledger = proven(3)
-    nobody = Policy(filters=(*POLICY.filters, lambda query, candidate: "not today"))
+    nobody = Policy(filters=(*POLICY.filters, not_today))
     plan = choose(nobody, QUERY, ledger, Random(1))
     assert plan.order == []
     assert [r.reason for r in plan.rejected] == ["not today"] * 3
