@@ -163,8 +163,8 @@ class Site:
 
     @property
     def turn_s(self) -> float:
-        """How long what runs here holds a slot; what is overdue shows before it has ended."""
-        return max(self._turn.value, self.late_s, LEAST_TURN_S)
+        """How long what runs here holds a slot."""
+        return max(self._turn.value, LEAST_TURN_S)
 
     @property
     def loading(self) -> bool:
