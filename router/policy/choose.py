@@ -52,6 +52,8 @@ def choose(
         index = equals[int(rng.random() * len(equals))]
         best = ranks[index]
     first = near[index]
+    if first.state is not ModelState.WARM:
+        return _by_the_book(policy, query, fleet, lawful, rng, tried)
     leave = permit(query, first)
     assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
     return Plan(

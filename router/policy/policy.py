@@ -97,10 +97,9 @@ def plan_among(
             reserve.append((candidate, reason))
             continue
         scored.append(score(policy, query, candidate, leave))
-    if scored:
-        rejected += [Rejected(candidate, reason, lawful=True) for candidate, reason in reserve]
-    else:
-        scored = [_called_up(policy, query, candidate) for candidate, _ in reserve]
+    called = _called_up(scored, [candidate for candidate, _ in reserve])
+    scored += [score(policy, query, candidate, _leave(query, candidate)) for candidate in called]
+    rejected += [Rejected(c, reason, lawful=True) for c, reason in reserve if c not in called]
     order = policy.pick(scored, rng)
     return Plan(
         query=query,
@@ -158,10 +157,22 @@ def why_not(query: Query, nearest: Candidate) -> str:
     return "faster"
 
 
-def _called_up(policy: Policy, query: Query, candidate: Candidate) -> Scored:
+def _called_up(scored: Sequence[Scored], reserve: Sequence[Candidate]) -> Sequence[Candidate]:
+    """Who of the reserve is needed: nobody while somebody warm can serve.
+
+    Before a model is loaded for it, a request goes to who only starts slowly; to who is held back
+    for its failures where there is nobody else at all.
+    """
+    if any(one.candidate.state is ModelState.WARM for one in scored):
+        return ()
+    slow = [candidate for candidate in reserve if candidate.held is None]
+    return slow if scored or slow else reserve
+
+
+def _leave(query: Query, candidate: Candidate) -> Permit:
     leave = permit(query, candidate)
-    assert isinstance(leave, Permit)
-    return score(policy, query, candidate, leave)
+    assert isinstance(leave, Permit), "the law was asked before"
+    return leave
 
 
 def _why(query: Query, order: Sequence[Scored], rejected: Sequence[Rejected]) -> str:

@@ -68,6 +68,15 @@ ORDERS = {
         ["near"],
         "nearest",
     ),
+    "who starts slowly before a model is loaded": (
+        [
+            replace(NEAR, state=ModelState.COLD, load_s=3.0),
+            replace(FAR, ramp_from_s=99.0, in_flight=3),
+        ],
+        QUERY,
+        ["far", "near"],
+        "nearest_cold",
+    ),
     "nearly loaded": (
         [replace(NEAR, state=ModelState.LOADING, warm_at_s=100.05), FAR],
         QUERY,
