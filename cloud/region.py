@@ -11,7 +11,7 @@ from cloud.scale import Standing, slots
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.oip import OpenInference, check_method
-from edge_agent.runtime.sample import sampled
+from edge_agent.runtime.sample import Sampling
 from router.errors import IsochroneError
 from router.process.clock import Clock
 from router.wire.http import Request, Response
@@ -63,6 +63,7 @@ class Region:
         self._load = Load(config.name, config.region, instance, gate, self._catalogue, clock)
         forwarding = Forwarding(self._catalogue, replicas, gate, self._load, clock)
         self._face = OpenInference(self._catalogue, forwarding, _always_ready)
+        self._sampling = Sampling(self._face.handle)
         self._control: Mapping[str, tuple[str, Callable[[Request], Response]]] = {
             "/isochrone/report": ("GET", self._report),
             "/isochrone/wake": ("POST", self._wake),
@@ -99,11 +100,8 @@ class Region:
             check_method(request, "POST")
             asked = read_json(request.body, Wake, "sample")
             held = self._catalogue.model(asked.model, asked.version)
-            return await sampled(
-                request,
-                self._manifests[held.name],
-                lambda: self._catalogue.state(held.name),
-                self._face.handle,
+            return await self._sampling.run(
+                request, self._manifests[held.name], lambda: self._catalogue.state(held.name)
             )
         except IsochroneError as error:
             return problem_response(error)

@@ -58,7 +58,7 @@ class Reply:
     def refusal(self) -> str:
         """What a refusal says, with its reasons below it."""
         try:
-            problem = read_json(self.body, Problem, "refusal")
+            problem = read_json(self.body, Problem, "refusal", most_bytes=None)
         except BadRequest:
             return f"{self.status}: {self.body[:200].decode(errors='replace')}"
         reasons = (f"  {name}: {reason}" for name, reason in problem.reasons.items())

@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from router.errors import BadRequest
+from router.errors import BadRequest, TooLarge
 from router.wire.peer_json import read_json
 from router.wire.report import Enrolment, Lease
 
@@ -84,7 +84,7 @@ class Enroller:
         try:
             if status == HTTPStatus.OK:
                 return read_json(body, Lease, "answered no lease")
-        except BadRequest as error:
+        except (BadRequest, TooLarge) as error:
             self._tell(logging.ERROR, error.message)
             raise NotEnrolledError from error
         shown = body[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")

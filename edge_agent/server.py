@@ -12,7 +12,7 @@ from edge_agent.lifecycle import Lifecycle
 from edge_agent.report import Report
 from edge_agent.runtime.oip import OpenInference, check_method
 from edge_agent.runtime.pool import Pool
-from edge_agent.runtime.sample import sampled
+from edge_agent.runtime.sample import Sampling
 from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process.metrics import render
 from router.wire.http import Request, Response
@@ -37,6 +37,7 @@ class Public:
     ) -> None:
         """Loads that a wake begins run in `tasks`."""
         self._face = face
+        self._sampling = Sampling(face.handle)
         self._pool = pool
         self._report = report
         self._lifecycle = lifecycle
@@ -59,9 +60,7 @@ class Public:
         return await self._face.handle(request)
 
     def _wake(self, request: Request) -> Waking:
-        wake = read_json(request.body, Wake, "wake")
-        if self._lifecycle.draining:
-            raise Unavailable("this agent is leaving")
+        wake = self._wish(request, "wake")
         version = self._pool.package(wake.model, wake.version).version
         if self._pool.state(wake.model, version) is ModelState.COLD:
             self._tasks.create_task(self._load(wake.model, version))
@@ -70,14 +69,19 @@ class Public:
         return Waking(wake.model, version, held.state, expected_s)
 
     async def _sample(self, request: Request) -> Response:
-        asked = read_json(request.body, Wake, "sample")
+        asked = self._wish(request, "sample")
         package = self._pool.package(asked.model, asked.version)
-        return await sampled(
+        return await self._sampling.run(
             request,
             package.manifest,
             lambda: self._pool.state(package.name, package.version),
-            self._face.handle,
         )
+
+    def _wish(self, request: Request, what: str) -> Wake:
+        wish = read_json(request.body, Wake, what)
+        if self._lifecycle.draining:
+            raise Unavailable("this agent is leaving")
+        return wish
 
     async def _load(self, model: str, version: str) -> None:
         try:

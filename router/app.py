@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterator
 from importlib.metadata import version
 from ipaddress import ip_network
@@ -14,8 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from router.admission.gate import Gate
 from router.admission.quota import Quotas
-from router.config import EndpointConfig, ProbeConfig, RouterConfig
-from router.dispatch.budget import HedgeBudget, RetryBudget
+from router.config import EndpointConfig, RouterConfig
 from router.dispatch.chooser import Chooser
 from router.dispatch.dispatcher import Dispatcher, Effects
 from router.dispatch.probe import Prober, Probing
@@ -51,7 +49,7 @@ from router.process.listener import Listener
 from router.process.run import run
 from router.process.settings import load_settings
 from router.process.sockets import address_of, bind
-from router.wire.report import HeldModel, Lease, ModelState
+from router.wire.report import NO_VERSION, HeldModel, Lease, ModelState
 from router.wire.url import parse_url
 
 TICK_S = 0.02
@@ -88,14 +86,14 @@ class Router:
         self._allowed = [ip_network(text) for text in config.enrolment.allowed_networks]
         self._access = AccessLog(config.log.access) if config.log.access else None
         self.registry = CollectorRegistry()
-        self._metrics = Metrics(self.registry)
-        self.refusals = Refusals(self._metrics.refused)
         self.upstreams = Upstreams(tasks, clock)
         lease = Lease(config.enrolment.lease_s, config.enrolment.renew_s)
         self.membership = Membership(map(_member, config.endpoints), law.regions.names, lease)
         sender = f"{config.name}.{rng.getrandbits(32):08x}"  # new: endpoints remember the old one
         prior_s, light_s = _round_trips(config, law)
         self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s)
+        self._metrics = Metrics(self.registry, self.ledger)
+        self.refusals = Refusals(self._metrics.refused)
         self.decisions = Decisions(law.fingerprint)
         self._policy = Policy()
         chooser = Chooser(self._policy, self.ledger, rng)
@@ -104,7 +102,7 @@ class Router:
             ledger=self.ledger,
             upstream=self.upstreams.of,
             chooser=chooser,
-            spare=_spare(config),
+            spare=Spare.of(config.retries, config.hedge, config.models),
             clock=clock,
             most_tries=config.tries,
         )
@@ -113,21 +111,31 @@ class Router:
             upstream=self.upstreams.of,
             condemned=self.runner.condemn,
             clock=clock,
-            probing=_probing(config.probe),
+            probing=Probing.of(config.probe),
         )
+        quotas = Quotas(law.quotas)
         self.dispatcher = Dispatcher(
             ledger=self.ledger,
             chooser=chooser,
             runner=self.runner,
             gate=Gate(config.queue.capacity, weights=law.weights),
-            quotas=Quotas(law.quotas),
+            quotas=quotas,
             effects=Effects(self.refusals.refuse, self._ended, self.prober.wake),
             clock=clock,
             in_flight=config.in_flight,
         )
         self.readiness = Readiness(self.ledger)
-        self.registry.register(FleetCollector(self.ledger, self.runner, self.dispatcher))
-        self.serve = self._server(config, law, chooser, rng, tasks)
+        self.measured = Measured(
+            paths=ClientPaths(law.regions, rng),
+            ledger=self.ledger,
+            locator=law.locator,
+            allowed=self._allowed,
+            clock=clock,
+        )
+        self.registry.register(
+            FleetCollector(self.ledger, self.runner, self.dispatcher, self.measured)
+        )
+        self.serve = self._server(config, law, chooser, quotas, rng, tasks)
         self.admin = Admin(
             name=config.name,
             region=config.region,
@@ -144,6 +152,7 @@ class Router:
         config: RouterConfig,
         law: RegionPolicy,
         chooser: Chooser,
+        quotas: Quotas,
         rng: Random,
         tasks: asyncio.TaskGroup,
     ) -> Server:
@@ -156,20 +165,13 @@ class Router:
             once={name for name, model in config.models.items() if not model.repeatable},
             explain=config.decisions.explain == "always",
         )
-        paths = ClientPaths(law.regions, rng)
         return Server(
             version=version("isochrone"),
             readiness=self.readiness,
             asking=asking,
             inference=Inference(asking, self.ledger, chooser, self.dispatcher),
-            places=Places(self._policy, asking, self.ledger, paths, rng),
-            measured=Measured(
-                paths=paths,
-                ledger=self.ledger,
-                locator=law.locator,
-                allowed=self._allowed,
-                clock=self._clock,
-            ),
+            places=Places(self._policy, asking, self.ledger, self.measured.paths, quotas, rng),
+            measured=self.measured,
             agents=Agents(
                 membership=self.membership,
                 store=self._store,
@@ -328,25 +330,8 @@ def _member(config: EndpointConfig) -> Member:
         reports=config.reports,
     )
     models = () if config.reports else config.models
-    held = tuple(HeldModel(name, "1", ModelState.WARM) for name in models)
+    held = tuple(HeldModel(name, NO_VERSION, ModelState.WARM) for name in models)
     return Member(endpoint=endpoint, slots=config.slots, models=held)
-
-
-def _spare(config: RouterConfig) -> Spare:
-    retries = RetryBudget(config.retries.share, config.retries.floor_per_slot_s)
-    hedges = HedgeBudget(config.hedge.share) if config.hedge.share else None
-    unhedged = {name for name, model in config.models.items() if not model.hedge}
-    return Spare(retries, hedges, unhedged)
-
-
-def _probing(config: ProbeConfig) -> Probing:
-    return Probing(
-        interval_s=config.interval_s,
-        timeout_s=config.timeout_s,
-        fresh_s=config.fresh_s,
-        per_request=config.per_request,
-        explore_s=config.explore_s or math.inf,
-    )
 
 
 def _round_trips(

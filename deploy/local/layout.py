@@ -100,7 +100,9 @@ def lay_out(folder: Path, ray_folder: Path, *, router_port: int = 0, admin_port:
     first = next(iter(ROUTERS))
     pairs = [(router, endpoint) for router in ROUTERS for endpoint in REGION_OF]
     parts = [*ROUTERS, *AGENTS]
-    pool = iter(free_ports(2 * len(parts) + 1 + len(pairs)))
+    asked = {router_port, admin_port}
+    free = free_ports(2 * len(parts) + 1 + len(pairs) + len(asked))
+    pool = (port for port in free if port not in asked)
     ports = {name: next(pool) for name in [*parts, CLOUD]}
     admin = {name: next(pool) for name in parts}
     return Layout(

@@ -1,6 +1,7 @@
 """A model's own warm-up sample, asked like a request from outside.
 
 So whoever wants to know whether and how fast an endpoint answers need not send a user's request.
+It waits behind those, whatever the asker says of its urgency.
 """
 
 import asyncio
@@ -10,44 +11,58 @@ import msgspec
 
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.warmup import samples
-from router.errors import Unavailable
+from router.errors import Overloaded, Unavailable
 from router.wire import codec, headers
 from router.wire.http import Request, Response
 from router.wire.json_codec import BINARY_WISHES
 from router.wire.message import InferRequest
 from router.wire.report import LOAD_HEADER, ModelState
 
-_KEPT = frozenset({headers.SEQUENCE, headers.TIMEOUT, headers.PRIORITY, headers.REQUEST_ID})
+_KEPT = frozenset({headers.SEQUENCE, headers.TIMEOUT, headers.REQUEST_ID})
+_LAST = (headers.PRIORITY, b"9")
 _TOLD = frozenset({LOAD_HEADER, headers.SERVER_TIMING})
 
 
-async def sampled(
-    request: Request,
-    manifest: Manifest,
-    state: Callable[[], ModelState],
-    answer: Callable[[Request], Awaitable[Response]],
-) -> Response:
-    """The answer to `POST /isochrone/sample`: what the call cost, or the refusal of `answer`.
+class Sampling:
+    """Runs one sample of a model at a time."""
 
-    `answer` is the face of the Open Inference Protocol that calls of this model go through.
+    def __init__(self, answer: Callable[[Request], Awaitable[Response]]) -> None:
+        """`answer` is the face of the Open Inference Protocol that all calls go through."""
+        self._answer = answer
+        self._running: set[str] = set()
 
-    Raises:
-        Unavailable: the model is not warm; a sample loads nothing.
-    """
-    call = await asyncio.to_thread(_call, manifest, request)
-    now = state()
-    if now is not ModelState.WARM:
-        raise Unavailable(f"{manifest.name} is {now}; a sample loads nothing")
-    response = await answer(call)
+    async def run(
+        self, request: Request, manifest: Manifest, state: Callable[[], ModelState]
+    ) -> Response:
+        """The answer to `POST /isochrone/sample`: what the call cost, or its refusal.
+
+        Raises:
+            Overloaded: a sample of this model runs already.
+            Unavailable: the model is not warm; a sample loads nothing.
+        """
+        if manifest.name in self._running:
+            raise Overloaded(f"a sample of {manifest.name} runs already", retry_after_s=1.0)
+        self._running.add(manifest.name)
+        try:
+            call = await asyncio.to_thread(_call, manifest, request)
+            now = state()
+            if now is not ModelState.WARM:
+                raise Unavailable(f"{manifest.name} is {now}; a sample loads nothing")
+            return _told(await self._answer(call))
+        finally:
+            self._running.discard(manifest.name)
+
+
+def _told(response: Response) -> Response:
     if response.status != 200:
         return response
-    told = [field for field in response.headers if field[0] in _TOLD]
-    return Response(200, [codec.JSON, *told], b"{}")
+    kept = [field for field in response.headers if field[0] in _TOLD]
+    return Response(200, [codec.JSON, *kept], b"{}")
 
 
 def _call(manifest: Manifest, request: Request) -> Request:
     sample = samples(manifest)[0]
-    fields = [field for field in request.headers if field[0] in _KEPT]
+    fields = [_LAST, *(field for field in request.headers if field[0] in _KEPT)]
     if manifest.generate is None:
         verb, (more, body) = "infer", codec.encode_request(_in_binary(sample))
     else:

@@ -1,10 +1,12 @@
 """Who waits for a place: a fair line, most urgent first; what has expired never starts.
 
 Nine priority bands; inside a band a fair share of device time by tenant (`fair`); inside a tenant
-first come, first served. How many may wait, and who gives way, is the room's to say (`room`).
+first come, first served. Who could start in other places than the first stands in another lane: it
+need not wait for the first, but shares are those of the whole line. How many may wait, and who
+gives way, is the room's to say (`room`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from types import MappingProxyType
 from typing import Generic
 
@@ -33,6 +35,7 @@ class Line(Generic[T]):
         self._weights = weights
         self._bands: dict[int, Band[T]] = {}
         self._waiting = 0
+        self._lanes: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return self._waiting
@@ -47,11 +50,14 @@ class Line(Generic[T]):
         cost_s: float,
         item: T,
         settled: Callable[[Outcome], None],
+        lane: Hashable = None,
+        again: Ticket[T] | None = None,
     ) -> Ticket[T] | None:
         """A place in the line; None where the room has none for this priority.
 
         `cost_s` is the device time that it is believed to take. `settled` is told the outcome,
-        once, and never before this returns.
+        once, and never before this returns. `again` is its ticket that was started in vain: it has
+        its place back, and its tenant what was charged.
         """
         ticket = Ticket(
             holder=self,
@@ -63,17 +69,22 @@ class Line(Generic[T]):
             item=item,
             settled=settled,
             order=self.room.stamp(),
+            lane=lane,
         )
+        if again is not None:
+            ticket.stand_as(again)
+            self._charge_more(again, -again.cost_s)
         return ticket if self.room.admit(ticket, now_s) else None
 
-    def peek(self, now_s: float) -> Ticket[T] | None:
-        """Whose turn it is, among those who still have time."""
+    def peek(self, now_s: float, blocked: Collection[Hashable] = ()) -> Ticket[T] | None:
+        """Whose turn it is, among those who still have time and are in no `blocked` lane."""
         self.room.advance(now_s)
-        return self._bands[min(self._bands)].head() if self._bands else None
+        heads = (self._bands[number].head(blocked) for number in sorted(self._bands))
+        return next((head for head in heads if head is not None), None)
 
-    def start(self, now_s: float) -> Ticket[T] | None:
+    def start(self, now_s: float, blocked: Collection[Hashable] = ()) -> Ticket[T] | None:
         """The one whose turn it is, started; None where nobody waits."""
-        ticket = self.peek(now_s)
+        ticket = self.peek(now_s, blocked)
         if ticket is not None:
             self._bands[ticket.band].charge(ticket)
             self.room.end(ticket, Outcome.STARTED)
@@ -93,15 +104,17 @@ class Line(Generic[T]):
         if ticket.outcome is not Outcome.STARTED or not more_s:
             return
         ticket.cost_s += more_s
-        band = self._bands.get(ticket.band)
-        if band is not None:
-            band.correct(ticket, self._weight(ticket.tenant), more_s)
+        self._charge_more(ticket, more_s)
 
-    def ahead_s(self, tenant: str, priority: int) -> float:
-        """Seconds of device time that would start before a newcomer, as things stand."""
-        before_s = sum(b.backlog_s for number, b in self._bands.items() if number < priority)
+    def queued(self, lane: Hashable) -> int:
+        """How many wait in one lane."""
+        return self._lanes.get(lane, 0)
+
+    def ahead_s(self, tenant: str, priority: int, lane: Hashable = None) -> float:
+        """Seconds of device time that would start before a newcomer in a lane, as things stand."""
+        before_s = sum(b.backlog_s(lane) for number, b in self._bands.items() if number < priority)
         band = self._bands.get(priority)
-        return before_s + (band.ahead_s(tenant) if band is not None else 0.0)
+        return before_s + (band.ahead_s(tenant, lane) if band is not None else 0.0)
 
     @property
     def band(self) -> int:
@@ -111,6 +124,7 @@ class Line(Generic[T]):
     def put(self, ticket: Ticket[T]) -> None:
         """The room's; see `Holder`."""
         self._waiting += 1
+        self._lanes[ticket.lane] = self._lanes.get(ticket.lane, 0) + 1
         self._enter(ticket)
 
     def move(self, ticket: Ticket[T], band: int) -> None:
@@ -121,6 +135,9 @@ class Line(Generic[T]):
     def remove(self, ticket: Ticket[T]) -> None:
         """The room's; see `Holder`."""
         self._waiting -= 1
+        self._lanes[ticket.lane] -= 1
+        if not self._lanes[ticket.lane]:
+            del self._lanes[ticket.lane]
         self._exit(ticket, ticket.band)
 
     def _enter(self, ticket: Ticket[T]) -> None:
@@ -134,6 +151,11 @@ class Line(Generic[T]):
         band.remove(ticket)
         if not band.waiting_count:
             del self._bands[number]
+
+    def _charge_more(self, ticket: Ticket[T], more_s: float) -> None:
+        band = self._bands.get(ticket.band)
+        if band is not None:
+            band.correct(ticket, self._weight(ticket.tenant), more_s)
 
     def _weight(self, tenant: str) -> float:
         return self._weights.get(tenant, 1.0)

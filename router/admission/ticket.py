@@ -1,6 +1,6 @@
 """A place among those who wait, and the one way in which it ends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import Enum
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -29,7 +29,8 @@ class Ticket(Generic[T]):
     """One who waits, for the sake of `item`.
 
     `priority` is what was asked for, `band` where waiting has lifted it to; `cost_s` is the device
-    time it is believed to take; `order` counts arrivals. Instants are monotonic seconds.
+    time it is believed to take; `order` counts arrivals; those of one `lane` could start in the
+    same places. Instants are monotonic seconds.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Ticket(Generic[T]):
         "holder",
         "item",
         "joined_s",
+        "lane",
         "order",
         "outcome",
         "priority",
@@ -59,6 +61,7 @@ class Ticket(Generic[T]):
         item: T,
         settled: Callable[[Outcome], None],
         order: int,
+        lane: Hashable = None,
     ) -> None:
         """`settled` is told the outcome, once."""
         self.holder = holder
@@ -69,9 +72,18 @@ class Ticket(Generic[T]):
         self.cost_s = believable(cost_s)
         self.item = item
         self.order = order
+        self.lane = lane
         self.epoch = 0
         self.outcome: Outcome | None = None
         self._settled = settled
+
+    def __lt__(self, other: "Ticket[T]") -> bool:
+        """Only who came back has the order of another, which has ended: either may be first."""
+        return False
+
+    def stand_as(self, earlier: "Ticket[T]") -> None:
+        """It is that one, come back before it could be served: its place is as it was."""
+        self.joined_s, self.order, self.band = earlier.joined_s, earlier.order, earlier.band
 
     def tell(self) -> None:
         """Say how it ended, to whom it concerns."""

@@ -1,11 +1,11 @@
 """Carrying a request out, as a sans-IO machine: events in, commands out.
 
-Tries are made one after another, each with its permit, and never twice on the same endpoint. Whom
-to ask next is decided when it is needed, with the fleet as it is then. Nothing reaches the client
-until an answer is accepted: a short one is held until it is whole, so that an endpoint that dies in
-the middle costs nothing; a long one or a stream is passed on chunk by chunk, and after its head
-nothing is tried again. One try more may run beside the first where that is late (a hedge): the
-first usable answer wins, and the other try is cancelled.
+Each try has its permit, and none goes to an endpoint that an earlier one went to. Whom to ask next
+is decided when it is needed, with the fleet as it is then. A short answer is held until it is
+whole, so that an endpoint that dies in the middle costs nothing; a long one or a stream is passed
+on chunk by chunk, and once its head has been, nothing is tried again. Tries follow each other, but
+one may run beside the first where that is late (a hedge): the first usable answer wins, and the
+other try is cancelled.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,6 +44,7 @@ from router.errors import (
 from router.fleet.ledger import Outcome
 from router.policy.law import Permit
 from router.wire.http import Headers, first
+from router.wire.report import LOAD_HEADER
 
 HOLD_BYTES = 1 << 20
 """Answers up to this length are held until they are whole."""
@@ -58,7 +59,7 @@ _ANSWERED = {
     507: Outcome.UNABLE,
     429: Outcome.BUSY,
     503: Outcome.BUSY,
-    408: Outcome.LATE,  # the deadline that went with the request has passed
+    408: Outcome.LATE,  # the deadline that went with the request has passed, if it has
     504: Outcome.LATE,
 }
 _LOST = {
@@ -69,6 +70,8 @@ _LOST = {
 }
 _MAY_HAVE_RUN = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.LATE})
 """Asking another after one of these may do the work twice."""
+_TURNED_AWAY = frozenset({Outcome.BUSY, Outcome.UNABLE})
+"""Nothing has run, as far as the endpoint can be believed."""
 
 Choose = Callable[[Sequence[Permit]], Permit | None]
 """The next endpoint to ask, given those that were; None: there is none."""
@@ -92,13 +95,16 @@ def _nobody(tried: Sequence[Permit]) -> None:
 class Attempt:
     """One request's way to its end. Events of a try that has been settled are ignored.
 
-    `choose` is asked for the next endpoint, `hedge` for one to ask beside a late one, and `repeat`
-    for leave to ask another after a try that may have run; what they say is final.
+    `choose` is asked for the next endpoint, `hedge` for one to ask beside a late one, `repeat` for
+    leave to ask another after a try that may have run, and `due` whether the deadline is as good as
+    over; what they say is final. What is not `repeatable` needs leave after a refusal as well,
+    unless that brings an agent's report, and so is known to come from before anything has run.
     """
 
     __slots__ = (
         "_choose",
         "_done",
+        "_due",
         "_ended",
         "_expired",
         "_hedge",
@@ -106,6 +112,7 @@ class Attempt:
         "_most",
         "_owing",
         "_repeat",
+        "_repeatable",
         "_streaming",
         "_tries",
     )
@@ -117,10 +124,14 @@ class Attempt:
         *,
         repeat: Callable[[], bool] = lambda: True,
         hedge: Choose = _nobody,
+        due: Callable[[], bool] = lambda: False,
+        repeatable: bool = True,
         most: int = 3,
     ) -> None:
         self._choose = choose
         self._repeat = repeat
+        self._due = due
+        self._repeatable = repeatable
         self._hedge = hedge
         self._most = most
         self._tries = [_Try(permit)]
@@ -163,16 +174,27 @@ class Attempt:
                 return self._on_lost(event, number)
 
     def _on_head(self, head: Head, number: int) -> list[Command]:
-        outcome = _classify(head.status)
-        self._expired = self._expired or outcome is Outcome.LATE
+        outcome = self._classify(head.status)
         if outcome is not Outcome.ANSWERED:
             wait_s = _retry_after_s(head.headers) if outcome is Outcome.BUSY else None
+            if outcome in _TURNED_AWAY and not self._repeatable:
+                self._owing = self._owing or first(head.headers, LOAD_HEADER) is None
             return self._fall(Settle(number, outcome, f"answered {head.status}", wait_s))
         self._tries[number].head = head
         if head.status >= 400 or _may_be_held(head.headers):
             return []
         self._streaming = True
         return [*self._cancel_but(number), Begin(number, head)]
+
+    def _classify(self, status: int) -> Outcome:
+        """What a status says of its endpoint; a deadline that is not over is not why it failed."""
+        outcome = _classify(status)
+        if outcome is not Outcome.LATE:
+            return outcome
+        if not self._due():
+            return Outcome.FAILED
+        self._expired = True
+        return outcome
 
     def _on_chunk(self, data: bytes, number: int) -> list[Command]:
         if self._streaming:
@@ -199,7 +221,7 @@ class Attempt:
         settle = Settle(number, _LOST[lost.cause], why)
         if self._streaming:
             self._done = True
-            return [*self._settle(settle), Abort(why)]
+            return [*self._settle(settle), Abort(UnusableAnswer.code)]
         return self._fall(settle)
 
     def _on_hedge_due(self) -> list[Command]:
@@ -268,7 +290,7 @@ class Attempt:
                 stopped += [Cancel(number), *self._settle(Settle(number, outcome))]
         if error is None:
             return stopped
-        return [*stopped, Abort(error.message) if self._streaming else GiveUp(error)]
+        return [*stopped, Abort(error.code) if self._streaming else GiveUp(error)]
 
     def _settle(self, settle: Settle) -> list[Command]:
         self._tries[settle.number].live = False

@@ -32,7 +32,7 @@ class RetryBudget:
         self._floor = self._floor_per_slot_s * slots * WINDOW_S
 
     def requested(self, now_s: float) -> None:
-        """A client has asked for something."""
+        """What a client has asked for has been sent."""
         self._requests[self._slot(now_s)] += 1
 
     def take(self, now_s: float) -> bool:
@@ -81,7 +81,7 @@ class HedgeBudget:
         return self._tokens
 
     def requested(self) -> None:
-        """A client has asked for something."""
+        """What a client has asked for has been sent."""
         self._tokens = min(self._most, self._tokens + self._share)
 
     def take(self) -> bool:

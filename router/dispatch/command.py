@@ -68,9 +68,9 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """It cannot be ended, and the client must be able to tell."""
+    """It cannot be ended, and the client must be able to tell; `code` is the error's."""
 
-    why: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True)

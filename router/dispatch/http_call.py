@@ -1,6 +1,7 @@
 """A request on a connection of ours to an endpoint, and the connection itself."""
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import Protocol, cast
@@ -8,8 +9,12 @@ from urllib.parse import quote
 
 from router.dispatch.event import Answer, End, Lost
 from router.dispatch.response_reader import ResponseReader
+from router.process.clock import Clock
 from router.wire.headers import HOP_BY_HOP
 from router.wire.http import Request
+
+RESEND_S = 0.1
+"""Who loses a kept connection so soon after writing to it has met one that was being closed."""
 
 _OURS = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"
@@ -103,16 +108,30 @@ class HttpCall:
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection to an endpoint; it carries one call at a time."""
+    """One connection to an endpoint; it carries one call at a time.
 
-    __slots__ = ("_call", "_eof", "_may_repeat", "_pool", "_reader", "_transport")
+    `resend_s`: who loses it later than this after sending on it has lost the request as well.
+    """
 
-    def __init__(self, pool: Pool) -> None:
+    __slots__ = (
+        "_call",
+        "_clock",
+        "_eof",
+        "_pool",
+        "_reader",
+        "_repeat_until_s",
+        "_transport",
+        "resend_s",
+    )
+
+    def __init__(self, pool: Pool, clock: Clock) -> None:
         self._pool = pool
+        self._clock = clock
+        self.resend_s = RESEND_S
         self._reader = ResponseReader()
         self._transport: asyncio.Transport
         self._call: HttpCall | None = None
-        self._may_repeat = False
+        self._repeat_until_s = -math.inf
         self._eof = False
 
     @property
@@ -124,7 +143,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Send a call's request. On a connection that is not `fresh`, the endpoint may just be
         closing it: then the call is repeated on one that is (RFC 9112 §9.3.1)."""
         self._call = call
-        self._may_repeat = not fresh
+        self._repeat_until_s = -math.inf if fresh else self._clock() + self.resend_s
         self._reader.begin(call.method)
         call.connection = self
         if call.paused:
@@ -155,7 +174,7 @@ class UpstreamConnection(asyncio.Protocol):
         if call is None or call.done:
             self.close()
             return
-        self._may_repeat = False
+        self._repeat_until_s = -math.inf
         events = self._reader.feed(data)
         if events and isinstance(events[-1], End | Lost):
             self._release(call)
@@ -173,7 +192,7 @@ class UpstreamConnection(asyncio.Protocol):
         if call is None or call.done:
             return
         call.connection = None
-        if self._may_repeat:
+        if self._clock() <= self._repeat_until_s:
             call.was_there = True
             self._pool.open_for(call)
         else:

@@ -4,19 +4,17 @@ Also how sure it must be to make its deadline, which is what sheds the lowest cl
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-
-from msgspec import structs
 
 from router.admission.ticket import DEFAULT, LOWEST
 from router.dispatch.chooser import Chooser
-from router.errors import Overloaded
+from router.errors import DeadlineExceeded, Overloaded
 from router.fleet.endpoint import Candidate
 from router.policy.pick import Scored
 from router.policy.policy import Plan
 from router.policy.query import Query
-from router.policy.scores import seconds
+from router.policy.scores import Seconds, seconds
 from router.wire.report import ModelState
 
 LASTS_S = 0.1
@@ -24,21 +22,24 @@ LASTS_S = 0.1
 _MOST_LANES = 4096
 _GONE = (ModelState.ABSENT, ModelState.DRAINING)
 
-Lane = tuple[str, str | None, frozenset[str] | None]
-"""Model, version and required regions: requests that could start in the same places."""
+Lane = tuple[str | None, frozenset[str] | None]
+"""Version and required regions: requests for a model that could start in the same places."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What those who could serve a lane can do, whether or not they can just now.
 
-    `slots` is how much of it runs at once, `needs_s` what the quickest is predicted to take once
-    asked, and `cost_s` how long it then holds a slot.
+    `slots` is how much of it runs at once, `cost_s` how long the quickest then holds a slot.
     """
 
     slots: int
-    needs_s: float
     cost_s: float
+    able: Sequence[Candidate]
+
+    def seconds(self, query: Query) -> Seconds:
+        """What the quickest is predicted to take for this query, once asked."""
+        return min((seconds(query, c) for c in self.able), key=lambda s: s.total)
 
 
 class Outlook:
@@ -46,24 +47,24 @@ class Outlook:
 
     def __init__(self, chooser: Chooser) -> None:
         self._chooser = chooser
-        self._known: dict[Lane, tuple[float, Prospect]] = {}
+        self._known: dict[tuple[str, Lane], tuple[float, Prospect]] = {}
 
     def of(self, query: Query, now_s: float) -> Prospect:
         """What those who could serve this query can do."""
-        lane = lane_of(query)
-        known = self._known.get(lane)
+        where = query.model, lane_of(query)
+        known = self._known.get(where)
         if known is not None and known[1].slots and now_s - known[0] < LASTS_S:
             return known[1]
         if len(self._known) >= _MOST_LANES:
             self._known.clear()
-        prospect = _prospect(self._chooser, structs.replace(query, now_s=now_s))
-        self._known[lane] = now_s, prospect
+        prospect = _prospect(self._chooser.near(query))
+        self._known[where] = now_s, prospect
         return prospect
 
 
 def lane_of(query: Query) -> Lane:
-    """Where a query would wait."""
-    return query.model, query.version, query.required_regions
+    """In which lane of its model a query would wait."""
+    return query.version, query.required_regions
 
 
 def may_return(candidate: Candidate) -> bool:
@@ -74,6 +75,12 @@ def may_return(candidate: Candidate) -> bool:
 def may_wait(plan: Plan) -> bool:
     """Somebody lawful may have room before long."""
     return any(r.lawful and may_return(r.candidate) for r in plan.rejected)
+
+
+def is_one_full(plan: Plan) -> bool:
+    """Somebody lawful is only full, and not on trial."""
+    able = (r.candidate for r in plan.rejected if r.lawful and may_return(r.candidate))
+    return any(candidate.held is None for candidate in able)
 
 
 def sigmas_of(priority: int) -> float:
@@ -89,26 +96,41 @@ def surest(order: Collection[Scored], sigmas: float) -> Scored:
     return min(order, key=lambda s: s.seconds.total + sigmas * s.seconds.sigma)
 
 
-def too_late(needs_s: float, left_s: float) -> Overloaded:
-    """A refusal that says by how much a deadline cannot be made."""
-    return Overloaded(
-        f"it would take {needs_s:.3f} s and must be answered within {left_s:.3f} s",
-        retry_after_s=needs_s - left_s,
-    )
+def within(order: Sequence[Scored], left_s: float) -> list[Scored]:
+    """Who could make it, if nothing were to be waited for."""
+    return [scored for scored in order if least_s(scored.seconds) <= left_s]
+
+
+def least_s(needs: Seconds) -> float:
+    """What is left of a prediction where nobody is ahead and the model is warm."""
+    return needs.net + needs.service
+
+
+def too_late(needs_s: float, least_s: float, left_s: float) -> Overloaded | DeadlineExceeded:
+    """A refusal that says by how much a deadline cannot be made; and when it could be, if ever."""
+    text = f"it would take {needs_s:.3f} s and must be answered within {left_s:.3f} s"
+    if least_s > left_s:
+        return DeadlineExceeded(text)
+    return Overloaded(text, retry_after_s=needs_s - left_s)
 
 
 def soonest_s(plan: Plan) -> float:
     """When the first lawful endpoint may be asked again; a second where nothing says better."""
     now_s = plan.query.now_s
     lawful = [r.candidate for r in plan.rejected if r.lawful]
-    waits = [max(c.full_until_s, c.held_until_s) - now_s for c in lawful]
+    waits = [_asked_again_s(c) - now_s for c in lawful]
     return min((wait for wait in waits if 0 < wait < math.inf), default=1.0)
 
 
-def _prospect(chooser: Chooser, query: Query) -> Prospect:
-    able = [c for c in chooser.near(query) if may_return(c)]
+def _asked_again_s(candidate: Candidate) -> float:
+    held_until_s = candidate.held_until_s if candidate.held is not None else 0.0
+    return max(candidate.full_until_s, held_until_s)
+
+
+def _prospect(near: Iterable[Candidate]) -> Prospect:
+    able = [c for c in near if may_return(c)]
     return Prospect(
         slots=sum(c.slots for c in able),
-        needs_s=min((seconds(query, c).total for c in able), default=0.0),
         cost_s=min((c.service_s for c in able), default=0.0),
+        able=able,
     )

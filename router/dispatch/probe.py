@@ -4,12 +4,14 @@ All of it is beside the requests: a probe asks for a report, a sample has a mode
 warm-up input. So nobody's request is spent on finding out how slow or how broken an endpoint is.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
 
+from router.config import ProbeConfig
 from router.dispatch.event import Answer, Chunk, End, Head, Lost
 from router.dispatch.upstream import Call, Upstream
 from router.fleet.endpoint import Endpoint
@@ -51,6 +53,17 @@ class Probing:
     sample_s: float = 1.0
     sample_timeout_s: float = 10.0
     explore_s: float = 10.0
+
+    @classmethod
+    def of(cls, config: ProbeConfig) -> "Probing":
+        """As configured."""
+        return cls(
+            interval_s=config.interval_s,
+            timeout_s=config.timeout_s,
+            fresh_s=config.fresh_s,
+            per_request=config.per_request,
+            explore_s=config.explore_s or math.inf,
+        )
 
 
 class Prober:

@@ -38,9 +38,10 @@ TRIED_KEPT = 32
 class Record:
     """One request from its arrival to its one end.
 
-    `plan` is the last that was made for it, `tried` its last tries of `tries_count`, `waited_s` the
-    time that it spent in line here; `status` 0 says that the client had gone, `code` why it was
-    refused or cut. Instants are monotonic.
+    `plan` is the last that was made for it, `tried` its last tries of `tries_count`, `beyond` how
+    many came before these, by endpoint and reason; `waited_s` the time that it spent in line here;
+    `status` is 0 where the client was told none: it had gone, or had to be cut off. `code` is the
+    error's, where it was refused or cut. Instants are monotonic.
     """
 
     query: Query
@@ -49,6 +50,7 @@ class Record:
     asked_s: float
     tried: list[Tried] = field(default_factory=list)
     tries_count: int = 0
+    beyond: dict[tuple[str, str], int] = field(default_factory=dict)
     repeats: int = 0
     hedges: int = 0
     waited_s: float = 0.0
@@ -61,4 +63,6 @@ class Record:
         self.tries_count += 1
         self.tried.append(tried)
         if len(self.tried) > TRIED_KEPT:
-            del self.tried[0]
+            first = self.tried.pop(0)
+            key = first.endpoint, first.why
+            self.beyond[key] = self.beyond.get(key, 0) + 1

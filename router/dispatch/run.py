@@ -52,17 +52,28 @@ from router.wire.headers import EXPLAIN
 from router.wire.http import Request, first
 from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
 
+DUE_S = 0.05
+"""A deadline is as good as over when this is left of it,"""
+DUE_SHARE = 0.1
+"""or this share of the time that there was."""
+
 _log = logging.getLogger("isochrone.router")
 
 
 @dataclass(slots=True, eq=False)
 class Asked:
-    """One request of a client, until its one end; `ticket` is its last place in line, if any."""
+    """One request of a client, until its one end; `ticket` is its last place in line, if any.
+
+    `waits_from_s` is when it last began to wait, `refused` who did not take its connection: it is
+    not sent there again.
+    """
 
     exchange: Exchange
     query: Query
     record: Record
     ticket: "Ticket[Asked] | None" = None
+    waits_from_s: float = 0.0
+    refused: set[str] = field(default_factory=set)
 
 
 Ended = Callable[[Asked, IsochroneError | None], None]
@@ -136,6 +147,8 @@ class Run:
             self._choose,
             repeat=self._may_repeat,
             hedge=self._hedge,
+            due=self._is_due,
+            repeatable=self.query.repeatable,
             most=means.most_tries,
         )
         self.base = self.record.tries_count
@@ -151,8 +164,10 @@ class Run:
         self._guarded(self._advance, event, number)
 
     def lose(self, name: str, why: str) -> None:
+        """Nobody should wait there; what has begun to come may still end, within the deadline."""
         for number, made in enumerate(self.tries):
-            if made.call is not None and made.scored.permit.endpoint.name == name:
+            there = made.scored.permit.endpoint.name == name
+            if there and made.call is not None and made.first_byte_s is None:
                 made.call.cancel()
                 self.tell(Lost(Cause.TIMEOUT, why), number)
 
@@ -211,8 +226,8 @@ class Run:
                 self.exchange.write(data)
             case Finish():
                 self.exchange.finish()
-            case Abort(why):
-                self.record.code = why
+            case Abort(code):
+                self.record.code = code
                 self.exchange.abort()
             case GiveUp(error):
                 self.error = error
@@ -237,6 +252,11 @@ class Run:
         self.record.repeats += may
         return may
 
+    def _is_due(self) -> bool:
+        given_s = self.query.deadline_s - self.record.asked_s
+        left_s = self.query.deadline_s - self.means.clock()
+        return left_s <= max(DUE_S, DUE_SHARE * given_s)
+
     def _hedge(self, tried: Sequence[Permit]) -> Permit | None:
         """Whom to ask beside, if that is worth it."""
         scored = self._best_but(tried)
@@ -249,7 +269,8 @@ class Run:
 
     def _best_but(self, tried: Sequence[Permit]) -> Scored | None:
         query = structs.replace(self.query, now_s=self.means.clock())
-        order = self.means.chooser.best(query, [p.endpoint.name for p in tried]).order
+        names = self.asked.refused.union(p.endpoint.name for p in tried)
+        order = self.means.chooser.best(query, names).order
         return order[0] if order else None
 
     def _send(self, send: Send) -> None:
@@ -264,6 +285,8 @@ class Run:
         if lease is None:
             self.tell(Lost(Cause.REFUSED, "it has left"), send.number)
             return
+        if not self.base + send.number:  # what is refused here earns nobody a second try
+            means.spare.requested(now_s)
         asked = self.exchange.request
         headers = upstream_headers(
             asked.headers,
@@ -300,6 +323,8 @@ class Run:
             self.means.ledger.close(made.lease, settle.outcome, now_s, settle.retry_after_s)
             if settle.outcome is Outcome.UNABLE and self.query.action == "infer":
                 self.means.ledger.lacks(made.lease, now_s)
+        if settle.outcome is Outcome.REFUSED:
+            self.asked.refused.add(made.scored.permit.endpoint.name)
         tried = Tried(
             scored=made.scored,
             why=made.cause,

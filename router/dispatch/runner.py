@@ -1,9 +1,10 @@
 """Everything under way in one worker: deadlines and hedges are seen by one coarse sweep."""
 
+import logging
 from collections.abc import Callable
 
 from router.dispatch.chooser import Chooser
-from router.dispatch.event import HedgeDue, Timer
+from router.dispatch.event import Event, HedgeDue, Timer
 from router.dispatch.run import Asked, Ended, Means, Run
 from router.dispatch.spare import Spare
 from router.dispatch.timers import Timers
@@ -12,6 +13,8 @@ from router.fleet.endpoint import Endpoint
 from router.fleet.ledger import Ledger
 from router.policy.policy import Plan
 from router.process.clock import Clock
+
+_log = logging.getLogger("isochrone.router")
 
 
 class Runner:
@@ -46,11 +49,19 @@ class Runner:
         for run in expired:  # it runs until its end has been told
             self.running.set(run, run.query.deadline_s)
         for run in expired:
-            run.tell(Timer())
+            _tell(run, Timer())
         for run in self.hedging.due(now_s):
-            run.tell(HedgeDue())
+            _tell(run, HedgeDue())
 
     def condemn(self, name: str, why: str) -> None:
         """An endpoint was found dead: whoever waits there is to look elsewhere."""
         for run in list(self.running):
             run.lose(name, why)
+
+
+def _tell(run: Run, event: Event) -> None:
+    """The sweep goes on whatever becomes of one run."""
+    try:
+        run.tell(event)
+    except Exception:  # one run's fault must not leave the others without their timers
+        _log.exception("the end of request %s went wrong", run.query.request_id)

@@ -5,8 +5,9 @@ where the call may be made twice and is short work, where its target is not busy
 it, and within a budget.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
+from router.config import HedgeConfig, ModelConfig, RetryConfig
 from router.dispatch.budget import HedgeBudget, RetryBudget
 from router.policy.pick import Scored
 from router.policy.query import Query
@@ -29,8 +30,19 @@ class Spare:
         self.hedge_budget = hedges
         self._unhedged = unhedged
 
+    @classmethod
+    def of(
+        cls, retries: RetryConfig, hedge: HedgeConfig, models: Mapping[str, ModelConfig]
+    ) -> "Spare":
+        """As configured."""
+        return cls(
+            RetryBudget(retries.share, retries.floor_per_slot_s),
+            HedgeBudget(hedge.share) if hedge.share else None,
+            {name for name, model in models.items() if not model.hedge},
+        )
+
     def requested(self, now_s: float) -> None:
-        """A client has asked for something."""
+        """What a client has asked for has been sent."""
         self.retries.requested(now_s)
         if self.hedge_budget is not None:
             self.hedge_budget.requested()
@@ -54,7 +66,7 @@ class Spare:
         candidate = scored.candidate
         idle = candidate.in_flight < BUSY_SHARE * candidate.slots
         in_time = now_s + self.late_after_s(scored.seconds) <= query.deadline_s
-        shared = not candidate.endpoint.hardware_class.startswith("gpu")
-        if not (self.hedges(query) and idle and in_time and shared):
+        dear = candidate.endpoint.hardware_class.startswith("gpu")
+        if dear or not (self.hedges(query) and idle and in_time):
             return False
         return self.hedge_budget is not None and self.hedge_budget.take()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router.dispatch.event import Answer, Cause, Lost
-from router.dispatch.http_call import HttpCall, UpstreamConnection, encode_request
+from router.dispatch.http_call import RESEND_S, HttpCall, UpstreamConnection, encode_request
 from router.process.clock import Clock
 from router.wire.http import Request
 from router.wire.url import parse_url
@@ -95,7 +95,8 @@ class HttpUpstream:
     def send(self, request: Request, on_event: OnEvent, *, once: bool = False) -> Call:
         """Send on a kept connection, or on a new one, which costs a task.
 
-        A kept one may be closing, and then the request is sent again: not if it goes only `once`.
+        A kept one may be closing, and then the request is sent again: not if it goes only `once`,
+        and not where the connection is lost so late that the endpoint must have had it.
 
         Raises:
             ValueError: a header field or the query would end its line.
@@ -173,10 +174,13 @@ class HttpUpstream:
 
     async def _open(self, call: HttpCall) -> None:
         loop = asyncio.get_running_loop()
+        began_s = self._clock()
         try:
             async with asyncio.timeout(self._connect_s):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self), self._address.host, self._address.port
+                    lambda: UpstreamConnection(self, self._clock),
+                    self._address.host,
+                    self._address.port,
                 )
         except TimeoutError:
             _tell_soon(call, f"no connection within {self._connect_s:g} s")
@@ -184,6 +188,8 @@ class HttpUpstream:
             _tell_soon(call, _why(error))
         else:
             self._connections.add(connection)
+            # making it took a round trip: the news that it is closed takes no longer
+            connection.resend_s = max(RESEND_S, 2 * (self._clock() - began_s))
             connection.carry(call, fresh=True)
         finally:
             self._opening.pop(call, None)

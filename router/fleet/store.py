@@ -59,7 +59,7 @@ class Store:
         with closing(rows):
             for body, url, seen_s in rows:
                 try:
-                    enrolment = read_json(body, Enrolment, "stored enrolment")
+                    enrolment = read_json(body, Enrolment, "stored enrolment", most_bytes=None)
                 except BadRequest:
                     continue  # written by another version: it will enrol again
                 found.append((enrolment, url, max(0.0, now_s - seen_s)))

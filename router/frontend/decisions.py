@@ -23,7 +23,7 @@ def access_line(record: Record, wall_s: float) -> dict[str, object]:
         "status": record.status,
         "endpoint": record.tried[-1].endpoint if record.tried else None,
         "why": record.tried[-1].why if record.tried else record.code,
-        "tries": len(record.tried),
+        "tries": record.tries_count,
         "waited": round(record.waited_s, 6),
         "seconds": round(record.seconds, 6),
     }

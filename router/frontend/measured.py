@@ -16,7 +16,7 @@ from router.wire.report import Measurement, Measurements
 
 
 class Measured:
-    """Takes measurements in; `unknown` counts those of endpoints that are not known here.
+    """Takes measurements into `paths`; `unknown` counts those of endpoints not known here.
 
     A client speaks for its own address. Whoever asks from one of the `allowed` networks, as agents
     do, is believed about others too.
@@ -32,14 +32,14 @@ class Measured:
         clock: Clock,
     ) -> None:
         self.unknown = 0
-        self._paths = paths
+        self.paths = paths
         self._ledger = ledger
         self._locator = locator
         self._allowed = allowed
         self._clock = clock
 
     def handle(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
-        """Fold them in, all or none.
+        """Fold them in, all or none; of several for one client and endpoint, the last.
 
         Raises:
             BadRequest: the body is not a `Measurements`, or a client no address.
@@ -51,8 +51,10 @@ class Measured:
         caller = _address(self._locator.client_address(request.peer, request.headers))
         trusted = any(caller in network for network in self._allowed)
         now_s = self._clock()
-        for client, sample in list(self._read(told.samples, caller, trusted=trusted)):
-            self._paths.observe(client, sample, now_s)
+        read = self._read(told.samples, caller, trusted=trusted)
+        newest = {(client.prefix, sample.endpoint): (client, sample) for client, sample in read}
+        for client, sample in newest.values():
+            self.paths.observe(client, sample, now_s)
         return Response(204)
 
     def _read(

@@ -6,13 +6,14 @@ Labels are bounded: models that are known, endpoints that have joined, words fro
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from router.dispatch.dispatcher import Dispatcher
 from router.dispatch.record import Record, Tried
 from router.dispatch.runner import Runner
 from router.fleet.ledger import Ledger
+from router.frontend.measured import Measured
 from router.process.metrics import SECONDS_BUCKETS
 
 _ERRORS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -23,7 +24,8 @@ ERROR_BUCKETS = (*(-s for s in reversed(_ERRORS_S)), 0.0, *_ERRORS_S)
 class Metrics:
     """The counters of one router."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._requests = Counter(
             "isochrone_requests",
             "Requests for a model, by the status they ended with (0: the client left).",
@@ -99,9 +101,10 @@ class Metrics:
         self._requests.labels(model, str(record.status)).inc()
         self._seconds.labels(model).observe(record.seconds)
         self._decisions.labels(record.plan.why).inc()
+        for (endpoint, why), count in record.beyond.items():
+            self._count_tries(endpoint, why, count)
         for tried in record.tried:
-            self._whys.setdefault(tried.endpoint, set()).add(tried.why)
-            self._tries.labels(tried.endpoint, tried.why).inc()
+            self._count_tries(tried.endpoint, tried.why)
             if tried.answered:
                 self._judge(tried)
         if record.waited_s:
@@ -119,6 +122,12 @@ class Metrics:
         """An endpoint has left: names that come and go must not pile up."""
         for why in self._whys.pop(endpoint, ()):
             self._tries.remove(endpoint, why)
+
+    def _count_tries(self, endpoint: str, why: str, count: int = 1) -> None:
+        """Tries at an endpoint that has left meanwhile are forgotten with it."""
+        if self._ledger.site(endpoint) is not None:
+            self._whys.setdefault(endpoint, set()).add(why)
+            self._tries.labels(endpoint, why).inc(count)
 
     def _count_spare(self, record: Record) -> None:
         self._retries.inc(record.repeats)
@@ -141,19 +150,23 @@ class Metrics:
 
 
 class FleetCollector(Collector):
-    """The fleet and the line as they stand when somebody scrapes."""
+    """The fleet, the line and the measurements as they stand when somebody scrapes."""
 
-    def __init__(self, ledger: Ledger, runner: Runner, dispatcher: Dispatcher) -> None:
+    def __init__(
+        self, ledger: Ledger, runner: Runner, dispatcher: Dispatcher, measured: Measured
+    ) -> None:
         self._ledger = ledger
         self._runner = runner
         self._dispatcher = dispatcher
+        self._measured = measured
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges of this instant."""
+    def collect(self) -> Iterator[Metric]:
+        """The numbers of this instant."""
         yield from self._endpoints()
         yield from self._own()
+        yield from self._clients()
 
-    def _endpoints(self) -> Iterable[GaugeMetricFamily]:
+    def _endpoints(self) -> Iterable[Metric]:
         labels = ["endpoint", "region"]
         up = GaugeMetricFamily("isochrone_endpoint_in", "1 where traffic may go.", labels=labels)
         net = GaugeMetricFamily(
@@ -162,14 +175,35 @@ class FleetCollector(Collector):
         load = GaugeMetricFamily(
             "isochrone_endpoint_in_flight", "Requests there, as far as known.", labels=labels
         )
+        misplaced = CounterMetricFamily(
+            "isochrone_endpoint_rtt_misplaced",
+            "Round trips from this router that were faster than light to the endpoint's region.",
+            labels=labels,
+        )
         for site in self._ledger.sites():
             names = [site.endpoint.name, site.endpoint.region]
             up.add_metric(names, float(site.out is None))
             net.add_metric(names, site.net_s)
             load.add_metric(names, site.in_flight)
-        return up, net, load
+            misplaced.add_metric(names, site.path.misplaced)
+        return up, net, load, misplaced
 
-    def _own(self) -> Iterator[GaugeMetricFamily]:
+    def _clients(self) -> Iterator[Metric]:
+        for name, text, count in (
+            (
+                "isochrone_measurements_unknown",
+                "Round trips told of endpoints that are not known here.",
+                self._measured.unknown,
+            ),
+            (
+                "isochrone_measurements_misplaced",
+                "Round trips told that were faster than light between the stated places.",
+                self._measured.paths.misplaced,
+            ),
+        ):
+            yield CounterMetricFamily(name, text, value=count)
+
+    def _own(self) -> Iterator[Metric]:
         spare = self._runner.spare
         hedges_left = spare.hedge_budget.left if spare.hedge_budget is not None else 0.0
         retries_left = spare.retries.left(self._runner.clock())

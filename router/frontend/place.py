@@ -1,4 +1,8 @@
-"""`POST /isochrone/place`: where a client had best go, in its own seconds. Nothing is sent."""
+"""`POST /isochrone/place`: where a client had best go, in its own seconds. Nothing is sent.
+
+It costs a token of the tenant's quota. Of many endpoints those of the regions nearest to the client
+are looked at, and the others are counted only.
+"""
 
 from random import Random
 from typing import Any
@@ -6,21 +10,28 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from router.errors import BadRequest
-from router.fleet.ledger import Ledger
+from router.admission.quota import Quotas
+from router.errors import BadRequest, QuotaExceeded
+from router.fleet.endpoint import Candidate, Fleet
 from router.frontend.asking import Asking
 from router.geo.address import read_address
 from router.geo.clients import Client, ClientPaths
 from router.geo.locate import Place
 from router.geo.network import Estimate
+from router.geo.region import Point, distance_km
+from router.policy.choose import choose
 from router.policy.explain import considered, not_considered
 from router.policy.pick import Scored
-from router.policy.policy import Plan, Policy, decide
+from router.policy.policy import Plan, Policy, decide, plan_among
+from router.policy.query import Query
 from router.process.exchange import Exchange
 from router.wire.headers import CallHeaders
 from router.wire.http import Response
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response
+
+MOST = 128
+"""So many endpoints are told of one by one: some milliseconds of work."""
 
 
 class PlaceRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,14 +49,16 @@ class Places:
         self,
         policy: Policy,
         asking: Asking,
-        ledger: Ledger,
+        fleet: Fleet,
         paths: ClientPaths,
+        quotas: Quotas,
         rng: Random,
     ) -> None:
         self._policy = policy
         self._asking = asking
-        self._ledger = ledger
+        self._fleet = fleet
         self._paths = paths
+        self._quotas = quotas
         self._rng = rng
 
     def handle(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
@@ -53,6 +66,7 @@ class Places:
 
         Raises:
             BadRequest: the body is not a `PlaceRequest`, or the client no address.
+            QuotaExceeded: the tenant has asked too often.
             IsochroneError: as for an inference request.
         """
         asked = _read(exchange.request.body)
@@ -62,14 +76,55 @@ class Places:
         )
         place = law.locator.place(client)
         query = self._asking.query(headers, request_id, asked.model, asked.version)
+        self._pay(query)
         address = read_address(client)
         vantage = None
         if address is not None:
             vantage = self._paths.vantage(Client.of(address, place.point), query.now_s)
-        plan = decide(
-            self._policy, structs.replace(query, vantage=vantage), self._ledger, self._rng
-        )
+        plan = self._plan(structs.replace(query, vantage=vantage), place.point)
         return json_response(_told(plan, client, place))
+
+    def _pay(self, query: Query) -> None:
+        wait_s = self._quotas.take(query.tenant, query.now_s)
+        if wait_s > 0:
+            used_up = f"tenant {query.tenant} has used up its quota"
+            raise QuotaExceeded(used_up, retry_after_s=wait_s)
+
+    def _plan(self, query: Query, point: Point | None) -> Plan:
+        """Everybody's seconds or reason; of many, of those near the client."""
+        total = len(self._fleet.candidates(query.model, query.version))
+        if total <= MOST:
+            return decide(self._policy, query, self._fleet, self._rng)
+        near = self._near(query, point)
+        elsewhere = self._fleet.elsewhere(query.model, query.version)
+        plan = plan_among(
+            self._policy,
+            query,
+            near,
+            self._rng,
+            elsewhere=elsewhere,
+            unexplained=total - len(near),
+        )
+        return plan if plan.order else choose(self._policy, query, self._fleet, self._rng)
+
+    def _near(self, query: Query, point: Point | None) -> list[Candidate]:
+        """Lawful candidates, region by region from the client; from this router if it is lost."""
+        if point is None:
+            lawful = self._fleet.shortlist(query.model, query.version, query.required_regions)
+            return list(lawful.near[:MOST])
+        near: list[Candidate] = []
+        for region in self._regions_from(point, query.required_regions):
+            there = self._fleet.shortlist(query.model, query.version, frozenset((region,)))
+            near += there.near
+            if len(near) >= MOST:
+                break
+        return near[:MOST]
+
+    def _regions_from(self, point: Point, required: frozenset[str] | None) -> list[str]:
+        """The regions that the law allows, nearest first."""
+        regions = [r for r in self._asking.law.regions if required is None or r.name in required]
+        regions.sort(key=lambda region: distance_km(point, region.point))
+        return [region.name for region in regions]
 
 
 def _told(plan: Plan, client: str, place: Place) -> dict[str, Any]:

@@ -58,9 +58,10 @@ class Sample:
 class _Pair:
     """The round trip between one client network and one endpoint."""
 
-    __slots__ = ("at_s", "before", "count", "mean_s", "variance")
+    __slots__ = ("at_s", "before", "count", "mean_s", "trusted", "variance")
 
-    def __init__(self) -> None:
+    def __init__(self, *, trusted: bool) -> None:
+        self.trusted = trusted
         self.count = 0
         self.mean_s = 0.0
         self.variance = 0.0
@@ -148,14 +149,16 @@ class ClientPaths:
         """Fold in one measured round trip.
 
         Whoever is not trusted moves its own network's coordinate only, so that nobody can move an
-        endpoint away from everybody else.
+        endpoint away from everybody else; and where one of our own has measured, it is not heard.
         """
+        if not sample.trusted and self._is_known(client, sample.endpoint, now_s):
+            return
         there = self._regions[sample.region].point
         bound_s = _bound_s(client.point, there)
         if sample.rtt_s < bound_s:
             self.misplaced += 1
         node, end = self._client(client), self._endpoint(sample.endpoint, there)
-        pair = self._pair(node, sample.endpoint)
+        pair = self._pair(node, sample)
         rtt_s = pair.observe(max(sample.rtt_s, bound_s), now_s)
         fresh = pair.count <= _OF_A_PAIR
         node.learn(end, rtt_s, fresh=fresh, rng=self._rng)
@@ -186,16 +189,26 @@ class ClientPaths:
             self._endpoints.move_to_end(name)
         return node
 
-    def _pair(self, node: _Node, endpoint: str) -> _Pair:
-        """The pair, as the newest of its client's."""
-        pair = node.pairs.pop(endpoint, None)
+    def _is_known(self, client: Client, endpoint: str, now_s: float) -> bool:
+        """One of our own has measured this, or so much of this client that there is no room."""
+        node = self._clients.get(client.prefix)
+        if node is None:
+            return False
+        known = [p for p in node.pairs.values() if p.trusted and now_s - p.at_s <= LASTS_S]
+        return len(known) == _PAIRS or node.pairs.get(endpoint) in known
+
+    def _pair(self, node: _Node, sample: Sample) -> _Pair:
+        """The pair, as the newest of its client's; what others told of it ends with our own."""
+        pair = node.pairs.pop(sample.endpoint, None)
         if pair is None:
-            pair = _Pair()
             self._pairs += 1
             if len(node.pairs) >= _PAIRS:
-                del node.pairs[next(iter(node.pairs))]
+                hearsay = (name for name, other in node.pairs.items() if not other.trusted)
+                del node.pairs[next(hearsay, next(iter(node.pairs)))]
                 self._pairs -= 1
-        node.pairs[endpoint] = pair
+        if pair is None or pair.trusted is not sample.trusted:
+            pair = _Pair(trusted=sample.trusted)
+        node.pairs[sample.endpoint] = pair
         return pair
 
     def _forget(self) -> None:

@@ -48,9 +48,12 @@ def encode_chunk(data: bytes) -> bytes:
 def encode_refusal(refusal: Refusal) -> bytes:
     """A whole answer after which the connection ends."""
     body = msgspec.json.encode(Problem(refusal.message, refusal.code))
+    fields = [(b"content-type", b"application/json")]
+    if refusal.retry_after_s is not None:
+        fields.append((b"retry-after", b"%d" % refusal.retry_after_s))
     head = encode_head(
         refusal.status,
-        [(b"content-type", b"application/json")],
+        fields,
         b"content-length: %d\r\n" % len(body),
         b"connection: close\r\n",
     )

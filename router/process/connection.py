@@ -14,7 +14,7 @@ from router.process.answer import CONTINUE, encode_refusal
 from router.process.answering import HttpExchange
 from router.process.clock import Clock
 from router.process.exchange import Service
-from router.process.limits import Limits
+from router.process.limits import Limits, Room
 from router.process.request_head import Refusal
 from router.process.request_reader import Received, RequestReader, Stage
 from router.process.tcp_info import round_trip_s
@@ -37,6 +37,7 @@ class Host(Protocol):
     """The listener, as its connections see it."""
 
     limits: Limits
+    room: Room
     clock: Clock
     service: Service
     date: bytes
@@ -92,7 +93,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=host.limits.write_buffer_bytes)
         peer = transport.get_extra_info("peername")
-        self._reader = RequestReader(host.limits, host.clock, peer[0] if peer else "")
+        self._reader = RequestReader(host.limits, host.clock, peer[0] if peer else "", host.room)
         if not host.admit(self):
             self._deaf = True
             self._transport.write(encode_refusal(_FULL))
@@ -113,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._held = b""
         self._reader.requests.clear()
+        self._reader.give_back(self._reader.held_bytes)
         current, self._current = self._current, None
         self._host.forget(self)
         if current is not None:
@@ -155,6 +157,8 @@ class Connection(asyncio.Protocol):
 
     def ended(self, *, keep: bool) -> None:
         """The present exchange is over."""
+        if self._current is not None:
+            self._reader.give_back(len(self._current.request.body))
         self._current = None
         self._host.in_flight -= 1
         if not keep or self._host.draining:
@@ -288,6 +292,7 @@ class Connection(asyncio.Protocol):
         """Answer with this after what is under way, and listen to nothing more."""
         self._deaf = True
         self._held = b""
+        self._reader.drop()
         self._refusal = refusal
         self._pump()
 

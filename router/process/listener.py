@@ -11,7 +11,7 @@ from email.utils import formatdate
 from router.process.clock import Clock
 from router.process.connection import Connection
 from router.process.exchange import Service
-from router.process.limits import Limits
+from router.process.limits import Limits, Room
 
 __all__ = ["Limits", "Listener"]
 
@@ -28,6 +28,7 @@ class Listener:
     def __init__(self, service: Service, limits: Limits, clock: Clock) -> None:
         self.service = service
         self.limits = limits
+        self.room = Room()
         self.clock = clock
         self.date = b""
         self.draining = False

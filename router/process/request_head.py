@@ -15,8 +15,11 @@ from router.wire.http import Headers
 class Refusal(Exception):
     """A request that gets no further than the listener, which closes the connection after it."""
 
-    def __init__(self, status: HTTPStatus, code: str, message: str) -> None:
+    def __init__(
+        self, status: HTTPStatus, code: str, message: str, retry_after_s: int | None = None
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.status = status
         self.code = code
         self.message = message
@@ -43,6 +46,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 def bad(message: str) -> Refusal:
     """A refusal of what is wrong in itself."""
     return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message)
+
+
+def no_room() -> Refusal:
+    """A refusal of a body for which there is no memory now."""
+    full = "too many bodies are under way"
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", full, retry_after_s=1)
 
 
 def too_large(most: int) -> Refusal:

@@ -7,11 +7,12 @@ from enum import Enum, auto
 import httptools
 
 from router.process.clock import Clock
-from router.process.limits import Limits
+from router.process.limits import Limits, Room
 from router.process.request_head import (
     Framing,
     bad,
     head_too_large,
+    no_room,
     read_framing,
     read_target,
     too_large,
@@ -48,7 +49,8 @@ class RequestReader:
     """Reads the requests of one connection; whole ones wait in `requests`, in order.
 
     `since_s` is the instant at which the present stage began; `waits` says that the client has sent
-    a head with `Expect: 100-continue` and sends no body before it gets one.
+    a head with `Expect: 100-continue` and sends no body before it gets one. `held_bytes` are of
+    bodies that came and were not given back.
     """
 
     __slots__ = (
@@ -66,14 +68,19 @@ class RequestReader:
         "_peer",
         "_raw",
         "_received",
+        "_room",
         "_url",
+        "held_bytes",
         "requests",
         "since_s",
         "stage",
         "waits",
     )
 
-    def __init__(self, limits: Limits, clock: Clock, peer: str) -> None:
+    def __init__(self, limits: Limits, clock: Clock, peer: str, room: Room) -> None:
+        """`room` is shared by all connections of a listener."""
+        self._room = room
+        self.held_bytes = 0
         self._limits = limits
         self._clock = clock
         self._peer = peer
@@ -184,8 +191,24 @@ class RequestReader:
         self._body.append(data)
         self._body_bytes += len(data)
         self._left = max(0, self._left - len(data))
+        self.held_bytes += len(data)
+        self._room.held_bytes += len(data)
         if self._body_bytes > self._limits.body_bytes:
             raise too_large(self._limits.body_bytes)
+        if self._room.held_bytes > self._limits.in_flight_bytes:
+            raise no_room()
+
+    def drop(self) -> None:
+        """Let go of a body that is half here: nothing more will be fed."""
+        if self.stage is Stage.BODY:
+            self.give_back(self._body_bytes)
+            self._body_bytes = 0
+            self._body = []
+
+    def give_back(self, count_bytes: int) -> None:
+        """Bodies of so many bytes are not needed any more."""
+        self.held_bytes -= count_bytes
+        self._room.held_bytes -= count_bytes
 
     def on_message_complete(self) -> None:
         """Called by the parser."""

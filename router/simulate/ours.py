@@ -4,13 +4,10 @@ Ledger, choice, dispatcher, runner, budgets, waiting room and prober are the pro
 behind `Upstream` and `Exchange` is simulated.
 """
 
-import math
 from random import Random
 
 from router.admission.gate import Gate
 from router.admission.quota import Quotas
-from router.config import ProbeConfig
-from router.dispatch.budget import HedgeBudget, RetryBudget
 from router.dispatch.chooser import Chooser
 from router.dispatch.dispatcher import Dispatcher, Effects
 from router.dispatch.probe import Prober, Probing
@@ -81,7 +78,7 @@ class OurRouter:
             ledger=self.ledger,
             upstream=lambda endpoint: self._lines[endpoint.name],
             chooser=chooser,
-            spare=_spare(settings),
+            spare=Spare.of(settings.retries, settings.hedge, {}),
             clock=clock,
             most_tries=stage.world.scenario.tries,
         )
@@ -90,7 +87,7 @@ class OurRouter:
             upstream=lambda endpoint: self._lines[endpoint.name],
             condemned=self.runner.condemn,
             clock=clock,
-            probing=_probing(settings.probe),
+            probing=Probing.of(settings.probe),
         )
         self.dispatcher = Dispatcher(
             ledger=self.ledger,
@@ -118,11 +115,7 @@ class OurRouter:
             self._renew(index)
 
     def ask(self, asked: Asked) -> None:
-        """Have the dispatcher see it to its end.
-
-        Raises:
-            RuntimeError: something broke inside; the log has said what.
-        """
+        """Have the dispatcher see it to its end."""
         call = asked.call
         number = b"%d" % call.number
         case = self._cases[number] = Case(asked, f"/v2/models/{call.model}/infer")
@@ -186,7 +179,7 @@ class OurRouter:
     def _ended(self, record: Record) -> None:
         case = self._cases.pop(record.query.request_id.encode())
         if record.code == "internal":
-            raise RuntimeError(f"request {record.query.request_id} broke off")
+            self._engine.after(0.0, _break_off, record.query.request_id)
         now_s = self._engine.now_s
         served = next((tried for tried in record.tried if tried.answered), None)
         if served is None or record.status != 200:
@@ -207,6 +200,15 @@ class OurRouter:
             busy=served.scored.load,
         )
         case.asked.end(now_s, served.endpoint, expected)
+
+
+def _break_off(request_id: str) -> None:
+    """End the simulation: the dispatcher would go on.
+
+    Raises:
+        RuntimeError: something broke inside; the log has said what.
+    """
+    raise RuntimeError(f"request {request_id} broke off")
 
 
 def _refuse(exchange: Exchange, request_id: str, error: IsochroneError, plan: Plan) -> int:
@@ -248,19 +250,3 @@ def _round_trips(stage: Stage, router: int) -> tuple[dict[str, float], dict[str,
 
 def _url(name: str) -> str:
     return f"http://{name}"
-
-
-def _spare(settings: Tuning) -> Spare:
-    retries = RetryBudget(settings.retries.share, settings.retries.floor_per_slot_s)
-    share = settings.hedge.share
-    return Spare(retries, HedgeBudget(share) if share else None, {})
-
-
-def _probing(probe: ProbeConfig) -> Probing:
-    return Probing(
-        interval_s=probe.interval_s,
-        timeout_s=probe.timeout_s,
-        fresh_s=probe.fresh_s,
-        per_request=probe.per_request,
-        explore_s=probe.explore_s or math.inf,
-    )

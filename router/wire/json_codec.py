@@ -94,7 +94,7 @@ def decode_request(text: bytes | memoryview, take: Take = _nowhere) -> InferRequ
     Raises:
         BadRequest: anything at all is wrong with it; the message names the tensor.
     """
-    read = read_json(text, _Request, _NOT_ONE)
+    read = read_json(text, _Request, _NOT_ONE, most_bytes=None)
     return InferRequest(
         inputs=_tensors("inputs", read.inputs, take),
         outputs=_wishes(read.outputs or ()),
@@ -109,7 +109,7 @@ def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferRes
     Raises:
         BadRequest: it is not one.
     """
-    read = read_json(text, _Response, _NOT_ONE)
+    read = read_json(text, _Response, _NOT_ONE, most_bytes=None)
     return InferResponse(
         model_name=read.model_name,
         model_version=read.model_version or "",

@@ -5,17 +5,33 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from router.errors import BadRequest
+from router.errors import BadRequest, TooLarge
 
 T = TypeVar("T")
 
+MESSAGE_BYTES = 64 << 10
+"""Most of a message that is decoded where nothing else is said: decoding holds the event loop."""
+REPORT_BYTES = 1 << 20
+"""Most of what an endpoint says of itself: it may hold thousands of models."""
 
-def read_json(body: bytes | memoryview | str, kind: type[T], what: str) -> T:
+
+def read_json(
+    body: bytes | memoryview | str,
+    kind: type[T],
+    what: str,
+    *,
+    most_bytes: int | None = MESSAGE_BYTES,
+) -> T:
     """A body as a `kind`; `what` says in the refusal what it should have been.
 
+    `most_bytes` None is for what its sender's listener has bounded already.
+
     Raises:
+        TooLarge: it is longer than `most_bytes`; it was not looked at.
         BadRequest: it is no JSON, no UTF-8, nested too deeply, or not a `kind`.
     """
+    if most_bytes is not None and len(body) > most_bytes:
+        raise TooLarge(f"{what}: over {most_bytes} bytes")
     try:
         value: T = _decoder(kind).decode(body)  # type: ignore[arg-type]  # a type is hashable
     except RecursionError:

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import msgspec
 
-from router.errors import BadRequest
-from router.wire.peer_json import read_json
+from router.errors import BadRequest, TooLarge
+from router.wire.peer_json import REPORT_BYTES, read_json
 
 WIRE_VERSION = 1
 LOAD_HEADER = b"endpoint-load-metrics"
@@ -20,6 +20,8 @@ PREFIX_BITS = {4: 24, 6: 48}
 """Clients are told apart by networks of this size, by IP version: nobody's own address is kept."""
 MEASUREMENTS = 64
 """The most round trips in one message."""
+NO_VERSION = ""
+"""Of a model at an endpoint that does not report: nobody can ask for it, so none is made up."""
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -178,15 +180,15 @@ def decode_call_report(value: bytes) -> CallReport | None:
         orca = read_json(value[len(_PREFIX) :], _Orca, "load report")
         fields = {**orca.named_metrics, "instance": orca.instance}
         return msgspec.convert(fields, CallReport, strict=False)
-    except (BadRequest, msgspec.ValidationError):
+    except (BadRequest, TooLarge, msgspec.ValidationError):
         return None
 
 
 def decode_endpoint_report(body: bytes) -> EndpointReport | None:
     """A full report; None where the body is not one that this wire version understands."""
     try:
-        report = read_json(body, EndpointReport, "report")
-    except BadRequest:
+        report = read_json(body, EndpointReport, "report", most_bytes=REPORT_BYTES)
+    except (BadRequest, TooLarge):
         return None
     return report if abs(report.wire_version - WIRE_VERSION) <= 1 else None
 
@@ -195,7 +197,7 @@ def decode_waking(body: bytes) -> Waking | None:
     """The answer to a wake; None where the body is none."""
     try:
         return read_json(body, Waking, "waking")
-    except BadRequest:
+    except (BadRequest, TooLarge):
         return None
 
 
@@ -204,8 +206,9 @@ def decode_enrolment(body: bytes) -> Enrolment:
 
     Raises:
         BadRequest: a field is missing, unknown or out of range, or the wire version is too far off.
+        TooLarge: it is over a mebibyte.
     """
-    enrolment = read_json(body, Enrolment, "enrolment")
+    enrolment = read_json(body, Enrolment, "enrolment", most_bytes=REPORT_BYTES)
     if abs(enrolment.wire_version - WIRE_VERSION) > 1:
         raise BadRequest(
             f"enrolment: wire_version {enrolment.wire_version} is too far from {WIRE_VERSION};"

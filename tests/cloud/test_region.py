@@ -132,9 +132,11 @@ class Asked(Scripted):
     def __init__(self, *script):
         super().__init__(*script)
         self.requests: list[Request] = []
+        self.came = asyncio.Event()
 
     async def answer(self, request):
         self.requests.append(request)
+        self.came.set()
         return await super().answer(request)
 
 
@@ -152,6 +154,22 @@ async def test_a_sample_goes_to_a_replica_as_a_call(store):
     assert asked.header(b"x-request-timeout-seconds") == b"5"
     sample = decode_request(asked.headers, asked.body, ())
     assert [(tensor.name, tensor.data.shape) for tensor in sample.inputs] == [("x", (1, 4))]
+
+
+async def test_samples_are_one_at_a_time_and_the_least_urgent(store):
+    replicas = Asked()  # never answers
+    here = region(store, replicas, running=1)
+    body = b'{"model": "table"}'
+    told = {"x_isochrone_priority": "1", "x_request_timeout_seconds": "0.2"}
+    async with asyncio.timeout(2), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(here.handle(request("/isochrone/sample", body, **told)))
+        await replicas.came.wait()
+        second = await here.handle(request("/isochrone/sample", body))
+        assert (second.status, len(replicas.requests)) == (503, 1)
+        assert replicas.requests[0].header(b"x-isochrone-priority") == b"9"
+    assert first.result().status == 504
+    again = await here.handle(request("/isochrone/sample", body, **told))
+    assert (again.status, len(replicas.requests)) == (504, 2)
 
 
 @pytest.mark.parametrize(

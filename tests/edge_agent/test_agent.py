@@ -19,7 +19,7 @@ from aiohttp import ClientSession, web
 
 from edge_agent.app import Agent
 from edge_agent.config import AgentConfig, check
-from edge_agent.lifecycle import Listening
+from edge_agent.lifecycle import Drain, Listening
 from router.errors import ConfigError
 from router.wire.http import Request
 from router.wire.report import (
@@ -197,6 +197,8 @@ async def test_every_request_has_an_id_and_a_line(agent, http):
         pytest.param("POST", "/isochrone/wake", b'{"model":"nobody"}', 404, id="unknown_model"),
         pytest.param("GET", "/isochrone/sample", b"", 405, id="sample_with_get"),
         pytest.param("POST", "/isochrone/sample", b"{}", 400, id="sample_of_nothing"),
+        pytest.param("POST", "/isochrone/sample", b" " * 65_537, 413, id="long_sample"),
+        pytest.param("POST", "/isochrone/wake", b" " * 65_537, 413, id="long_wake"),
         pytest.param("POST", "/isochrone/sample", b'{"model":"nobody"}', 404, id="sample_unknown"),
         pytest.param(
             "POST", "/v2/models/double/infer", b"0" * (BODY_BYTES + 1), 413, id="too_large"
@@ -284,13 +286,18 @@ async def test_a_sample_loads_nothing(tmp_path, store, http):
         assert not agent.events("model_loaded")
 
 
-async def test_samples_wait_for_a_slot_like_everybody(tmp_path, store, http):
-    limits = {"keep_warm": ["double"], "slots": 1, "queue": 1, "min_service_s": 0.3}
+async def test_samples_of_a_model_run_one_at_a_time_and_wait_for_a_slot(tmp_path, store, http):
+    limits = {"keep_warm": ["double", "words"], "slots": 1, "queue": 4, "min_service_s": 0.3}
+    urgent = {"x-isochrone-priority": "1"}
     with running(tmp_path, store, **limits) as agent:
-        answers = await asyncio.gather(*(sampled(agent, http, "double") for _ in range(4)))
-        assert sorted(status for status, _, _ in answers) == [200, 200, 503, 503]
+        asked = [sampled(agent, http, name, **urgent) for name in ["double", "words"] * 3]
+        answers = await asyncio.gather(*asked)
+        assert sorted(status for status, _, _ in answers) == [200, 200, 503, 503, 503, 503]
+        refused = {body["code"] for status, body, _ in answers if status == 503}
+        assert refused == {"overloaded"}
         waits_s = sorted(report.wait_s for status, _, report in answers if status == 200)
         assert waits_s[0] < 0.2 < waits_s[1]
+        assert (await sampled(agent, http, "double"))[0] == 200, "the next one may run"
 
 
 async def test_more_than_slots_and_queue_is_refused_at_once(tmp_path, store, http):
@@ -400,6 +407,17 @@ async def test_no_mistake_of_a_package_ends_the_agent(inside, monkeypatch, caplo
     assert (await inside.public.handle(wake)).status == 202
     await asyncio.sleep(0)
     assert [str(record.exc_info[1]) for record in caplog.records] == ["not foreseen"] * 2
+
+
+@pytest.mark.parametrize("what", ["wake", "sample"])
+async def test_who_leaves_takes_no_wishes(inside, what):
+    inside.lifecycle.on(Listening())
+    await inside.warm(["double"])
+    asked = Request("POST", f"/isochrone/{what}", [], b'{"model":"double"}')
+    assert (await inside.public.handle(asked)).status in (200, 202)
+    inside.lifecycle.on(Drain())
+    answer = await inside.public.handle(asked)
+    assert (answer.status, json.loads(answer.body)["code"]) == (503, "unavailable")
 
 
 async def test_loading_is_of_the_newest_version_and_unloading_of_all(inside):

@@ -1,5 +1,6 @@
 """The attempt machine, as transcripts and as laws."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ from router.fleet.endpoint import Endpoint, FrozenCandidate
 from router.fleet.ledger import Outcome
 from router.policy.law import Permit, permit
 from router.policy.query import Query
+from router.wire.report import LOAD_HEADER
 
 QUERY = Query("r1", "digits", now_s=0.0, deadline_s=30.0)
 
@@ -113,7 +115,7 @@ def test_nothing_is_tried_again_after_the_head_of_a_stream():
     machine = attempt(EDGE, CLOUD)
     machine.start()
     machine.on(STREAM, 0)
-    assert machine.on(CRASH, 0) == [CRASHED, Abort("reset")]
+    assert machine.on(CRASH, 0) == [CRASHED, Abort("unusable_answer")]
     assert machine.done
 
 
@@ -170,7 +172,7 @@ CLASSES: dict[str, tuple[Event, Outcome]] = {
 
 def test_how_a_try_ended_is_told_apart():
     for sentence, (event, outcome) in CLASSES.items():
-        machine = attempt(EDGE)
+        machine = attempt(EDGE, due=lambda: True)
         machine.start()
         settle, *_ = machine.on(event, 0) or machine.on(End(), 0)
         assert isinstance(settle, Settle)
@@ -200,6 +202,23 @@ def test_only_a_try_that_may_have_run_needs_leave_to_be_repeated():
         last = machine.on(event, 0)[-1]
         assert bool(asked) == paid, name
         assert isinstance(last, GiveUp if paid else Send), name
+
+
+TURNED_AWAY = [404, 421, 429, 503, 507]
+
+
+@pytest.mark.parametrize("status", TURNED_AWAY)
+def test_what_may_not_be_repeated_is_only_where_an_agent_has_turned_it_away(status):
+    for headers, last in (([], GiveUp), ([(LOAD_HEADER, b"1")], Send)):
+        machine = attempt(EDGE, CLOUD, repeat=lambda: False, repeatable=False)
+        machine.start()
+        assert isinstance(machine.on(Head(status, headers), 0)[-1], last)
+
+
+def test_what_may_have_run_is_not_begun_anew_after_waiting():
+    machine = attempt(EDGE, repeat=lambda: False, repeatable=False)
+    machine.start()
+    assert isinstance(error_of(machine.on(FULL, 0)), UnusableAnswer)
 
 
 def test_without_leave_to_repeat_the_failure_is_told():
@@ -243,16 +262,30 @@ def test_the_deadline_cancels_what_runs():
 
 
 def test_a_deadline_that_passed_at_the_endpoint_is_the_end():
-    machine = attempt(EDGE, CLOUD)
+    machine = attempt(EDGE, CLOUD, due=lambda: True)
     machine.start()
     assert isinstance(error_of(machine.on(EXPIRED, 0)), DeadlineExceeded)
+
+
+@pytest.mark.parametrize("status", [408, 504])
+def test_a_deadline_that_has_not_passed_is_no_excuse(status):
+    machine = attempt(EDGE, CLOUD)
+    machine.start()
+    assert machine.on(Head(status, []), 0) == [
+        Settle(0, Outcome.FAILED, f"answered {status}"),
+        Send(CLOUD, 1),
+    ]
+    assert isinstance(error_of(machine.on(Head(status, []), 1)), UnusableAnswer)
+    machine = attempt(EDGE, CLOUD, repeat=lambda: False)
+    machine.start()
+    assert isinstance(error_of(machine.on(EXPIRED, 0)), UnusableAnswer), "it is paid for"
 
 
 def test_the_deadline_of_a_stream_cuts_it():
     machine = attempt(EDGE)
     machine.start()
     machine.on(STREAM, 0)
-    assert isinstance(machine.on(Timer())[-1], Abort)
+    assert machine.on(Timer())[-1] == Abort("deadline_exceeded")
 
 
 def test_nobody_is_told_after_the_client_has_gone():
@@ -405,6 +438,7 @@ def test_laws(script, most, leaves, choices):
         lambda _: next(drawn, None),
         hedge=lambda _: next(drawn, None),
         repeat=lambda: next(granted, False),
+        due=lambda: len(script) % 2 == 0,
         most=most,
     )
     commands = machine.start()

@@ -19,6 +19,7 @@ from router.dispatch.event import Cause, Chunk, End, Head, Lost
 from router.dispatch.record import Record
 from router.dispatch.runner import Runner
 from router.dispatch.spare import Spare
+from router.dispatch.turns import LOOKS_COUNT
 from router.fleet.endpoint import Endpoint
 from router.fleet.ledger import Ledger
 from router.fleet.membership import Member, Membership
@@ -113,6 +114,14 @@ class Sent:
             self.over = True
             self._on_event(End())
 
+    def begin(self) -> None:
+        self._on_event(Head(200, []))
+        self._on_event(Chunk(b"part"))
+
+    def end(self) -> None:
+        self.over = True
+        self._on_event(End())
+
     def lose(self, cause: Cause = Cause.RESET) -> None:
         if not self.over:
             self.over = True
@@ -140,23 +149,24 @@ class World:
             changes.pop("hedges", None),
             {"alone"},
         )
-        chooser = Chooser(Policy(), self.ledger, Random(1))
+        self.ended_raises = self.refuse_raises = False
+        self.chooser: Any = Chooser(Policy(), self.ledger, Random(1))
         self.runner = Runner(
             sender="r1",
             ledger=self.ledger,
             upstream=self._upstream,
-            chooser=chooser,
+            chooser=self.chooser,
             spare=self.spare,
             clock=lambda: self.now_s,
             most_tries=3,
         )
         self.dispatcher = Dispatcher(
             ledger=self.ledger,
-            chooser=chooser,
+            chooser=self.chooser,
             runner=self.runner,
             gate=Gate(changes.pop("capacity", 100)),
             quotas=Quotas(changes.pop("quotas", {})),
-            effects=Effects(self._refuse, self.ended.append, self._wake),
+            effects=Effects(self._refuse, self._ended, self._wake),
             clock=lambda: self.now_s,
             in_flight=changes.pop("in_flight", 1000),
         )
@@ -191,7 +201,12 @@ class World:
 
         return Way()
 
+    def _ended(self, record: Record) -> None:
+        self.ended.append(record)
+        assert not self.ended_raises
+
     def _refuse(self, exchange, _request_id, error, _plan) -> int:
+        assert not self.refuse_raises
         status, headers, body = problem_answer(error)
         exchange.respond(status, headers, body)
         return status
@@ -351,10 +366,35 @@ def test_more_than_the_router_takes_at_once_is_refused():
     assert world.ask().code == "overloaded"
 
 
-def test_what_cannot_make_its_deadline_is_refused_at_once():
+def test_what_nobody_could_make_in_time_is_refused_at_once_and_not_asked_back():
     world = World()
-    assert world.ask(timeout_s=0.001).code == "overloaded"
+    refused = world.ask(timeout_s=0.001)
+    assert (refused.status, refused.code) == (504, "deadline_exceeded")
+    assert first(refused.headers, b"retry-after") is None
     assert not world.sent
+
+
+def test_what_only_the_line_makes_too_late_is_told_when_to_come_back():
+    world = World()
+    full(world)
+    for _ in range(60):
+        world.ask()
+    refused = world.ask(timeout_s=0.2)
+    assert (refused.status, refused.code) == (503, "overloaded")
+    assert refused.retry_after_s >= 1
+
+
+def test_what_a_long_body_needs_is_not_what_the_one_before_it_needed():
+    world = World()
+    for site in world.ledger.sites():
+        site.holdings["digits", "1"].served(0.0, 0.02, 100_000, world.now_s)
+        for number in range(40):
+            now_s = world.now_s + number
+            site.path.observe(0.01 + 0.5 * (number % 2), 1_000_000 * (number % 2), now_s)
+    full(world)
+    world.ask()
+    assert world.ask(timeout_s=0.3).status is None
+    assert world.ask(timeout_s=0.3, body_bytes=5_000_000).code == "deadline_exceeded"
 
 
 def test_the_lowest_class_must_be_the_surest_of_its_deadline():
@@ -382,6 +422,196 @@ def test_a_fallback_is_decided_with_the_fleet_as_it_is_then():
     world.kill(other)
     begun.answer(500)
     assert [s.to for s in world.open] == ["us.c"], "the other has died meanwhile"
+
+
+def test_a_fast_504_is_a_failure_and_is_tried_elsewhere():
+    world = World(names=("eu.a", "eu.b"))
+    client = world.ask()
+    world.open[0].answer(504)
+    world.open[0].answer()
+    assert client.status == 200
+    assert [t.outcome for t in world.ended[0].tried] == ["answered 504", "answered"]
+
+
+def test_who_answers_504_at_once_again_and_again_is_held_back():
+    world = World(names=("eu.a", "eu.b"), slots=9)
+    for _ in range(6):
+        world.ask()
+        if world.open[0].to == "eu.a":
+            world.open[0].answer(504)
+        world.open[0].answer()
+    held = {c.endpoint.name: c.held for c in world.ledger.candidates("digits", None)}
+    assert held["eu.a"] is not None
+    assert held["eu.b"] is None
+
+
+def test_a_504_at_the_deadline_is_the_deadline():
+    world = World(names=("eu.a", "eu.b"))
+    client = world.ask(timeout_s=1.0)
+    world.now_s += 0.95
+    world.open[0].answer(504)
+    assert (client.status, client.code, len(world.sent)) == (504, "deadline_exceeded", 1)
+
+
+def test_who_finds_one_gone_and_the_other_full_waits():
+    world = World(names=("eu.a", "us.b"))
+    world.ask(required_regions=frozenset({"us"}))
+    world.ask(required_regions=frozenset({"us"}))
+    world.open[1].answer(503)
+    client = world.ask(priority=1)
+    world.open[1].lose(Cause.REFUSED)
+    assert client.status is None
+    assert world.waiting == 2
+    world.wait(0.3)
+    assert len(world.sent) == 3, "it is not asked again and again who refused"
+    world.open[0].answer()
+    world.wait(0.3)
+    assert [first(s.request.headers, b"x-request-id") for s in world.open] == [b"q3"]
+
+
+def test_a_stream_that_flows_is_not_cut_for_missed_probes():
+    world = World()
+    client = world.ask()
+    sent = world.open[0]
+    sent.begin()
+    world.runner.condemn("eu.a", "2 probes missed")
+    assert not sent.over
+    sent.end()
+    assert client.body == b"part"
+    assert [t.outcome for t in world.ended[0].tried] == ["answered"]
+    waits = world.ask()
+    world.runner.condemn("eu.a", "2 probes missed")
+    assert waits.code == "unusable_answer", "nothing has come of this one"
+
+
+def test_the_code_of_a_stream_that_was_cut_is_a_code():
+    world = World()
+    world.ask()
+    world.open[0].begin()
+    world.open[0].lose()
+    assert [r.code for r in world.ended] == ["unusable_answer"]
+
+
+def test_refused_requests_earn_no_second_tries():
+    world = World(in_flight=1, retries=1.0)
+    for _ in range(50):
+        world.ask()
+    assert world.spare.retries.left(world.now_s) == 1
+
+
+def test_who_found_everybody_full_after_its_turn_keeps_its_place():
+    world = World()
+    full(world)
+    for _ in range(3):
+        world.ask()
+    world.sent[0].answer()
+    world.wait(0.05)
+    world.open[0].answer(503)  # another router was faster
+    world.wait(0.05)
+    assert [first(s.request.headers, b"x-request-id") for s in world.open] == [b"q2"]
+
+
+def test_who_may_go_elsewhere_does_not_overtake_a_higher_class():
+    world = World(names=("eu.a", "us.b"))
+    europe = frozenset({"eu"})
+    held = [world.ask(required_regions=europe), world.ask(required_regions=frozenset({"us"}))]
+    assert {s.to for s in world.open} == {"eu.a", "us.b"}
+    world.ask(required_regions=europe)
+    urgent = world.open[2]
+    urgent.answer(503)
+    world.ask(required_regions=europe, priority=1)
+    world.ask(priority=9)
+    assert world.waiting >= 2
+    assert held[0].status is None
+    world.sent[0].answer()
+    world.wait(0.3)
+    begun = [first(s.request.headers, b"x-request-id") for s in world.open if s.to == "eu.a"]
+    assert begun == [b"q4"]
+
+
+@pytest.mark.parametrize("priority", [1, 5, 9])
+def test_a_place_that_nobody_has_seen_yet_goes_to_who_waits_in_another_lane(priority):
+    world = World()
+    world.ask(priority=1, required_regions=frozenset({"eu"}))
+    world.open[0].answer(503)
+    assert (world.waiting, world.open) == (1, [])
+    world.now_s += 0.5  # by now it has room again
+    world.ask(priority=priority)
+    assert [first(s.request.headers, b"x-request-id") for s in world.open] == [b"q1"]
+
+
+def test_who_can_start_where_nobody_else_waits_starts_at_once():
+    world = World(names=("eu.a", "us.b"))
+    europe = frozenset({"eu"})
+    for _ in range(2):
+        world.ask(required_regions=europe)
+    world.open[1].answer(503)
+    assert world.waiting == 1
+    world.ask(required_regions=frozenset({"us"}))
+    assert [s.to for s in world.open] == ["eu.a", "us.b"]
+
+
+def test_one_tenant_in_many_lanes_gets_one_share():
+    world = World(capacity=1000)
+    full(world)
+    pins = [None, "1"]
+    regions = [None, frozenset({"eu"}), frozenset({"eu", "us"})]
+    for number in range(36):
+        lane: dict[str, Any] = {
+            "version": pins[number % 2],
+            "required_regions": regions[number % 3],
+        }
+        world.ask(tenant="spread", **lane)
+    for _ in range(6):
+        world.ask(tenant="plain")
+    for _ in range(14):
+        world.open[0].answer()
+        world.wait(0.2)
+    tenants = [r.query.tenant for r in world.ended][2:]
+    assert len(tenants) == 12
+    assert tenants.count("plain") >= 5, "half, within one largest cost of each"
+
+
+def test_a_sweep_looks_again_only_where_something_may_have_changed():
+    world = World(capacity=1000)
+    full(world)
+    looks: list[Query] = []
+    best = world.chooser.best
+
+    def look(query: Query, tried=()):
+        looks.append(query)
+        return best(query, tried)
+
+    world.chooser.best = look
+    for site in world.ledger.sites():
+        site.holdings["digits", "1"].full_until_s = world.now_s + 60
+    for number in range(100):
+        regions = frozenset({"eu", f"r{number}"})
+        world.ask(required_regions=regions)
+    looks.clear()
+    world.dispatcher.sweep(world.now_s)
+    assert 0 < len(looks) <= LOOKS_COUNT
+    for _ in range(10):
+        world.dispatcher.sweep(world.now_s)
+    seen = {query.required_regions for query in looks}
+    assert len(seen) == 101, "each lane has had its look"
+    looks.clear()
+    world.dispatcher.sweep(world.now_s + 0.01)
+    assert not looks
+
+
+def test_one_that_cannot_be_told_its_end_takes_nobody_with_it(caplog):
+    world = World()
+    full(world)
+    world.ask(timeout_s=1.0), world.ask(timeout_s=1.0)
+    world.ended_raises = True
+    world.wait(1.1)
+    assert len(world.ended) == 2
+    assert "cannot be told" in caplog.text
+    world.ended_raises, world.refuse_raises = False, True
+    gone = world.ask(timeout_s=1.0)
+    world.wait(1.1)
+    assert (gone.gone, world.ended[-1].code) == (True, "internal")
 
 
 def test_a_crash_of_two_is_poison():

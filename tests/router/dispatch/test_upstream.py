@@ -87,9 +87,8 @@ class Endpoint:
         self._tasks = tasks
 
     def upstream(self, **options):
-        way = HttpUpstream(
-            f"http://127.0.0.1:{self.port}", tasks=self._tasks, clock=monotonic, **options
-        )
+        options.setdefault("clock", monotonic)
+        way = HttpUpstream(f"http://127.0.0.1:{self.port}", tasks=self._tasks, **options)
         self._stack.push_async_callback(way.close)
         return way
 
@@ -343,6 +342,37 @@ async def test_the_second_loss_is_told(endpoint):
     second.close()
     assert await heard.end() == [Lost(Cause.RESET, "before its answer")]
     assert endpoint.visits.empty()
+
+
+@pytest.mark.parametrize(
+    ("connect_s", "after_s", "replaced"),
+    [
+        pytest.param(0.0, 0.1, True, id="it was being closed"),
+        pytest.param(0.0, 0.11, False, id="it had the request"),
+        pytest.param(0.2, 0.4, True, id="it was being closed, far away"),
+        pytest.param(0.2, 0.5, False, id="it had the request, even so"),
+    ],
+)
+async def test_what_was_lost_long_after_it_was_sent_is_not_sent_again(
+    endpoint, connect_s, after_s, replaced
+):
+    instants = iter([0.0, connect_s])
+    now_s = [connect_s]
+    upstream = endpoint.upstream(clock=lambda: next(instants, now_s[0]))
+    visit, _ = await endpoint.exchange(upstream)
+    heard = Heard()
+    upstream.send(GET, heard)
+    await visit.request()
+    now_s[0] += after_s
+    visit.close()
+    if replaced:
+        again = await endpoint.visit()
+        await again.request()
+        again.reply(OK)
+        assert [type(e) for e in await heard.end()] == [Head, Chunk, End]
+    else:
+        assert await heard.end() == [Lost(Cause.RESET, "before its answer")]
+        assert endpoint.visits.empty()
 
 
 async def test_what_goes_only_once_takes_a_connection_of_its_own(endpoint):

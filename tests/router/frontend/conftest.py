@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from random import Random
 
@@ -135,7 +136,7 @@ class RunningRouter:
         self._client = client
 
     async def call(
-        self, method: str, path: str, body: bytes | dict | None = None, **headers: str
+        self, method: str, path: str, body: bytes | BytesIO | dict | None = None, **headers: str
     ) -> tuple[int, dict, dict[str, str]]:
         """Status, JSON body and header fields of one call."""
         data = json.dumps(body).encode() if isinstance(body, dict) else body

@@ -70,6 +70,19 @@ async def test_an_agent_speaks_for_its_clients_and_nobody_else_does(router):
     assert (await nets(router))[0]["us"]["source"] == "measured"
 
 
+async def test_a_client_does_not_overwrite_what_an_agent_measured(router):
+    await tell(router, sample("us", 0.03, client=CLIENT))
+    lies = [sample("us", 9.0)] * 64
+    assert (await tell(router, *lies, x_forwarded_for=CLIENT))[0] == 204
+    assert (await nets(router))[0]["us"]["mean_s"] == pytest.approx(0.03)
+
+
+async def test_one_sample_of_a_pair_counts_in_one_message(router):
+    await tell(router, *[sample("us", 9.0)] * 63, sample("us", 0.4), x_forwarded_for=CLIENT)
+    once = (await nets(router))[0]["us"]
+    assert (once["mean_s"], once["sigma_s"]) == (0.4, 0.2)
+
+
 async def test_all_or_none_is_taken_and_unknown_endpoints_are_passed_over(router):
     status, _, _ = await tell(router, sample("us", 0.03, client=CLIENT), sample(client="nobody"))
     assert status == 400

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from io import BytesIO
 
 import aiohttp
 import pytest
@@ -65,6 +66,25 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read(start_router, 
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 413 ")
     writer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("/isochrone/measurements", 64 << 10),
+        ("/isochrone/place", 64 << 10),
+        ("/v2/repository/index", 64 << 10),
+        ("/isochrone/agents", 1 << 20),
+    ],
+)
+async def test_a_long_message_to_the_router_itself_is_not_decoded(
+    start_router, start_endpoint, path, most
+):
+    router = await start_router(await start_endpoint("edge"))
+    for length, expected in [(most, 400), (most + 1, 413)]:
+        body = BytesIO(b"[" + b" " * (length - 1))
+        status, told, _ = await router.call("POST", path, body)
+        assert (status, told["code"]) == (expected, {400: "bad_request", 413: "too_large"}[status])
 
 
 async def test_more_requests_than_the_limit_are_refused_at_once(start_router, start_endpoint):

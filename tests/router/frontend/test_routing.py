@@ -276,6 +276,10 @@ async def test_another_server_is_used_while_it_is_ready(start_router, start_endp
     )
     router = await start_router(endpoints=[entry])
     assert (await router.infer())[0] == 200
+    asked = len(foreign.asked)
+    status, told, _ = await router.call("POST", "/v2/models/digits/versions/1/infer", b"opaque")
+    assert (status, told["code"]) == (404, "not_found"), "it never said that it has a version 1"
+    assert len(foreign.asked) == asked
     foreign.behave = lambda exchange: exchange.respond(503, [], b"")
     await router.settled(lambda: router.router.ledger.site("foreign").out == "2 probes missed")
 

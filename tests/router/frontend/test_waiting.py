@@ -143,6 +143,18 @@ async def test_a_quota_says_exactly_when_to_come_back(start_router, start_endpoi
     assert (await router.infer())[0] == 200, "others have their own, or none"
 
 
+async def test_being_placed_costs_of_the_quota_too(start_router, start_endpoint):
+    router = await start_router(await start_endpoint("edge"))
+    asked = {"model": "digits"}
+    answers = [
+        await router.call("POST", "/isochrone/place", asked, x_api_key="small-key")
+        for _ in range(3)
+    ]
+    assert [status for status, _, _ in answers] == [200, 200, 429]
+    assert answers[-1][2]["retry-after"] == "10"
+    assert (await router.infer(x_api_key="small-key"))[0] == 429, "it is one quota"
+
+
 async def test_a_burst_of_4xx_from_many_clients_opens_nothing(start_router, start_endpoint):
     edge = await start_endpoint("edge")
     statuses = iter([400, 401, 403, 409, 413, 422] * 10)
@@ -197,8 +209,8 @@ async def test_what_cannot_make_its_deadline_is_refused_at_once(start_router, st
     for _ in range(20):
         slow.served(0.0, 2.0, 0, 0.0)
     status, body, fields = await router.infer(x_request_timeout_seconds="0.5")
-    assert (status, body["code"]) == (503, "overloaded")
-    assert fields["retry-after"] == "2"
+    assert (status, body["code"]) == (504, "deadline_exceeded")
+    assert "retry-after" not in fields, "it would be as late then"
     assert edge.asked == []
 
 

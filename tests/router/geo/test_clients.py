@@ -131,6 +131,37 @@ def test_nobody_but_our_own_moves_an_endpoint():
     assert net(honest, "eu-0").mean_s == before_s
 
 
+def test_what_our_own_measured_is_not_overwritten_by_others_until_it_has_faded():
+    paths = made()
+    paths.observe(client(), Sample("eu-1", "eu", 0.045, trusted=True), 0.0)
+    for _ in range(5):
+        paths.observe(client(), Sample("eu-1", "eu", 9.0), 1.0)
+    assert net(paths, now_s=1.0).mean_s == 0.045
+    for _ in range(3):
+        paths.observe(client(), Sample("eu-1", "eu", 0.09), LASTS_S + 1)
+    assert net(paths, now_s=LASTS_S + 1).mean_s == 0.09
+
+
+def test_what_others_told_ends_with_the_first_measurement_of_our_own():
+    paths = made()
+    for _ in range(5):
+        paths.observe(client(), Sample("eu-1", "eu", 9.0), 0.0)
+    paths.observe(client(), Sample("eu-1", "eu", 0.045, trusted=True), 1.0)
+    assert net(paths, now_s=1.0).mean_s == 0.045
+
+
+@pytest.mark.parametrize("ours", [1, 31, 32])
+def test_others_do_not_push_out_what_our_own_measured(ours):
+    paths = made()
+    for number in range(ours):
+        paths.observe(client(), Sample(f"ours-{number}", "eu", 0.045, trusted=True), 0.0)
+    for number in range(64):
+        paths.observe(client(), Sample(f"theirs-{number}", "eu", 9.0), 1.0)
+    told = [net(paths, f"ours-{number}", now_s=1.0) for number in range(ours)]
+    assert {(one.mean_s, one.source) for one in told} == {(0.045, "measured")}
+    assert len(paths) == 32
+
+
 def test_a_million_networks_stay_within_the_limits():
     """Limits a hundredth of the default ones; twenty thousand calls, drawn from a million."""
     paths = made(most_clients=160, most_pairs=640, most_endpoints=160)

@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from router.process.limits import Limits
+
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 LAST = b"GET /last HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
 
@@ -176,3 +178,57 @@ async def test_a_flood_of_pipelined_requests_stops_being_read(serve, eventually,
     assert len(connection._reader.requests) < 300
     client.drop()
     recorder.seen[0].abort()
+
+
+def post(length: int, sent: int | None = None) -> bytes:
+    body = b"b" * (length if sent is None else sent)
+    return POST + b"content-length: %d\r\n\r\n" % length + body
+
+
+async def test_bodies_are_held_up_to_a_sum_and_what_is_over_is_told_to_come_back(serve, recorder):
+    talker = await serve(recorder, body_bytes=1000, in_flight_bytes=1500)
+    first, second = await talker.connect(), await talker.connect()
+    first.send(post(1000))
+    exchange = await recorder.get(0)
+    second.send(post(1000, sent=501))
+    status, fields, body = await second.answer()
+    assert (status, fields["retry-after"]) == (503, "1")
+    assert json.loads(body)["code"] == "overloaded"
+    assert talker.listener.room.held_bytes == 1000
+    exchange.respond(200, [], b"")
+    assert (await first.answer())[0] == 200
+    for number in range(1, 4):  # answered: its room is free again
+        first.send(post(1000))
+        (await recorder.get(number)).respond(200, [], b"")
+        assert (await first.answer())[0] == 200
+
+
+async def held(talker, count_bytes: int) -> None:
+    """Wait until the bodies that are held come to so much."""
+    async with asyncio.timeout(2):
+        while talker.listener.room.held_bytes != count_bytes:  # noqa: ASYNC110  # inner state
+            await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("sent", [300, 1000], ids=["half a body", "a whole one"])
+async def test_who_leaves_gives_the_room_of_its_body_back(serve, recorder, sent):
+    talker = await serve(recorder, body_bytes=1000, in_flight_bytes=1000)
+    client = await talker.connect()
+    client.send(post(1000, sent))
+    await held(talker, sent)
+    client.drop()
+    await held(talker, 0)
+
+
+async def test_announcing_a_body_takes_no_room(serve, recorder):
+    talker = await serve(recorder, body_bytes=1000, in_flight_bytes=1000)
+    slow, quick = await talker.connect(), await talker.connect()
+    slow.send(post(1000, sent=0))
+    quick.send(post(1000))
+    (await recorder.get(0)).respond(200, [], b"")
+    assert (await quick.answer())[0] == 200
+
+
+def test_one_body_must_have_room():
+    with pytest.raises(ValueError, match="in_flight_bytes"):
+        Limits(body_bytes=1001, in_flight_bytes=1000)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.process.limits import Limits
+from router.process.limits import Limits, Room
 from router.process.request_head import Refusal, read_target
 from router.process.request_reader import RequestReader
 
@@ -36,7 +36,7 @@ def written(method, fields, body, framing):
 @given(st.lists(_REQUESTS, min_size=1, max_size=5), st.lists(st.integers(1, 6000), max_size=40))
 def test_however_cut_the_requests_are_the_same(requests, cuts):
     stream = b"".join(written(*request) for request in requests)
-    reader = RequestReader(Limits(), lambda: 0.0, "peer")
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room())
     for cut in [*cuts, len(stream)]:
         part, stream = stream[:cut], stream[cut:]
         while part:
@@ -55,7 +55,7 @@ def test_however_cut_the_requests_are_the_same(requests, cuts):
 
 @given(st.binary(max_size=300))
 def test_whatever_comes_it_is_requests_or_a_refusal(data):
-    reader = RequestReader(Limits(), lambda: 0.0, "peer")
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room())
     with suppress(Refusal):
         while data:
             data = data[reader.feed(data) :]
