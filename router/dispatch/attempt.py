@@ -41,7 +41,7 @@ from router.errors import (
     Poison,
     UnusableAnswer,
 )
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.policy.law import Permit
 from router.wire.http import Headers, first
 from router.wire.report import LOAD_HEADER

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from router.dispatch.event import Head
 from router.errors import IsochroneError
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.policy.law import Permit
 
 

@@ -123,7 +123,7 @@ class Dispatcher:
         """Look at everything that happens because time passes."""
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
-            slots = sum(site.slots for site in self._ledger.sites())
+            slots = sum(site.occupancy.slots for site in self._ledger.sites())
             self._runner.spare.retries.resize(slots)
         self._runner.sweep(now_s)
         self.gate.expire(now_s)

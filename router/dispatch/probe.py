@@ -15,8 +15,9 @@ from router.config import ProbeConfig
 from router.dispatch.event import Answer, Chunk, End, Head, Lost
 from router.dispatch.upstream import Call, Upstream
 from router.fleet.endpoint import Endpoint
+from router.fleet.holding import Holding
 from router.fleet.ledger import Ledger
-from router.fleet.site import Holding, Site
+from router.fleet.site import Site
 from router.policy.law import Permit
 from router.process.clock import Clock
 from router.wire.http import Request, first

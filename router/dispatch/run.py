@@ -39,7 +39,8 @@ from router.dispatch.timers import Timers
 from router.dispatch.upstream import Call, Upstream
 from router.errors import IsochroneError
 from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger, Outcome
+from router.fleet.ledger import Ledger
+from router.fleet.outcome import Outcome
 from router.fleet.site import Lease
 from router.policy.explain import explanation
 from router.policy.law import Permit

@@ -36,7 +36,6 @@ def load_of(in_flight: int, unseen: int, views: int, slots: int) -> float:
     return (in_flight + others_share(views) * unseen + 1) / slots
 
 
-@lru_cache(maxsize=1 << 14)
 def price(load: float, slots: int) -> float:
     """Turns that one more request costs there: none where nobody is, then convex in the load.
 

@@ -45,8 +45,8 @@ class Candidate(Protocol):
     router and `byte_s` what each payload byte adds to it; `service_s` is one request of
     `mean_bytes` alone in a slot and `service_byte_s` what each further byte adds; `turn_s` is how
     long whatever runs there holds a slot, and `turns` how many such turns a request sent now should
-    wait, with their standard deviation, as every `_sigma` is. `load_s` is a cold start from disk,
-    `warm_at_s` when a load under way should be done, `woken` that a wake is on its way.
+    wait, with their variance. `load_s` is a cold start from disk, `warm_at_s` when a load under way
+    should be done, `woken` that a wake is on its way.
     State: `full_until_s` is when asking again makes sense after it said that it is full; `out` why
     no traffic may go there (None: it may); `held` why only trials may go there, from
     `held_until_s` on and one at a time (`trial`: one is under way); `ramp_from_s` is when it began
@@ -73,7 +73,7 @@ class Candidate(Protocol):
     @property
     def net_s(self) -> float: ...
     @property
-    def net_sigma_s(self) -> float: ...
+    def net_variance(self) -> float: ...
     @property
     def byte_s(self) -> float: ...
     @property
@@ -83,7 +83,7 @@ class Candidate(Protocol):
     @property
     def service_s(self) -> float: ...
     @property
-    def service_sigma_s(self) -> float: ...
+    def service_variance(self) -> float: ...
     @property
     def service_byte_s(self) -> float: ...
     @property
@@ -116,7 +116,8 @@ class Shortlist(Protocol):
     """The lawful candidates for one model, for one set of regions.
 
     `near` are all of them, or the nearest few of many, and then `far` the others; `nearest` has the
-    shortest round trip. `beside` counts the endpoints that hold the model and are not lawful.
+    shortest round trip. `beside` counts the endpoints that hold the model and are not lawful,
+    `elsewhere` those that do not hold it.
     """
 
     @property
@@ -127,6 +128,8 @@ class Shortlist(Protocol):
     def nearest(self) -> Candidate | None: ...
     @property
     def beside(self) -> int: ...
+    @property
+    def elsewhere(self) -> int: ...
 
 
 class Fleet(Protocol):
@@ -165,10 +168,10 @@ class FrozenCandidate:
     unseen: int = 0
     views: int = 1
     net_s: float = 0.01
-    net_sigma_s: float = 0.0
+    net_variance: float = 0.0
     byte_s: float = 0.0
     service_s: float = 0.01
-    service_sigma_s: float = 0.0
+    service_variance: float = 0.0
     service_byte_s: float = 0.0
     mean_bytes: float = 0.0
     load_s: float = 1.0
@@ -192,7 +195,7 @@ class FrozenCandidate:
     def turns(self) -> tuple[float, float]:
         """What nobody has measured better; as uncertain as it is long."""
         ahead = turns_ahead(self.in_flight, self.slots)
-        return ahead, ahead
+        return ahead, ahead * ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +204,7 @@ class FrozenShortlist:
 
     near: Sequence[Candidate]
     beside: int
+    elsewhere: int = 0
     far: Sequence[Candidate] = ()
 
     @property
@@ -227,7 +231,7 @@ class FrozenFleet:
         """Those in one of the regions."""
         held = self.candidates(model, version)
         near = [c for c in held if regions is None or c.endpoint.region in regions]
-        return FrozenShortlist(near, len(held) - len(near))
+        return FrozenShortlist(near, len(held) - len(near), len(self.held) - len(held))
 
     def elsewhere(self, model: str, version: str | None) -> int:
         """Those of another version."""

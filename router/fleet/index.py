@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from operator import attrgetter
 
-from router.fleet.site import Holding, Site
+from router.fleet.holding import Holding
+from router.fleet.site import Site
 
 NEAR_COUNT = 32
 """Of more than twice as many, only so many are looked at for each request, and a few others."""
@@ -23,11 +24,12 @@ _net = attrgetter("net_s")
 class Lawful:
     """The holdings of one model in one set of regions. Satisfies `Shortlist`."""
 
-    __slots__ = ("beside", "every", "far", "near", "nearest")
+    __slots__ = ("beside", "elsewhere", "every", "far", "near", "nearest")
 
-    def __init__(self, every: Sequence[Holding], beside: int) -> None:
+    def __init__(self, every: Sequence[Holding], beside: int, elsewhere: int) -> None:
         self.every = every
         self.beside = beside
+        self.elsewhere = elsewhere
         self.near: Sequence[Holding] = every
         self.far: Sequence[Holding] = ()
         self.nearest: Holding | None = None
@@ -63,7 +65,9 @@ class Index:
         entries += [((holding.model, None), holding) for holding in site.newest()]
         if entries == self._entries.get(name):
             return False
-        self.drop(name)
+        if name not in self._entries:
+            self._short.clear()  # who holds something else counts, too
+        self._forget(name)
         self._entries[name] = entries
         for key, holding in entries:
             self._held.setdefault(key, {})[name] = holding
@@ -72,6 +76,10 @@ class Index:
 
     def drop(self, name: str) -> None:
         """Forget a site."""
+        self._short.clear()
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
         for key, _ in self._entries.pop(name, ()):
             held = self._held[key]
             held.pop(name)
@@ -110,7 +118,7 @@ class Index:
     def _pick_out(self, model: str, version: str | None, regions: frozenset[str] | None) -> Lawful:
         held = self._held.get((model, version), {}).values()
         every = [h for h in held if regions is None or h.endpoint.region in regions]
-        lawful = Lawful(every, len(held) - len(every))
+        lawful = Lawful(every, len(held) - len(every), len(self._entries) - len(held))
         if sum(map(len, self._short.values())) >= _MOST_KEPT:
             self._short.clear()
         self._short.setdefault(model, {})[version, regions] = lawful

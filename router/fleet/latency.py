@@ -6,6 +6,8 @@ TAU_S = 10.0
 """How fast an estimate forgets."""
 FLOOR = 0.05
 """The least that one sample weighs."""
+_BURST_SHARE = -math.log1p(-FLOOR)
+"""Samples that follow each other within this share of `TAU_S` weigh that least."""
 _LEAST_SPREAD = 0.1
 """Lengths must differ by this share of their mean before a slope is believed."""
 
@@ -14,24 +16,24 @@ class Ewma:
     """An exponentially weighted mean whose memory fades with time, not with the sample count.
 
     A sample that comes `dt` seconds after the last one weighs `1 - exp(-dt / tau_s)`, and at least
-    `floor`, so that a burst of samples at one instant still moves the estimate.
+    `FLOOR`, so that a burst of samples at one instant still moves the estimate.
     Source: the decay of Finagle's and linkerd's peak-EWMA balancers, without the peak.
     """
 
-    __slots__ = ("_at_s", "_floor", "_tau_s", "value")
+    __slots__ = ("_at_s", "_tau_s", "value")
 
-    def __init__(self, prior: float, *, tau_s: float = TAU_S, floor: float = FLOOR) -> None:
+    def __init__(self, prior: float, *, tau_s: float = TAU_S) -> None:
         self.value = prior
         self._tau_s = tau_s
-        self._floor = floor
         self._at_s = -math.inf
 
-    def observe(self, sample: float, now_s: float) -> None:
-        """Fold one sample in; the first one replaces the prior."""
-        # expm1 keeps its digits for the small steps that are the rule
-        weight = max(self._floor, -math.expm1((self._at_s - now_s) / self._tau_s))
-        self.value += weight * (sample - self.value)
+    def observe(self, sample: float, now_s: float) -> float:
+        """Fold one sample in, and return the mean; the first one replaces the prior."""
+        past = (now_s - self._at_s) / self._tau_s
+        weight = FLOOR if past < _BURST_SHARE else -math.expm1(-past)
         self._at_s = now_s
+        value = self.value = self.value + weight * (sample - self.value)
+        return value
 
 
 class ServiceTime:
@@ -46,17 +48,17 @@ class ServiceTime:
         "_at_s",
         "_byte_variance",
         "_covariance",
-        "_variance",
         "byte_s",
         "mean_bytes",
         "mean_s",
         "measured",
+        "variance",
     )
 
     def __init__(self, prior_s: float) -> None:
         self.measured = False
         self.mean_s = prior_s
-        self._variance = prior_s * prior_s
+        self.variance = prior_s * prior_s
         self.mean_bytes = 0.0
         self.byte_s = 0.0
         self._byte_variance = 0.0
@@ -71,26 +73,27 @@ class ServiceTime:
     @property
     def sigma_s(self) -> float:
         """One standard deviation of single requests, in seconds."""
-        return math.sqrt(self._variance)
+        return math.sqrt(self.variance)
 
     def expect(self, prior_s: float) -> None:
         """Begin elsewhere, where nothing has been measured yet."""
         if not self.measured:
             self.mean_s = prior_s
-            self._variance = prior_s * prior_s
+            self.variance = prior_s * prior_s
 
     def observe(self, seconds: float, body_bytes: int, now_s: float) -> None:
         """One request of that length took so long."""
-        weight = max(FLOOR, -math.expm1((self._at_s - now_s) / TAU_S))
+        past = (now_s - self._at_s) / TAU_S
+        weight = FLOOR if past < _BURST_SHARE else -math.expm1(-past)
         self._at_s = now_s
         if not self.measured:  # it has no spread: until the second, as much as the prior had
             self.measured = True
             self.mean_s, self.mean_bytes = seconds, float(body_bytes)
-            self._variance = seconds * seconds
+            self.variance = seconds * seconds
             return
         error_s = seconds - self.mean_s
         self.mean_s += weight * error_s
-        self._variance = (1 - weight) * (self._variance + weight * error_s * error_s)
+        self.variance = (1 - weight) * (self.variance + weight * error_s * error_s)
         further = body_bytes - self.mean_bytes
         if further or self._byte_variance:
             self._learn_slope(weight, further, error_s)

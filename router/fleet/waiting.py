@@ -5,9 +5,6 @@ nothing, and a queue that seemed long has often gone. The curve keeps, for each 
 the spread of what was seen, in turns (so that fast and slow endpoints teach each other).
 """
 
-import math
-from functools import lru_cache
-
 _STEPS = 8
 """Loads are told apart by an eighth of the slots."""
 _LEAST, _MOST = -_STEPS, 8 * _STEPS
@@ -18,7 +15,7 @@ _MEMORY_COUNT = 40.0
 
 
 class WaitCurve:
-    """Mean and standard deviation of the wait, in turns, over the load known when sending."""
+    """Mean and variance of the wait, in turns, over the load known when sending."""
 
     __slots__ = ("_counts", "_means", "_squares")
 
@@ -30,21 +27,23 @@ class WaitCurve:
         self._counts = [_PRIOR_COUNT] * len(prior)
 
     def turns(self, place: int) -> tuple[float, float]:
-        """The expected wait in turns, and its standard deviation."""
+        """The expected wait in turns, and its variance."""
         mean = self._means[place]
-        return mean, math.sqrt(max(0.0, self._squares[place] - mean * mean))
+        variance = self._squares[place] - mean * mean
+        return mean, variance if variance > 0 else 0.0
 
     def observe(self, place: int, turns: float) -> None:
         """A request that was sent at this load has waited so many turns.
 
         A mean over the last few dozen; what stands there at first weighs as much as ten.
         """
-        count = self._counts[place] = min(self._counts[place] + 1.0, _MEMORY_COUNT)
+        count = self._counts[place]
+        if count < _MEMORY_COUNT:
+            count = self._counts[place] = count + 1.0
         self._means[place] += (turns - self._means[place]) / count
         self._squares[place] += (turns * turns - self._squares[place]) / count
 
 
-@lru_cache(maxsize=65_536)
 def place(in_flight: int, slots: int) -> int:
     """Which point of a curve a load belongs to."""
     eighths = round(_STEPS * (in_flight + 1 - slots) / slots)

@@ -103,8 +103,8 @@ def _site(site: Site) -> dict[str, Any]:
         "tier": endpoint.tier,
         "hardware_class": endpoint.hardware_class,
         "out": site.out,
-        "slots": site.slots,
-        "in_flight": site.in_flight,
+        "slots": site.occupancy.slots,
+        "in_flight": site.occupancy.in_flight,
         "rtt_s": site.net_s,
         "models": [
             {

@@ -184,7 +184,7 @@ class FleetCollector(Collector):
             names = [site.endpoint.name, site.endpoint.region]
             up.add_metric(names, float(site.out is None))
             net.add_metric(names, site.net_s)
-            load.add_metric(names, site.in_flight)
+            load.add_metric(names, site.occupancy.in_flight)
             misplaced.add_metric(names, site.path.misplaced)
         return up, net, load, misplaced
 

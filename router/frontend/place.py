@@ -4,6 +4,7 @@ It costs a token of the tenant's quota. Of many endpoints those of the regions n
 are looked at, and the others are counted only.
 """
 
+import math
 from random import Random
 from typing import Any
 
@@ -156,7 +157,7 @@ def _net(plan: Plan, scored: Scored) -> Estimate:
     """The round trip to an endpoint, and where it is known from."""
     candidate, vantage = scored.candidate, plan.query.vantage
     if vantage is None:
-        return Estimate(candidate.net_s, candidate.net_sigma_s, "router")
+        return Estimate(candidate.net_s, math.sqrt(candidate.net_variance), "router")
     return vantage.net(candidate.endpoint.name, candidate.endpoint.region)
 
 

@@ -114,7 +114,7 @@ class Path:
     """The way from this router to one endpoint: its round trip, and what each payload byte adds.
 
     `least_s` is the windowed minimum, the steady figure to compare endpoints by; `mean_s` is what
-    the next request should see, `sigma_s` its standard deviation, `byte_s` seconds per body byte.
+    the next request should see, `variance` of single ones, `byte_s` seconds per body byte.
     Until something is measured they are the prior's. `misplaced` counts the round trips that are
     faster than light between the stated places: the time is true, so a place is wrong.
 
@@ -128,12 +128,12 @@ class Path:
         "_bound_s",
         "_count",
         "_small_s",
-        "_variance",
         "_window",
         "byte_s",
         "least_s",
         "mean_s",
         "misplaced",
+        "variance",
     )
 
     def __init__(self, prior_s: float, bound_s: float = 0.0) -> None:
@@ -143,7 +143,7 @@ class Path:
         self.byte_s = PRIOR_BYTE_S
         self.misplaced = 0
         self._bound_s = bound_s
-        self._variance = (PRIOR_SIGMA_SHARE * prior_s) ** 2
+        self.variance = (PRIOR_SIGMA_SHARE * prior_s) ** 2
         self._window = RttWindow()
         self._count = 0
         self._at_s = -math.inf
@@ -158,7 +158,7 @@ class Path:
     @property
     def sigma_s(self) -> float:
         """One standard deviation of single round trips, in seconds."""
-        return math.sqrt(self._variance)
+        return math.sqrt(self.variance)
 
     def observe(self, rtt_s: float, body_bytes: int, now_s: float) -> None:
         """Fold in one round trip of a request with so long a body; no positive time is left out.
@@ -168,13 +168,17 @@ class Path:
         """
         if not 0 < rtt_s < math.inf:
             return
-        if body_bytes >= SEEN_BYTES and self._count:
+        if body_bytes < SEEN_BYTES:
+            self._small_s = now_s
+        elif self._count:
             self._observe_payload(rtt_s, body_bytes)
             if now_s - self._small_s < _SMALL_LASTS_S:
                 return
-            rtt_s = max(rtt_s - body_bytes * self.byte_s, min(rtt_s, self.least_s))
-        else:
-            self._small_s = now_s
+        if body_bytes:  # `byte_s` accounts for it
+            empty_s, least_s = rtt_s - body_bytes * self.byte_s, self.least_s
+            if empty_s < least_s:
+                empty_s = min(rtt_s, least_s)
+            rtt_s = empty_s
         if rtt_s < self._bound_s:
             self.misplaced += 1
         if self._window.observe(rtt_s, now_s):
@@ -184,15 +188,20 @@ class Path:
     def _fold(self, rtt_s: float, now_s: float) -> None:
         count = self._count
         if count == 0:  # as RFC 6298, section 2.2, begins
-            self.mean_s, self._variance = rtt_s, rtt_s * rtt_s / 4
+            self.mean_s, self.variance = rtt_s, rtt_s * rtt_s / 4
         else:
             past_s = now_s - self._at_s
-            weight = max(1 / (count + 1), past_s / (past_s + _TAU_S))
-            most_s = _MOST_SIGMAS * math.sqrt(self._variance) + _STEP_SHARE * self.mean_s
-            step_s = min(rtt_s - self.mean_s, most_s)
+            weight = past_s / (past_s + _TAU_S)
+            if weight * (count + 1) < 1:
+                weight = 1 / (count + 1)
+            step_s = rtt_s - self.mean_s
+            if step_s > 0:
+                most_s = _MOST_SIGMAS * math.sqrt(self.variance) + _STEP_SHARE * self.mean_s
+                if step_s > most_s:
+                    step_s = most_s
             self.mean_s += weight * step_s
             # the exponentially weighted variance of Finch (2009), equation 143
-            self._variance = (1 - weight) * (self._variance + weight * step_s * step_s)
+            self.variance = (1 - weight) * (self.variance + weight * step_s * step_s)
         self._at_s = now_s
         if count < _MOST_COUNT:
             self._count = count + 1

@@ -20,6 +20,7 @@ from router.policy.query import Query
 from router.policy.scores import cold_s, seconds, service_s
 from router.wire.report import ModelState
 
+_WARM = ModelState.WARM
 _STRANGERS = 4
 """Of those that are not near, so many are looked at, drawn by lot."""
 _MOST_BY_THE_BOOK = 256
@@ -34,17 +35,17 @@ def choose(
     """
     lawful = fleet.shortlist(query.model, query.version, query.required_regions)
     if not policy.kept or query.vantage is not None:
-        return _by_the_book(policy, query, fleet, lawful, rng, tried)
+        return _by_the_book(policy, query, lawful, rng, tried)
     near = _looked_at(lawful, rng, tried) if tried or lawful.far else lawful.near
     ranks = _kept_ranks(query, near)
     cold = _work_out(policy, query, near, ranks) if math.inf in ranks else []
-    best = min(ranks, default=math.inf)
+    best = min(ranks) if ranks else math.inf
     if best == math.inf and lawful.far:  # nobody near: whoever is simply warm and well
         near = [c for c in lawful.far if c.endpoint.name not in tried]
         ranks = _kept_ranks(query, near)
         best = min(ranks, default=math.inf)
     if best == math.inf:
-        return _by_the_book(policy, query, fleet, lawful, rng, tried)
+        return _by_the_book(policy, query, lawful, rng, tried)
     index = ranks.index(best)
     limit = best + hair_s(best, service_s(query, near[index]))
     equals = [number for number, rank in enumerate(ranks) if rank <= limit]
@@ -52,17 +53,17 @@ def choose(
         index = equals[int(rng.random() * len(equals))]
         best = ranks[index]
     first = near[index]
-    if first.state is not ModelState.WARM:
-        return _by_the_book(policy, query, fleet, lawful, rng, tried)
+    if first.state is not _WARM:
+        return _by_the_book(policy, query, lawful, rng, tried)
     leave = permit(query, first)
     assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
     return Plan(
         query,
         (Scored(first, leave, seconds(query, first), best, first.in_flight / first.slots),),
         (),
-        fleet.elsewhere(query.model, query.version),
+        lawful.elsewhere,
         _worth_waking(query, cold, first, best) if cold else None,
-        _why(query, first, lawful),
+        "nearest" if first is lawful.nearest else _why(query, first, lawful.nearest),
         len(lawful.near) + len(lawful.far) + lawful.beside - 1,
     )
 
@@ -117,9 +118,8 @@ def _worth_waking(
     return leave
 
 
-def _why(query: Query, first: Candidate, lawful: Shortlist) -> str:
-    nearest = lawful.nearest
-    if nearest is None or nearest is first or first.net_s <= nearest.net_s:
+def _why(query: Query, first: Candidate, nearest: Candidate | None) -> str:
+    if nearest is None or first.net_s <= nearest.net_s:
         return "nearest"
     return why_not(query, nearest)
 
@@ -127,7 +127,6 @@ def _why(query: Query, first: Candidate, lawful: Shortlist) -> str:
 def _by_the_book(
     policy: Policy,
     query: Query,
-    fleet: Fleet,
     lawful: Shortlist,
     rng: Random,
     tried: Collection[str],
@@ -137,7 +136,6 @@ def _by_the_book(
     if len(far) > _MOST_BY_THE_BOOK:
         far = rng.sample(far, _MOST_BY_THE_BOOK)
     every = [c for c in (*lawful.near, *far) if c.endpoint.name not in tried]
-    elsewhere = fleet.elsewhere(query.model, query.version)
-    plan = plan_among(policy, query, every, rng, elsewhere=elsewhere)
+    plan = plan_among(policy, query, every, rng, elsewhere=lawful.elsewhere)
     passed_over = lawful.beside + len(plan.order[1:]) + len(lawful.far) - len(far)
     return replace(plan, order=plan.order[:1], unexplained=passed_over)

@@ -15,7 +15,7 @@ class Permit:
 
     __slots__ = ("endpoint", "request_id")
 
-    def __init__(self, request_id: str, endpoint: Endpoint, *, seal: object) -> None:
+    def __init__(self, request_id: str, endpoint: Endpoint, seal: object) -> None:
         if seal is not _SEAL:
             raise TypeError("a permit is made by router.policy.law only")
         self.request_id = request_id
@@ -34,17 +34,10 @@ class Permit:
         return hash((self.request_id, self.endpoint))
 
 
-def in_required_region(query: Query, candidate: Candidate) -> str | None:
-    """Why the law forbids this endpoint (None: it does not). An unknown region is not allowed."""
-    region = candidate.endpoint.region
-    if query.required_regions is not None and region not in query.required_regions:
-        return f"region {region} is outside {query.requirement}"
-    return None
-
-
 def permit(query: Query, candidate: Candidate) -> Permit | str:
-    """A permit, or why there is none."""
-    reason = in_required_region(query, candidate)
-    if reason is not None:
-        return reason
-    return Permit(query.request_id, candidate.endpoint, seal=_SEAL)
+    """A permit, or why the law forbids this endpoint. An unknown region is not allowed."""
+    endpoint = candidate.endpoint
+    required = query.required_regions
+    if required is not None and endpoint.region not in required:
+        return f"region {endpoint.region} is outside {query.requirement}"
+    return Permit(query.request_id, endpoint, _SEAL)

@@ -31,7 +31,8 @@ Pick = Callable[[Sequence[Scored], Random], Sequence[Scored]]
 
 def hair_s(best_rank: float, service_s: float) -> float:
     """How much worse than the best is as good as the best: less than what estimates err by."""
-    return abs(best_rank) * NEAR_SHARE + min(NEAR_S, NEAR_SHARE * service_s)
+    near_s = NEAR_SHARE * service_s
+    return NEAR_SHARE * abs(best_rank) + (near_s if near_s < NEAR_S else NEAR_S)
 
 
 def best_first(scored: Sequence[Scored], rng: Random) -> Sequence[Scored]:

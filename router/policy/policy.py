@@ -4,6 +4,7 @@ This is the specification: every candidate gets its seconds or a reason. `router
 the same decision for the hot path, where only the best one is wanted.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -148,6 +149,8 @@ def worth_waking(order: Sequence[Scored]) -> Permit | None:
 
 def why_not(query: Query, nearest: Candidate) -> str:
     """What kept the nearest lawful endpoint from coming first, in one word."""
+    if nearest.rank_s < math.inf:  # it is warm and well, and not full
+        return "nearest_busy" if nearest.in_flight >= nearest.slots else "faster"
     if nearest.out is not None or nearest.held is not None:
         return "nearest_out"
     if nearest.state is not ModelState.WARM:

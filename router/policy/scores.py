@@ -17,6 +17,7 @@ from router.wire.report import ModelState
 
 Score = Callable[[Query, Candidate], float]
 
+_WARM = ModelState.WARM
 _LEAST_LOAD_SHARE = 0.05
 """Of a load; nearly done is not done."""
 _COLD_SIGMA_SHARE = 0.3
@@ -78,25 +79,32 @@ class Seconds(msgspec.Struct, frozen=True, gc=False):
     service: float
     cold: float
     taste: float
-    sigma: float
+    variance: float
 
     @property
     def total(self) -> float:
         """Predicted seconds until the answer."""
         return self.net + self.wait + self.service + self.cold
 
+    @property
+    def sigma(self) -> float:
+        """One standard deviation of `total`."""
+        return math.sqrt(self.variance)
+
 
 def seconds(query: Query, candidate: Candidate) -> Seconds:
     """Every term of one candidate."""
     turn_s = candidate.turn_s
-    turns, turns_sigma = candidate.turns
-    net_sigma, service_sigma = candidate.net_sigma_s, candidate.service_sigma_s
+    turns, turns_variance = candidate.turns
+    net_variance = candidate.net_variance
     if query.vantage is not None:
         endpoint = candidate.endpoint
-        net_sigma = query.vantage.net(endpoint.name, endpoint.region).sigma_s
-    wait_sigma, cold = turn_s * turns_sigma, cold_s(query, candidate)
-    variance = net_sigma * net_sigma + wait_sigma * wait_sigma + service_sigma * service_sigma
-    if cold:
+        net_variance = query.vantage.net(endpoint.name, endpoint.region).sigma_s ** 2
+    # the terms err independently of each other
+    variance = net_variance + turn_s * turn_s * turns_variance + candidate.service_variance
+    cold = 0.0
+    if candidate.state is not _WARM:
+        cold = cold_s(query, candidate)
         variance += (_COLD_SIGMA_SHARE * cold) ** 2
     return Seconds(
         net_s(query, candidate),
@@ -104,5 +112,5 @@ def seconds(query: Query, candidate: Candidate) -> Seconds:
         service_s(query, candidate),
         cold,
         taste_s(query, candidate) if query.preferred else 0.0,
-        math.sqrt(variance),  # the terms err independently of each other
+        variance,
     )

@@ -15,7 +15,7 @@ from router.dispatch.attempt import Attempt
 from router.dispatch.command import Cancel, Command, Deliver, GiveUp, Send, Settle
 from router.dispatch.event import Cause, End, Head, Lost, Timer
 from router.fleet.endpoint import Endpoint, FrozenCandidate, Tier
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.policy.law import Permit, permit
 from router.policy.query import Query
 from router.simulate.algorithm import Algorithm, Factory, Reply, Site

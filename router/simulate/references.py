@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.algorithm import Call, Oracle, Reply, Site
 
 WEIGHT = 0.1

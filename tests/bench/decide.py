@@ -16,8 +16,9 @@ from random import Random
 from time import perf_counter
 
 from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger, Outcome
+from router.fleet.ledger import Ledger
 from router.fleet.membership import Member, Membership
+from router.fleet.outcome import Outcome
 from router.policy.choose import choose
 from router.policy.policy import Policy
 from router.policy.query import Query

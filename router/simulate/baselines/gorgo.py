@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.algorithm import Call, Reply, Site
 from router.simulate.baselines.rule import RoundTrips, Rule, least
 

@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from random import Random
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.algorithm import Call, Reply, Site
 from router.simulate.baselines.rule import Rule, least, two
 

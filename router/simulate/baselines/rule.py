@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.algorithm import Call, Reply, Site
 
 TRIP_ALPHA = 0.125

@@ -36,7 +36,7 @@ from router.errors import (
     UnusableAnswer,
 )
 from router.fleet.endpoint import Endpoint, FrozenCandidate
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.policy.law import Permit, permit
 from router.policy.query import Query
 from router.wire.report import LOAD_HEADER

@@ -674,7 +674,7 @@ def test_a_late_answer_is_hedged_and_the_first_one_wins():
         ["answered", "another was faster"],
     )
     assert first(client.headers, b"x-isochrone-reason") == b"hedge"
-    assert all(site.in_flight == 0 for site in world.ledger.sites())
+    assert all(site.occupancy.in_flight == 0 for site in world.ledger.sites())
 
 
 NO_HEDGES = {

@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.ledger import Ledger, Outcome
+from router.fleet.ledger import Ledger
 from router.fleet.membership import Member, Membership
+from router.fleet.outcome import Outcome
 from router.fleet.site import Lease
 from router.wire.report import (
     CallReport,
     EndpointReport,
+    Enrolment,
     HeldModel,
     ModelState,
     Waking,
@@ -263,18 +266,53 @@ def test_one_sample_at_a_time_and_none_of_what_is_not_warm():
     assert only(ledger).held_until_s == 3.0, "a request has to load it, so a request is the trial"
 
 
+def enrolment(instance: str, sequence: int, *models: HeldModel) -> Enrolment:
+    return Enrolment(
+        wire_version=1,
+        name=EDGE.name,
+        instance=instance,
+        boot_id="b",
+        sequence=sequence,
+        url=EDGE.url,
+        region=EDGE.region,
+        slots=2,
+        models=models,
+    )
+
+
 def test_a_restarted_agent_is_not_held_back_for_what_the_old_process_did():
-    ledger = proven(EDGE)
+    membership, ledger = Membership([], ["eu-west"], Term()), Ledger({"eu-west": 0.01}, "r1")
+    membership.enrol(enrolment("i1", 1, HELD), EDGE.url, 0.0)
+    ledger.follow(membership, 0.0)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(1), 0.01, 0.0)
     for _ in range(3):
         call(ledger, Outcome.FAILED, 2.0)
-    again = Membership([Member(EDGE, 2, (HELD,))], ["eu-west"], Term())
-    enrolled = Membership([Member(EDGE, 2, (HELD,), instance="i2")], ["eu-west"], Term())
-    ledger.follow(again, 3.0)
-    enrolled.generation += 100
-    for change in enrolled.since(0):
-        ledger._join(change.member, 3.0)  # type: ignore[arg-type]
+    assert only(ledger).held is not None
+    membership.enrol(enrolment("i1", 2, HELD), EDGE.url, 2.5)
+    ledger.follow(membership, 2.5)
+    assert only(ledger).held is not None, "it has only renewed"
+    membership.enrol(enrolment("i2", 1, HELD), EDGE.url, 3.0)
+    ledger.follow(membership, 3.0)
     assert only(ledger).held is None
     assert ledger.suspects(60.0, 1.0) == []
+
+
+def test_an_idle_agent_whose_renewal_tells_of_other_models_is_asked_at_once():
+    membership, ledger = Membership([], ["eu-west"], Term()), Ledger({"eu-west": 0.01}, "r1")
+    membership.enrol(enrolment("i1", 1, HELD), EDGE.url, 0.0)
+    ledger.follow(membership, 0.0)
+    (site,) = ledger.due(0.0, 1.0)
+    ledger.probe_sent(site, 0.0)
+    ledger.probe_answered(site, report(1), 0.01, 0.01)
+    membership.enrol(enrolment("i1", 2, HELD), EDGE.url, 1.5)
+    ledger.follow(membership, 1.5)
+    assert ledger.due(1.5, 1.0) == [], "nothing is new"
+    membership.enrol(
+        enrolment("i1", 3, structs.replace(HELD, state=ModelState.COLD)), EDGE.url, 1.6
+    )
+    ledger.follow(membership, 1.6)
+    assert ledger.due(1.6, 1.0) == [site]
 
 
 def test_only_the_model_that_recovers_starts_slowly():
@@ -602,7 +640,7 @@ def test_a_full_report_that_was_overtaken_by_an_answer_still_counts():
     ledger.answered(lease, call_report(3, in_flight=1), 1.1)
     ledger.probe_answered(site, report(2, draining=True, in_flight=9), 0.01, 1.2)
     assert only(ledger).out == "draining"
-    assert site.reported_in_flight == 1, "of the load the newer one is believed"
+    assert site.occupancy.reported == 1, "of the load the newer one is believed"
 
 
 def test_numbers_do_not_begin_again_when_an_endpoint_comes_back():

@@ -7,7 +7,7 @@ import re
 import aiohttp
 import pytest
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.wire.report import ModelState
 
 

@@ -103,6 +103,17 @@ def test_where_only_large_bodies_come_round_trip_and_bytes_add_up():
     assert path.mean_s + path.byte_s * MEGABYTE == pytest.approx(0.05 + 4e-7 * MEGABYTE, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    "byte_s", [pytest.param(8e-8, id="as expected"), pytest.param(0.0, id="much faster")]
+)
+def test_the_payload_of_small_bodies_is_not_counted_twice(byte_s):
+    path, body_bytes = Path(0.1), 20_000
+    for number in range(100):
+        path.observe(0.05 + byte_s * body_bytes, body_bytes, number)
+    predicted_s = path.mean_s + path.byte_s * body_bytes
+    assert predicted_s == pytest.approx(0.05 + byte_s * body_bytes, rel=0.04)
+
+
 samples = st.lists(
     st.tuples(st.floats(1e-6, 60), st.integers(0, 1 << 28), st.floats(0, 100)), max_size=80
 )

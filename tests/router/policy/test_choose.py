@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from router.fleet.endpoint import Endpoint
 from router.fleet.index import NEAR_COUNT
-from router.fleet.ledger import Ledger, Outcome
+from router.fleet.ledger import Ledger
 from router.fleet.membership import Member, Membership
+from router.fleet.outcome import Outcome
 from router.fleet.site import Lease
 from router.policy.choose import choose
 from router.policy.pick import hair_s

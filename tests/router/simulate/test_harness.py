@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.policy.law import permit
 from router.simulate.plugged import plugged
 from router.simulate.rules import RULES

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.baselines.c3 import C3
 from tests.router.simulate.baselines.saying import call, reply, site
 

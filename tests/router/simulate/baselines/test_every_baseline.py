@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.baselines import BASELINES
 from tests.router.simulate.baselines.saying import call, reply, site
 

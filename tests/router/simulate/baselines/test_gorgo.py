@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.baselines.gorgo import Gorgo
 from tests.router.simulate.baselines.saying import call, reply, site
 

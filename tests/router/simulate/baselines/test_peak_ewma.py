@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from router.fleet.ledger import Outcome
+from router.fleet.outcome import Outcome
 from router.simulate.baselines.peak_ewma import PeakEwmaScan, PeakEwmaTwo
 from tests.router.simulate.baselines.saying import call, reply, site
 

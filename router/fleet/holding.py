@@ -1,0 +1,248 @@
+"""The ledger's record of one model version on one endpoint."""
+
+import math
+from typing import TYPE_CHECKING
+
+from router.fleet.breaker import Breaker
+from router.fleet.endpoint import Endpoint, Tier
+from router.fleet.latency import ServiceTime
+from router.fleet.slowstart import RAMP_S
+from router.geo.network import RttWindow
+from router.wire.report import ModelState
+
+if TYPE_CHECKING:  # each knows the other
+    from router.fleet.site import Site
+
+_LEAST_S = 1e-9
+"""No wait at all, as a positive time."""
+TEACH_S = 1.0
+"""How often an endpoint's own estimate teaches what to expect of its like."""
+LOADING = (ModelState.LOADING, ModelState.WARMING)
+
+
+class Holding:
+    """One model version on one endpoint. Satisfies `Candidate`."""
+
+    __slots__ = (
+        "_occupancy",
+        "_site",
+        "_wait",
+        "base_s",
+        "breaker",
+        "byte_s",
+        "endpoint",
+        "full_until_s",
+        "gone",
+        "mean_bytes",
+        "measured_load_s",
+        "model",
+        "net_s",
+        "overhead_s",
+        "ramps_from_s",
+        "rank_byte_s",
+        "rank_s",
+        "sampled_s",
+        "samples",
+        "sampling",
+        "service",
+        "service_byte_s",
+        "service_s",
+        "state",
+        "taught_s",
+        "version",
+        "warm_at_s",
+        "woken",
+        "woken_until_s",
+    )
+
+    def __init__(self, site: "Site", model: str, version: str) -> None:
+        self._site = site
+        self._occupancy = site.occupancy
+        self.endpoint: Endpoint = site.endpoint
+        self.model = model
+        self.version = version
+        self.state = ModelState.COLD
+        self.service = ServiceTime(site.priors.service_s(model, site.endpoint.hardware_class))
+        self._wait = RttWindow() if site.endpoint.tier is Tier.CLOUD else None
+        self.overhead_s = 0.0
+        """The least wait lately seen: no queue, but what a proxy and a hop add on the cloud tier.
+
+        It belongs to the service.
+        """
+        self.breaker = Breaker(site.tolerance)
+        self.measured_load_s: float | None = None
+        self.warm_at_s = 0.0
+        self.full_until_s = 0.0
+        self.taught_s = -math.inf
+        self.ramps_from_s = -math.inf
+        self.sampled_s = -math.inf
+        self.sampling = False
+        self.samples = site.endpoint.reports
+        """Whether it runs the model's own sample for us."""
+        self.woken = False
+        self.woken_until_s = 0.0
+        self.gone = False
+        self.base_s = math.inf
+        self.rank_s = math.inf
+        self.rank_byte_s = 0.0
+        self.estimate()
+
+    @property
+    def site(self) -> "Site":
+        """The endpoint's record."""
+        return self._site
+
+    @property
+    def slots(self) -> int:
+        """How many requests run there at once."""
+        return self._occupancy.slots
+
+    @property
+    def limit(self) -> int:
+        """With how many there it refuses more."""
+        return self._occupancy.limit
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are there."""
+        return self._occupancy.in_flight
+
+    @property
+    def unseen(self) -> int:
+        """How many of ours its last report could not have seen."""
+        return self._occupancy.unseen
+
+    @property
+    def views(self) -> int:
+        """How many routers send there."""
+        return self._occupancy.views
+
+    @property
+    def net_variance(self) -> float:
+        """How single round trips differ."""
+        return self._site.path.variance
+
+    @property
+    def service_variance(self) -> float:
+        """How single requests differ."""
+        return self.service.variance
+
+    @property
+    def turn_s(self) -> float:
+        """How long what runs there holds a slot."""
+        return self._occupancy.turn_s
+
+    @property
+    def turns(self) -> tuple[float, float]:
+        """How many such turns a request sent now should wait, and their variance."""
+        return self._site.curve.turns(self._occupancy.place)
+
+    @property
+    def load_s(self) -> float:
+        """A cold start from disk, measured there or by its like."""
+        if self.measured_load_s is not None:
+            return self.measured_load_s
+        return self._site.priors.load_s(self.model, self.endpoint.hardware_class)
+
+    @property
+    def out(self) -> str | None:
+        """Why no traffic may go there (None: it may)."""
+        return "left" if self.gone else self._site.out
+
+    @property
+    def held(self) -> str | None:
+        """Why only trials may go there (None: anything may)."""
+        health = self._site.health
+        return health.out if health.trials else self.breaker.why
+
+    @property
+    def held_until_s(self) -> float:
+        """When a request may be a trial; not before a test where it can be tested without one."""
+        breaker = self.breaker
+        testable = self.samples and self.state is ModelState.WARM and not breaker.tested
+        return math.inf if self._site.health.trials or testable else breaker.until_s
+
+    @property
+    def trial(self) -> bool:
+        """One is under way."""
+        return self._site.trial or self.breaker.trial
+
+    @property
+    def ramp_from_s(self) -> float:
+        """When it began its slow start."""
+        return max(self.ramps_from_s, self._site.ramp_from_s)
+
+    def expect(self, load_s: float | None, now_s: float) -> None:
+        """What this endpoint says of a load is what its like are expected to need.
+
+        Until it has served, what they need to serve is expected of it.
+        """
+        priors, hardware_class = self._site.priors, self.endpoint.hardware_class
+        if load_s is not None and load_s != self.measured_load_s:
+            self.measured_load_s = load_s
+            priors.loaded(self.model, hardware_class, load_s, now_s)
+        if not self.service.measured:
+            self.service.expect(priors.service_s(self.model, hardware_class))
+
+    def served(self, wait_s: float, infer_s: float, body_bytes: int, now_s: float) -> None:
+        """It answered after this wait and run."""
+        self.service.observe(infer_s, body_bytes, now_s)
+        if now_s - self.taught_s >= TEACH_S:
+            self.taught_s = now_s
+            site = self._site
+            hardware_class = site.endpoint.hardware_class
+            site.priors.served(self.model, hardware_class, self.service.mean_s, now_s)
+        if self._wait is not None:
+            self._wait.observe(max(wait_s, _LEAST_S), now_s)
+            self.overhead_s = self._wait.estimate(now_s) or 0.0
+        if self.state is ModelState.WARM:
+            self.renew()
+        else:
+            self.saw(ModelState.WARM, now_s)
+            self.settle(now_s)
+
+    def saw(self, state: ModelState, now_s: float) -> None:
+        """The model was seen in this state."""
+        if state in LOADING and self.state not in LOADING:
+            self.warm_at_s = now_s + self.load_s
+        if state is not ModelState.COLD:
+            self.woken = False
+        self.state = state
+
+    def estimate(self) -> None:
+        """Take over what is known of the way there and of the service."""
+        site, service = self._site, self.service
+        path = site.path
+        self.net_s = path.mean_s
+        self.byte_s = path.byte_s
+        self.mean_bytes = service.mean_bytes
+        self.service_byte_s = service.byte_s
+        self.service_s = max(service.mean_s, site.late_s) + self.overhead_s
+
+    def settle(self, now_s: float) -> None:
+        """Keep the part of its rank that does not depend on load; infinite where time decides."""
+        self.base_s = 0.0 if self._plain(now_s) else math.inf
+        self.renew()
+
+    def renew(self) -> None:
+        """The same, where nothing but the estimates has changed."""
+        self.estimate()
+        if self.base_s < math.inf:
+            slope_s = self.service_byte_s
+            self.rank_byte_s = self.byte_s + slope_s
+            self.base_s = self.net_s + self.service_s - slope_s * self.mean_bytes
+        self.rank_s = self.base_s + self._occupancy.congestion_s
+
+    def leave(self) -> None:
+        """It is not held any more."""
+        self.gone = True
+        self.base_s = self.rank_s = math.inf
+
+    def _plain(self, now_s: float) -> bool:
+        return (
+            self.state is ModelState.WARM
+            and self.full_until_s <= now_s
+            and self.out is None
+            and self.held is None
+            and now_s >= self.ramp_from_s + RAMP_S
+        )

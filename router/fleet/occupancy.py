@@ -1,0 +1,148 @@
+"""How many requests are at one endpoint, and what one more would cost there."""
+
+import math
+from functools import lru_cache
+from typing import TypeVar
+
+from router.fleet.congestion import others_share, price
+from router.fleet.endpoint import ANY_COUNT
+from router.fleet.latency import Ewma
+from router.fleet.priors import SERVICE_S
+from router.fleet.waiting import place
+
+_T = TypeVar("_T")
+
+REPORT_LASTS_S = 10.0
+"""What one replica of a cloud region said counts for this long."""
+LEAST_TURN_S = 1e-4
+"""Whatever an endpoint says, it holds a slot for as long as this."""
+LIMIT_LASTS_S = 10.0
+"""How long the load at which an endpoint refused is not sent there again."""
+
+
+class Occupancy:
+    """The requests at one endpoint: what it reports, and what was sent that it cannot know of.
+
+    `in_flight` is the sum, `unseen` our own part that its last report could not have seen, `place`
+    the point of the wait curve where that load lies. With `limit` there it refuses more. `turn_s`
+    is how long whatever runs there holds a slot; `congestion_s` prices one more request, in
+    seconds. Only the ledger writes it.
+    """
+
+    __slots__ = (
+        "_instance",
+        "_newest",
+        "_one_process",
+        "_others",
+        "_reported",
+        "_sequence",
+        "_told",
+        "_turn",
+        "congestion_s",
+        "in_flight",
+        "limit",
+        "limit_until_s",
+        "place",
+        "seen_sequence",
+        "slots",
+        "turn_s",
+        "unseen",
+        "views",
+    )
+
+    def __init__(self, *, one_process: bool) -> None:
+        """An agent is one process; a cloud region is the sum of its replicas' newest reports."""
+        self.slots = 1
+        self.limit = ANY_COUNT
+        self.limit_until_s = 0.0
+        self.in_flight = 0
+        self.unseen = 0
+        self.views = 1
+        self.place = place(0, 1)
+        self.turn_s = SERVICE_S
+        self.congestion_s = 0.0
+        self._one_process = one_process
+        self._others = others_share(1)
+        self._reported = 0
+        self._told = 0
+        self.seen_sequence = 0
+        self._instance: str | None = None
+        self._sequence = -1
+        self._newest: dict[str, tuple[int, int, float]] = {}
+        self._turn = Ewma(SERVICE_S)
+
+    @property
+    def reported(self) -> int:
+        """How many requests the endpoint said are there."""
+        return self._reported
+
+    def hears(self, instance: str, sequence: int, in_flight: int, now_s: float) -> bool:
+        """Take over a process's newer report; False: it is an old one, and changes nothing."""
+        if not self._one_process:
+            return self._sum(instance, sequence, in_flight, now_s)
+        if instance != self._instance:
+            self._instance = instance
+            self.seen_sequence = 0  # a new process has seen nothing of ours yet
+            self.limit = ANY_COUNT
+        elif sequence <= self._sequence:
+            return False
+        self._sequence = sequence
+        self._reported = in_flight
+        return True
+
+    def knows(self, instance: str) -> bool:
+        """A report of that process counts."""
+        return instance == self._instance or instance in self._newest
+
+    def viewed_by(self, senders: int) -> None:
+        """So many routers send there."""
+        self.views = max(1, senders)
+        self._others = others_share(self.views)
+
+    def ran(self, infer_s: float, now_s: float) -> None:
+        """Something held a slot there for so long."""
+        turn_s = self._turn.observe(infer_s, now_s)
+        self.turn_s = turn_s if turn_s > LEAST_TURN_S else LEAST_TURN_S
+
+    def fill(self, count: int, now_s: float) -> None:
+        """It refused when so many were there; for a while that counts as its limit."""
+        self.limit = max(self.slots, count)
+        self.limit_until_s = now_s + LIMIT_LASTS_S
+
+    def count(self, own: dict[int, _T]) -> None:
+        """Count anew; `own` are our requests there by their sequence, which grows."""
+        unseen, seen = 0, self.seen_sequence
+        for sequence in reversed(own):
+            if sequence <= seen:
+                break
+            unseen += 1
+        in_flight = self._told = self._reported + unseen
+        if in_flight < len(own):
+            in_flight = len(own)
+        self.unseen = unseen
+        self.in_flight = in_flight
+        self.place, turns = _weighed(in_flight, in_flight + self._others * unseen, self.slots)
+        self.congestion_s = self.turn_s * turns if in_flight < self.limit else math.inf
+
+    def counts_without(self, sequence: int, left: int) -> bool:
+        """Nothing changes when our request `sequence` goes and `left` of ours stay.
+
+        The report that came with its answer has counted it out already.
+        """
+        return sequence <= self.seen_sequence and self._told > left
+
+    def _sum(self, instance: str, sequence: int, in_flight: int, now_s: float) -> bool:
+        present = self._newest.get(instance)
+        if present is not None and sequence <= present[0]:
+            return False
+        self._newest[instance] = (sequence, in_flight, now_s)
+        fresh = {i: r for i, r in self._newest.items() if now_s - r[2] <= REPORT_LASTS_S}
+        self._newest = fresh
+        self._reported = sum(count for _, count, _ in fresh.values())
+        return True
+
+
+@lru_cache(maxsize=1 << 16)
+def _weighed(in_flight: int, expected: float, slots: int) -> tuple[int, float]:
+    """Where that many lie on the wait curve; the turns that one more costs beside `expected`."""
+    return place(in_flight, slots), price((expected + 1) / slots, slots)

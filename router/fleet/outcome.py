@@ -1,0 +1,18 @@
+"""How a try on an endpoint can end."""
+
+from enum import Enum
+
+
+class Outcome(Enum):
+    """How one try on one endpoint ended."""
+
+    ANSWERED = "answered"
+    BUSY = "busy"
+    UNABLE = "unable"
+    FAILED = "failed"
+    """It answered that it failed."""
+    CRASHED = "crashed"
+    """The connection was lost while the request was there."""
+    REFUSED = "refused"
+    LATE = "late"
+    CANCELLED = "cancelled"
