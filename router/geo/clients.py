@@ -158,7 +158,7 @@ class ClientPaths:
         if sample.rtt_s < bound_s:
             self.misplaced += 1
         node, end = self._client(client), self._endpoint(sample.endpoint, there)
-        pair = self._pair(node, sample)
+        pair = self._pair(node, sample, now_s)
         rtt_s = pair.observe(max(sample.rtt_s, bound_s), now_s)
         fresh = pair.count <= _OF_A_PAIR
         node.learn(end, rtt_s, fresh=fresh, rng=self._rng)
@@ -197,8 +197,11 @@ class ClientPaths:
         known = [p for p in node.pairs.values() if p.trusted and now_s - p.at_s <= LASTS_S]
         return len(known) == _PAIRS or node.pairs.get(endpoint) in known
 
-    def _pair(self, node: _Node, sample: Sample) -> _Pair:
-        """The pair, as the newest of its client's; what others told of it ends with our own."""
+    def _pair(self, node: _Node, sample: Sample, now_s: float) -> _Pair:
+        """The pair, as the newest of its client's.
+
+        What others told of it ends with our own; what has expired is not taken up again.
+        """
         pair = node.pairs.pop(sample.endpoint, None)
         if pair is None:
             self._pairs += 1
@@ -206,7 +209,7 @@ class ClientPaths:
                 hearsay = (name for name, other in node.pairs.items() if not other.trusted)
                 del node.pairs[next(hearsay, next(iter(node.pairs)))]
                 self._pairs -= 1
-        if pair is None or pair.trusted is not sample.trusted:
+        if pair is None or pair.trusted is not sample.trusted or now_s - pair.at_s > LASTS_S:
             pair = _Pair(trusted=sample.trusted)
         node.pairs[sample.endpoint] = pair
         return pair

@@ -80,6 +80,14 @@ def test_more_samples_are_surer_and_age_makes_unsure_until_it_is_forgotten():
     assert net(paths, now_s=LASTS_S + 1).source == "distance"
 
 
+def test_what_has_expired_is_not_taken_up_again():
+    paths = made()
+    for number in range(20):
+        paths.observe(client(), Sample("eu-1", "eu", 0.5), number)
+    paths.observe(client(), Sample("eu-1", "eu", 0.09), 20 + LASTS_S)
+    assert net(paths, now_s=20 + LASTS_S).mean_s == 0.09
+
+
 def test_one_outlier_between_two_samples_is_not_believed():
     paths = made()
     for rtt_s in (0.045, 0.045, 9.0, 0.045, 0.045):
