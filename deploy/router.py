@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from deploy.logs import add_log_arguments
-from router import app
+from router import daemon
 
 HELP = "run one router until SIGTERM"
 
@@ -17,4 +17,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run it; `ready URL` on standard output once it serves."""
-    return app.main(args.config, args.log_level, args.log_format)
+    return daemon.main(args.config, args.log_level, args.log_format)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from ipaddress import ip_network
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from router.admission.gate import Gate
@@ -44,16 +43,11 @@ from router.policy.policy import Policy
 from router.policy.region_policy import RegionPolicy
 from router.process import log
 from router.process.access_log import AccessLog
-from router.process.clock import Clock, monotonic, wall
-from router.process.listener import Listener
-from router.process.run import run
+from router.process.clock import Clock
 from router.process.settings import load_settings
-from router.process.sockets import address_of, bind
 from router.wire.report import NO_VERSION, HeldModel, Lease, ModelState
 from router.wire.url import parse_url
 
-TICK_S = 0.02
-"""How often deadlines and probes are looked at: the grain of every time limit here."""
 HOUSEKEEPING_S = 0.1
 """How often leases and wakes are looked at, and the access log is flushed."""
 TELLING_S = 1.0
@@ -266,57 +260,6 @@ def load(path: Path) -> tuple[RouterConfig, RegionPolicy]:
             known = ", ".join(sorted(law.regions.names))
             raise ConfigError(f"{path}: {key} {region!r} is not in {config.regions_file}: {known}")
     return config, law
-
-
-def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
-    """Run a router until SIGTERM or SIGINT; returns the exit code.
-
-    `log_level` and `log_format` go over what the configuration says.
-
-    Raises:
-        ConfigError: it cannot start, and why.
-    """
-    config, law = load(path)
-    log.setup(log_level or config.log.level, log_format or config.log.format)
-    return run(lambda stop: _serve(config, law, stop))
-
-
-async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -> int:
-    public, admin = bind(config.listen), bind(config.admin.listen)
-    store = Store(config.state_file, wall)
-    async with asyncio.TaskGroup() as tasks:
-        router = Router(
-            config, law, store, clock=monotonic, wall=wall, rng=SystemRandom(), tasks=tasks
-        )
-        listener = Listener(router.serve, config.limits, monotonic)
-        settled = asyncio.Event()
-        ticking = tasks.create_task(_tick(router, settled))
-        await listener.start(public)
-        site = web.AppRunner(router.admin.application(), access_log=None)
-        await site.setup()
-        await web.SockSite(site, admin).start()
-        await settled.wait()
-        url = f"http://{address_of(public)}"
-        log.event(_log, "listening", url=url, admin=f"http://{address_of(admin)}")
-        print(f"ready {url}", flush=True)
-        await stop.wait()
-        router.readiness.draining = True
-        await asyncio.sleep(config.drain_notice_s)
-        cut = await listener.drain(config.drain_s)
-        _log.info("drained, %d requests cut", cut)
-        await site.cleanup()
-        ticking.cancel()
-        await router.close()
-    store.close()
-    return 0
-
-
-async def _tick(router: Router, settled: asyncio.Event) -> None:
-    while True:
-        router.tick()
-        if router.readiness:
-            settled.set()
-        await asyncio.sleep(TICK_S)
 
 
 def _member(config: EndpointConfig) -> Member:

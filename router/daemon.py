@@ -1,0 +1,74 @@
+"""A router's process: sockets, the tick of its time, and a graceful end."""
+
+import asyncio
+import logging
+from pathlib import Path
+from random import SystemRandom
+
+from aiohttp import web
+
+from router.app import Router, load
+from router.config import RouterConfig
+from router.fleet.store import Store
+from router.policy.region_policy import RegionPolicy
+from router.process import log
+from router.process.clock import monotonic, wall
+from router.process.listener import Listener
+from router.process.run import run
+from router.process.sockets import address_of, bind
+
+TICK_S = 0.02
+"""How often deadlines and probes are looked at: the grain of every time limit here."""
+
+_log = logging.getLogger("isochrone.router")
+
+
+def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
+    """Run a router until SIGTERM or SIGINT; returns the exit code.
+
+    `log_level` and `log_format` go over what the configuration says.
+
+    Raises:
+        ConfigError: it cannot start, and why.
+    """
+    config, law = load(path)
+    log.setup(log_level or config.log.level, log_format or config.log.format)
+    return run(lambda stop: _serve(config, law, stop))
+
+
+async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -> int:
+    public, admin = bind(config.listen), bind(config.admin.listen)
+    store = Store(config.state_file, wall)
+    async with asyncio.TaskGroup() as tasks:
+        router = Router(
+            config, law, store, clock=monotonic, wall=wall, rng=SystemRandom(), tasks=tasks
+        )
+        listener = Listener(router.serve, config.limits, monotonic)
+        settled = asyncio.Event()
+        ticking = tasks.create_task(_tick(router, settled))
+        await listener.start(public)
+        site = web.AppRunner(router.admin.application(), access_log=None)
+        await site.setup()
+        await web.SockSite(site, admin).start()
+        await settled.wait()
+        url = f"http://{address_of(public)}"
+        log.event(_log, "listening", url=url, admin=f"http://{address_of(admin)}")
+        print(f"ready {url}", flush=True)
+        await stop.wait()
+        router.readiness.draining = True
+        await asyncio.sleep(config.drain_notice_s)
+        cut = await listener.drain(config.drain_s)
+        _log.info("drained, %d requests cut", cut)
+        await site.cleanup()
+        ticking.cancel()
+        await router.close()
+    store.close()
+    return 0
+
+
+async def _tick(router: Router, settled: asyncio.Event) -> None:
+    while True:
+        router.tick()
+        if router.readiness:
+            settled.set()
+        await asyncio.sleep(TICK_S)
