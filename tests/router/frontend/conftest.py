@@ -75,6 +75,21 @@ class ScriptedEndpoint:
     async def stop(self) -> None:
         await self._listener.drain(0.0)
 
+    def enrolment(self, **changes: object) -> dict:
+        """What it says when it joins."""
+        return {
+            "wire_version": 1,
+            "name": self.name,
+            "instance": "i1",
+            "boot_id": "b1",
+            "sequence": 1,
+            "url": self.url,
+            "region": self.region,
+            "slots": 4,
+            "models": [{"name": "digits", "version": "1", "state": "warm"}],
+            **changes,
+        }
+
     def answer(self, exchange: Exchange, infer_s: float = 0.001) -> None:
         """What a good endpoint says."""
         body = json.dumps({"model_name": "digits", "served_by": self.name}).encode()

@@ -24,18 +24,7 @@ async def test_who_left_with_a_request_under_way_leaves_no_name_behind(
     held: list[Exchange] = []
     agent.behave = held.append
     router = await start_router(stays)
-    enrolment = {
-        "wire_version": 1,
-        "name": "agent",
-        "instance": "i1",
-        "boot_id": "b1",
-        "sequence": 1,
-        "url": agent.url,
-        "region": "eu-west",
-        "slots": 4,
-        "models": [{"name": "digits", "version": "1", "state": "warm"}],
-    }
-    assert (await router.call("POST", "/isochrone/agents", enrolment))[0] == 200
+    assert (await router.call("POST", "/isochrone/agents", agent.enrolment()))[0] == 200
     await router.settled(lambda: router.router.ledger.site("agent").out is None)
     async with asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(router.infer(x_isochrone_regions="eu-west"))

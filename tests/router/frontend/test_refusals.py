@@ -157,26 +157,11 @@ async def test_place_orders_endpoints_by_the_clients_own_seconds(start_router, s
     assert eu.asked == us.asked == []
 
 
-def enrolment(endpoint, **changes):
-    fields = {
-        "wire_version": 1,
-        "name": endpoint.name,
-        "instance": "i1",
-        "boot_id": "b1",
-        "sequence": 1,
-        "url": endpoint.url,
-        "region": endpoint.region,
-        "slots": 4,
-        "models": [{"name": "digits", "version": "1", "state": "warm"}],
-    }
-    return {**fields, **changes}
-
-
 async def test_an_agent_joins_serves_and_leaves(start_router, start_endpoint):
     agent = await start_endpoint("agent")
     router = await start_router()
     assert (await router.infer())[0] == 404
-    status, lease, _ = await router.call("POST", "/isochrone/agents", enrolment(agent))
+    status, lease, _ = await router.call("POST", "/isochrone/agents", agent.enrolment())
     assert (status, lease) == (200, {"lease_s": 15.0, "renew_s": 5.0})
     await router.settled(lambda: router.router.ledger.site("agent").out is None)
     status, body, _ = await router.infer()
@@ -191,7 +176,7 @@ async def test_a_name_is_resolved_and_pinned(start_router, start_endpoint):
     agent = await start_endpoint("agent")
     router = await start_router()
     url = agent.url.replace("127.0.0.1", "localhost")
-    status, _, _ = await router.call("POST", "/isochrone/agents", enrolment(agent, url=url))
+    status, _, _ = await router.call("POST", "/isochrone/agents", agent.enrolment(url=url))
     assert status == 200
     assert router.router.ledger.site("agent").endpoint.url == agent.url
 
@@ -212,7 +197,7 @@ async def test_an_address_that_may_not_be_is_refused_before_a_packet_leaves(
 ):
     agent = await start_endpoint("agent")
     router = await start_router()
-    got, body, _ = await router.call("POST", "/isochrone/agents", enrolment(agent, url=url))
+    got, body, _ = await router.call("POST", "/isochrone/agents", agent.enrolment(url=url))
     assert got == status
     assert body["error"]
     assert router.router.ledger.site("agent") is None
@@ -221,7 +206,7 @@ async def test_an_address_that_may_not_be_is_refused_before_a_packet_leaves(
 async def test_who_may_not_join_is_told_so(start_router, start_endpoint):
     agent = await start_endpoint("agent")
     router = await start_router(enrolment={"allowed_networks": ["10.0.0.0/8"]})
-    status, body, _ = await router.call("POST", "/isochrone/agents", enrolment(agent))
+    status, body, _ = await router.call("POST", "/isochrone/agents", agent.enrolment())
     assert (status, body["code"]) == (403, "forbidden")
 
 
@@ -230,7 +215,7 @@ async def test_who_comes_through_a_listed_proxy_is_judged_by_its_own_address(
 ):
     agent = await start_endpoint("agent")
     router = await start_router(trusted_proxies=["127.0.0.1/32"])
-    asked = enrolment(agent)
+    asked = agent.enrolment()
     status, _, _ = await router.call(
         "POST", "/isochrone/agents", asked, x_forwarded_for="203.0.113.9"
     )
@@ -246,7 +231,7 @@ async def test_an_agent_outside_the_networks_of_today_is_not_restored(
     agent = await start_endpoint("agent")
     state = str(tmp_path / "state.db")
     first = await start_router(state_file=state)
-    await first.call("POST", "/isochrone/agents", enrolment(agent))
+    await first.call("POST", "/isochrone/agents", agent.enrolment())
     second = await start_router(state_file=state, enrolment={"allowed_networks": ["10.0.0.0/8"]})
     assert second.router.ledger.site("agent") is None
     assert (await second.infer())[0] == 503, "its model is still known"
@@ -276,7 +261,7 @@ async def test_a_refusal_is_explained_and_counted(start_router, start_endpoint):
 async def test_agents_are_known_again_after_a_restart(start_router, start_endpoint, tmp_path):
     agent = await start_endpoint("agent")
     first = await start_router(state_file=str(tmp_path / "state.db"))
-    await first.call("POST", "/isochrone/agents", enrolment(agent))
+    await first.call("POST", "/isochrone/agents", agent.enrolment())
     second = await start_router(state_file=str(tmp_path / "state.db"))
     await second.settled(lambda: second.router.ledger.site("agent").out is None)
     assert (await second.infer())[0] == 200

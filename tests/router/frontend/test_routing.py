@@ -201,18 +201,7 @@ async def test_what_waits_at_an_endpoint_that_is_out_already_moves_too(
 async def test_who_leaves_in_good_order_finishes_its_streams(start_router, start_endpoint):
     agent = await start_endpoint("agent")
     router = await start_router()
-    enrolment = {
-        "wire_version": 1,
-        "name": "agent",
-        "instance": "i1",
-        "boot_id": "b1",
-        "sequence": 1,
-        "url": agent.url,
-        "region": "eu-west",
-        "slots": 4,
-        "models": [{"name": "digits", "version": "1", "state": "warm"}],
-    }
-    await router.call("POST", "/isochrone/agents", enrolment)
+    await router.call("POST", "/isochrone/agents", agent.enrolment())
     await router.settled(lambda: router.router.ledger.site("agent").out is None)
     held = []
 
