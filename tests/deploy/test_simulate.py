@@ -198,5 +198,5 @@ def test_our_decision_is_used_elsewhere_as_the_manual_says():
     ledger = scope["ledger"]
     ledger.probe_ready(ledger.site("a"), 0.01, 1.0)
     exec("\n".join([*others, "lease = " + after]), scope)
-    assert ledger.site("a").in_flight == 0
+    assert ledger.site("a").occupancy.in_flight == 0
     assert scope["scored"].permit.endpoint == endpoint
