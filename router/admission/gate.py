@@ -124,7 +124,9 @@ class Gate(Generic[L, T]):
 
     def leave(self, ticket: Ticket[T]) -> None:
         """End the waiting of one who no longer wants to; nothing where it has ended."""
-        self._room.end(ticket, Outcome.WITHDRAWN)
+        line = ticket.holder
+        assert isinstance(line, Line)
+        line.leave(ticket)
 
     def correct(self, ticket: Ticket[T], cost_s: float) -> None:
         """A ticket that was started has taken this much device time: its tenant's share is of that.

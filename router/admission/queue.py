@@ -1,9 +1,9 @@
 """Who waits for a place: a fair line, most urgent first; what has expired never starts.
 
 Nine priority bands; inside a band a fair share of device time by tenant (`fair`); inside a tenant
-first come, first served. Who could start in other places than the first stands in another lane: it
-need not wait for the first, but shares are those of the whole line. How many may wait, and who
-gives way, is the room's to say (`room`).
+first come, first served, unless clients lose their patience (`patience`). Who could start in other
+places than the first stands in another lane: it need not wait for the first, but shares are those
+of the whole line. How many may wait, and who gives way, is the room's to say (`room`).
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping
@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Generic
 
 from router.admission.fair import Band
+from router.admission.patience import Patience
 from router.admission.room import AGE_S, Room
 from router.admission.ticket import Outcome, T, Ticket, believable
 
@@ -34,6 +35,7 @@ class Line(Generic[T]):
         self.room = room
         self._weights = weights
         self._bands: dict[int, Band[T]] = {}
+        self._patience: Patience[T] = Patience()
         self._waiting = 0
         self._lanes: dict[Hashable, int] = {}
 
@@ -77,17 +79,19 @@ class Line(Generic[T]):
         return ticket if self.room.admit(ticket, now_s) else None
 
     def peek(self, now_s: float, blocked: Collection[Hashable] = ()) -> Ticket[T] | None:
-        """Whose turn it is, among those who still have time and are in no `blocked` lane."""
-        self.room.advance(now_s)
-        heads = (self._bands[number].head(blocked) for number in sorted(self._bands))
-        return next((head for head in heads if head is not None), None)
+        """Who would start now, of those who still have time and are in no `blocked` lane."""
+        turn = self._turn(now_s, blocked)
+        return None if turn is None else self._patience.takes(turn, now_s)
 
     def start(self, now_s: float, blocked: Collection[Hashable] = ()) -> Ticket[T] | None:
-        """The one whose turn it is, started; None where nobody waits."""
-        ticket = self.peek(now_s, blocked)
-        if ticket is not None:
-            self._bands[ticket.band].charge(ticket)
-            self.room.end(ticket, Outcome.STARTED)
+        """The one whom `peek` would give, started; None where nobody waits."""
+        turn = self._turn(now_s, blocked)
+        if turn is None:
+            return None
+        ticket, band = self._patience.takes(turn, now_s), turn.band
+        self._bands[band].charge(ticket)
+        self.room.end(ticket, Outcome.STARTED)
+        ticket.band = band  # there its tenant has had the turn, and what it costs is put right
         return ticket
 
     def expire(self, now_s: float) -> None:
@@ -96,7 +100,9 @@ class Line(Generic[T]):
 
     def leave(self, ticket: Ticket[T]) -> None:
         """End the waiting of one who no longer wants to; nothing where it has ended."""
-        self.room.end(ticket, Outcome.WITHDRAWN)
+        if ticket.outcome is None:
+            self.room.end(ticket, Outcome.WITHDRAWN)
+            self._patience.lost(ticket, self.room.now_s)
 
     def correct(self, ticket: Ticket[T], cost_s: float) -> None:
         """A ticket that was started has taken this much device time. Again: it replaces that."""
@@ -125,6 +131,7 @@ class Line(Generic[T]):
         """The room's; see `Holder`."""
         self._waiting += 1
         self._lanes[ticket.lane] = self._lanes.get(ticket.lane, 0) + 1
+        self._patience.put(ticket)
         self._enter(ticket)
 
     def move(self, ticket: Ticket[T], band: int) -> None:
@@ -138,7 +145,14 @@ class Line(Generic[T]):
         self._lanes[ticket.lane] -= 1
         if not self._lanes[ticket.lane]:
             del self._lanes[ticket.lane]
+        self._patience.remove(ticket)
         self._exit(ticket, ticket.band)
+
+    def _turn(self, now_s: float, blocked: Collection[Hashable]) -> Ticket[T] | None:
+        """Whose turn it is, were everybody patient."""
+        self.room.advance(now_s)
+        heads = (self._bands[number].head(blocked) for number in sorted(self._bands))
+        return next((head for head in heads if head is not None), None)
 
     def _enter(self, ticket: Ticket[T]) -> None:
         band = self._bands.get(ticket.band)

@@ -7,6 +7,7 @@ lifted is as safe as its new band is.
 """
 
 from itertools import count
+from math import inf
 from typing import Generic
 
 from router.admission.heap import Heap
@@ -26,6 +27,7 @@ class Room(Generic[T]):
         """`age_s` may be infinite: then nothing is lifted."""
         self.capacity = capacity
         self.age_s = age_s
+        self.now_s = -inf  # the latest instant that it was told of
         self.stamp = count(1).__next__
         self._timers: Heap[tuple[float, int, Ticket[T]]] = Heap(lambda e: e[2].outcome is None)
         self._newest: dict[int, Heap[tuple[int, Ticket[T]]]] = {
@@ -55,6 +57,7 @@ class Room(Generic[T]):
 
     def advance(self, now_s: float) -> None:
         """End what is too late, and lift what has waited long enough."""
+        self.now_s = max(self.now_s, now_s)
         while (top := self._timers.top()) is not None and top[0] <= now_s:
             ticket = top[2]
             if ticket.deadline_s <= now_s:
