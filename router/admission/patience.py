@@ -2,9 +2,9 @@
 
 Where waiting takes longer than clients are ready to wait, who has waited longest is about to go:
 served in order, each request would start when its client has just gone, all the work would be for
-nobody, and clients who ask again would keep it so. So when somebody hangs up who had waited w
-seconds, the turns of its tenant go to its newest: for w seconds, or until none of its like waits. A
-line in which nobody hangs up is served in order, however long it is.
+nobody, and clients who ask again would keep it so. So when somebody hangs up, in line or once
+started, who came w seconds ago, the turns of its tenant go to its newest: for w seconds, or until
+none of its like waits. A line in which nobody hangs up is served in order, however long it is.
 
 Newest first under overload is the adaptive LIFO of Maurer, "Fail at Scale" (ACM Queue 13(8), 2015);
 that not a line's length tells it, but that it does not clear within the time in which it should, is

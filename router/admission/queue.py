@@ -13,7 +13,7 @@ from typing import Generic
 from router.admission.fair import Band
 from router.admission.patience import Patience
 from router.admission.room import AGE_S, Room
-from router.admission.ticket import Outcome, T, Ticket, believable
+from router.admission.ticket import LOWEST, Outcome, T, Ticket, believable
 
 __all__ = ["AGE_S", "Line", "Outcome", "Room", "Ticket"]
 
@@ -59,7 +59,7 @@ class Line(Generic[T]):
 
         `cost_s` is the device time that it is believed to take. `settled` is told the outcome,
         once, and never before this returns. `again` is its ticket that was started in vain: it has
-        its place back, and its tenant what was charged.
+        its place back, even in a room that has filled, and its tenant what was charged.
         """
         ticket = Ticket(
             holder=self,
@@ -76,7 +76,7 @@ class Line(Generic[T]):
         if again is not None:
             ticket.stand_as(again)
             self._charge_more(again, -again.cost_s)
-        return ticket if self.room.admit(ticket, now_s) else None
+        return ticket if self.room.admit(ticket, now_s, again is not None) else None
 
     def peek(self, now_s: float, blocked: Collection[Hashable] = ()) -> Ticket[T] | None:
         """Who would start now, of those who still have time and are in no `blocked` lane."""
@@ -99,8 +99,11 @@ class Line(Generic[T]):
         self.room.advance(now_s)
 
     def leave(self, ticket: Ticket[T]) -> None:
-        """End the waiting of one who no longer wants to; nothing where it has ended."""
-        if ticket.outcome is None:
+        """Its client has hung up: its waiting ends; or it was started, and that was too late.
+
+        Nothing where waiting has ended in another way.
+        """
+        if ticket.outcome in (None, Outcome.STARTED):
             self.room.end(ticket, Outcome.WITHDRAWN)
             self._patience.lost(ticket, self.room.now_s)
 
@@ -124,8 +127,8 @@ class Line(Generic[T]):
 
     @property
     def band(self) -> int:
-        """The highest band in which somebody waits."""
-        return min(self._bands)
+        """The highest band in which somebody waits; below the lowest where nobody does."""
+        return min(self._bands, default=LOWEST + 1)
 
     def put(self, ticket: Ticket[T]) -> None:
         """The room's; see `Holder`."""

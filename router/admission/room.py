@@ -21,7 +21,7 @@ _TENTHS = {6: 8, 7: 6, 8: 4, 9: 2}
 
 
 class Room(Generic[T]):
-    """At most `capacity` tickets, in however many lines. Each operation is O(log n)."""
+    """At most `capacity` tickets, but for those who came back. Each operation is O(log n)."""
 
     def __init__(self, capacity: int, age_s: float = AGE_S) -> None:
         """`age_s` may be infinite: then nothing is lifted."""
@@ -39,11 +39,14 @@ class Room(Generic[T]):
         """Tickets in it."""
         return self._timers.live_count
 
-    def admit(self, ticket: Ticket[T], now_s: float) -> bool:
-        """Let a ticket in, in the place of a lower one if need be; False where it cannot be."""
+    def admit(self, ticket: Ticket[T], now_s: float, back: bool = False) -> bool:
+        """Let a ticket in, in the place of a lower one if need be; False where it cannot be.
+
+        Who comes `back` finds its place: there are no more of these than were started.
+        """
         self.advance(now_s)
         shed = None
-        if self.waiting >= self._limit(ticket.priority):
+        if not back and self.waiting >= self._limit(ticket.priority):
             shed = self._lowest(ticket.priority) if ticket.deadline_s > now_s else None
             if shed is None:
                 return False

@@ -67,13 +67,20 @@ def test_the_impatience_of_others_changes_nothing(who):
     assert [ticket for ticket in started if ticket is not other] == [first, second]
 
 
-def test_what_expires_or_is_cancelled_after_its_start_is_no_impatience():
+def test_who_hangs_up_after_its_start_was_started_too_late():
     line = line_of()
     gone = stand(line)
     line.start(3.0)
-    first, _ = join(line, now_s=3.0), join(line, now_s=3.0)
-    join(line, now_s=3.0, deadline_s=4.0)
+    _, second = join(line, now_s=3.0), join(line, now_s=3.0)
     line.leave(gone)
+    assert line.start(4.0) is second
+
+
+def test_what_expires_is_no_impatience():
+    line = line_of()
+    first, _, late = join(line), join(line), stand(line, deadline_s=4.0)
+    line.expire(4.0)
+    line.leave(late)
     assert line.start(4.0) is first
 
 
@@ -146,7 +153,7 @@ class Call:
 class Storm:
     """A server whose work, once it has begun, cannot be stopped; in virtual time."""
 
-    def __init__(self, line: Line[object], service_s: float, patience_s: float, told: bool) -> None:
+    def __init__(self, line: Line[Any], service_s: float, patience_s: float, told: bool) -> None:
         self.line, self.service_s, self.patience_s, self.told = line, service_s, patience_s, told
         self.rng, self.numbers = Random(1), count()
         self.now_s, self.busy = 0.0, 0
