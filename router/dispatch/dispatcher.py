@@ -36,6 +36,7 @@ from router.dispatch.turns import Turns
 from router.dispatch.waiting import Waiting
 from router.errors import IsochroneError, NoEndpoint, Overloaded, QuotaExceeded
 from router.fleet.ledger import Ledger
+from router.fleet.site import Site
 from router.policy.explain import reasons
 from router.policy.law import Permit
 from router.policy.pick import Scored
@@ -69,7 +70,8 @@ class Effects:
 class Dispatcher:
     """Takes requests and sees each to its end. At most `in_flight` run and wait at once.
 
-    `dispatch` is called for every request, `sweep` every few milliseconds.
+    `dispatch` is called for every request, `sweep` every few milliseconds, `news` where an endpoint
+    was heard of beside the requests.
     """
 
     def __init__(
@@ -120,6 +122,11 @@ class Dispatcher:
         self._runner.sweep(now_s)
         self.gate.expire(now_s)
         self._turns.sweep(now_s)
+
+    def news(self, site: Site) -> None:
+        """An endpoint was heard of: it may have room for somebody who waits."""
+        if self.gate.waiting:
+            self._turns.news(model for model, _ in site.holdings)
 
     def _turned_away(self, query: Query, now_s: float) -> IsochroneError | None:
         if len(self._runner.running) + self.gate.waiting >= self._in_flight:

@@ -469,6 +469,122 @@ def test_who_finds_one_gone_and_the_other_full_waits():
     assert [first(s.request.headers, b"x-request-id") for s in world.open] == [b"q3"]
 
 
+def beside_a_full_one(**changes: Any) -> World:
+    """`us.b` is full, as is known, and the next request goes to `eu.a`; `open[0]` is at `us.b`."""
+    world = World(names=("eu.a", "us.b"), **changes)
+    for _ in range(2):
+        world.ask(required_regions=frozenset({"us"}))
+    world.open[1].answer(503)
+    return world
+
+
+@pytest.mark.parametrize("status", [404, 421, 507, 500, 302])
+def test_who_was_asked_in_vain_waits_for_who_is_only_full(status):
+    world = beside_a_full_one()
+    client = world.ask(priority=1)
+    assert world.open[1].to == "eu.a"
+    world.open[1].answer(status)
+    assert (client.status, world.waiting) == (None, 2)
+    world.wait(0.3)
+    assert len(world.sent) == 3, "where it failed it is not asked again"
+    world.open[0].answer()
+    world.wait(0.3)
+    world.open[0].answer()
+    assert client.status == 200
+    assert [t.endpoint for t in world.ended[-1].tried] == ["eu.a", "us.b"]
+    assert world.ended[-1].repeats == (status in {500, 302})
+
+
+@pytest.mark.parametrize(
+    ("status", "changes", "asked"),
+    [
+        pytest.param(500, {}, {"repeatable": False}, id="it may not be repeated"),
+        pytest.param(404, {}, {"repeatable": False}, id="who knows whether it has run"),
+        pytest.param(500, {"retries": 0.0}, {}, id="the budget is used up"),
+    ],
+)
+def test_who_may_not_be_asked_again_is_told_at_once(status, changes, asked):
+    world = beside_a_full_one(**changes)
+    client = world.ask(priority=1, **asked)
+    world.open[1].answer(status)
+    assert (client.status, client.code) == (502, "unusable_answer")
+
+
+def test_a_request_that_crashed_two_is_poison_however_long_it_waited_between():
+    world = World(names=("eu.a", "eu.c", "us.b"))
+    for _ in range(2):
+        world.ask(required_regions=frozenset({"us"}))
+    world.open[1].answer(503)
+    world.kill("eu.c")
+    client = world.ask(priority=1)
+    world.open[1].lose()
+    assert (client.status, world.waiting) == (None, 2)
+    world.open[0].answer()
+    world.wait(0.1)
+    assert [first(s.request.headers, b"x-request-id") for s in world.open] == [b"q3"]
+    world.open[0].lose()
+    assert (client.status, client.code) == (502, "poison")
+
+
+def test_nobody_waits_behind_one_who_was_asked_in_vain_where_others_may_go():
+    world = beside_a_full_one()
+    world.ask(priority=1)
+    world.open[1].answer(500)
+    world.ask(priority=5)
+    assert [s.to for s in world.open] == ["us.b", "eu.a"]
+
+
+def test_who_comes_back_to_a_full_line_keeps_its_place():
+    world = World(capacity=1)
+    full(world)
+    world.sent[0].answer()
+    world.wait(0.05)
+    world.ask()
+    assert (len(world.open), world.waiting) == (1, 1)
+    world.open[0].answer(503)
+    assert world.waiting == 2
+    world.wait(0.5)
+    assert first(world.open[0].request.headers, b"x-request-id") == b"q2"
+
+
+def test_who_leaves_after_its_start_was_started_too_late_and_the_newest_go_first():
+    world = World()
+    full(world)
+    second = world.ask()
+    for _ in range(3):
+        world.ask()
+    world.sent[0].answer()
+    world.wait(0.5)
+    world.open[0].answer()
+    world.wait(0.5)
+    assert [first(s.request.headers, b"x-request-id") for s in world.open] == [b"q3"]
+    second.leave()
+    world.wait(0.2)
+    assert [first(s.request.headers, b"x-request-id") for s in world.open] == [b"q6"]
+
+
+def test_news_of_an_endpoint_are_looked_at_with_the_next_sweep():
+    world = World()
+    full(world)
+    world.wait(0.5)
+    looks = watched(world)
+    world.dispatcher.sweep(world.now_s + 0.001)
+    assert not looks
+    (site,) = world.ledger.sites()
+    world.dispatcher.news(site)
+    world.dispatcher.sweep(world.now_s + 0.002)
+    assert [query.request_id for query in looks] == ["q2"]
+
+
+def test_who_is_refused_for_what_was_expected_has_it_tested():
+    world = World()
+    (site,) = world.ledger.sites()
+    site.holdings["digits", "1"].served(0.0, 9.0, 0, world.now_s)
+    assert world.ledger.suspects(world.now_s, 1.0) == []
+    assert world.ask(timeout_s=1.0).code == "deadline_exceeded"
+    assert world.ledger.suspects(world.now_s, 1.0) == [site.holdings["digits", "1"]]
+
+
 def test_a_stream_that_flows_is_not_cut_for_missed_probes():
     world = World()
     client = world.ask()
@@ -572,9 +688,8 @@ def test_one_tenant_in_many_lanes_gets_one_share():
     assert tenants.count("plain") >= 5, "half, within one largest cost of each"
 
 
-def test_a_sweep_looks_again_only_where_something_may_have_changed():
-    world = World(capacity=1000)
-    full(world)
+def watched(world: World) -> list[Query]:
+    """For whom somebody to take them is looked for, from now on."""
     looks: list[Query] = []
     best = world.chooser.best
 
@@ -583,6 +698,13 @@ def test_a_sweep_looks_again_only_where_something_may_have_changed():
         return best(query, tried)
 
     world.chooser.best = look
+    return looks
+
+
+def test_a_sweep_looks_again_only_where_something_may_have_changed():
+    world = World(capacity=1000)
+    full(world)
+    looks = watched(world)
     for site in world.ledger.sites():
         site.holdings["digits", "1"].full_until_s = world.now_s + 60
     for number in range(100):
