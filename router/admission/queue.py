@@ -115,6 +115,11 @@ class Line(Generic[T]):
         ticket.cost_s += more_s
         self._charge_more(ticket, more_s)
 
+    @property
+    def lanes(self) -> Collection[Hashable]:
+        """The lanes in which somebody waits."""
+        return self._lanes.keys()
+
     def queued(self, lane: Hashable) -> int:
         """How many wait in one lane."""
         return self._lanes.get(lane, 0)

@@ -97,7 +97,7 @@ class Dispatcher:
         self._outlook = Outlook(chooser)
         self._look_s = 0.0
         self._turns = Turns(gate, self._plan, self._begin)
-        self._waiting = Waiting(gate, clock, self._end)
+        self._waiting = Waiting(gate, self._outlook, clock, self._end)
 
     def dispatch(self, exchange: Exchange, query: Query) -> None:
         """See one request to its end; returns at once."""

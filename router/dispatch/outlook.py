@@ -48,6 +48,12 @@ class Prospect:
         """What the quickest is predicted to take for this query, once asked."""
         return min((seconds(query, c) for c in self.able), key=lambda s: s.total)
 
+    def shared_with(self, other: "Prospect") -> float:
+        """The share of these slots that are the other's as well."""
+        names = {c.endpoint.name for c in other.able}
+        common = sum(c.slots for c in self.able if c.endpoint.name in names)
+        return common / max(1, self.slots)
+
 
 class Outlook:
     """The prospects of every lane, each as of a moment ago."""

@@ -5,16 +5,20 @@ Who comes later does not overtake those of its class who wait for the same model
 
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 
 from msgspec import structs
 
 from router.admission.gate import Gate
 from router.admission.ticket import Outcome
 from router.dispatch.asked import Asked
-from router.dispatch.outlook import Prospect, least_s, too_late
+from router.dispatch.outlook import Lane, Outlook, Prospect, least_s, too_late
 from router.errors import DeadlineExceeded, IsochroneError, Overloaded
 from router.policy.query import Query
 from router.process.clock import Clock
+
+LANES_COUNT = 16
+"""In how many lanes of its model what waits is counted for who comes."""
 
 
 class Waiting:
@@ -26,10 +30,12 @@ class Waiting:
     def __init__(
         self,
         gate: Gate[Asked],
+        outlook: Outlook,
         clock: Clock,
         ended: Callable[[Asked, IsochroneError | None], None],
     ) -> None:
         self._gate = gate
+        self._outlook = outlook
         self._clock = clock
         self._ended = ended
 
@@ -99,8 +105,19 @@ class Waiting:
                 self._ended(asked, None)
 
     def _wait_s(self, asked: Asked, prospect: Prospect, now_s: float) -> float:
-        """In how long there should be room for it."""
+        """In how long there should be room for it, behind what waits for the same slots."""
         query = asked.query
         line = self._gate.line(query.model, now_s)
-        ahead_s = line.ahead_s(query.tenant, query.priority, asked.lane)
+        ahead_s = 0.0
+        for lane in {asked.lane, *islice(line.lanes, LANES_COUNT)}:
+            assert isinstance(lane, Lane)
+            theirs = self._of(query, lane, now_s)
+            share = theirs.shared_with(prospect)
+            ahead_s += share * line.ahead_s(query.tenant, query.priority, lane)
         return ahead_s / max(1, prospect.slots)
+
+    def _of(self, query: Query, lane: Lane, now_s: float) -> Prospect:
+        """What those who could serve another lane of the same model can do."""
+        version, regions, _ = lane
+        asks = structs.replace(query, version=version, required_regions=regions)
+        return self._outlook.of(asks, lane, now_s)

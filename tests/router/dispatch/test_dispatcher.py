@@ -384,6 +384,25 @@ def test_what_only_the_line_makes_too_late_is_told_when_to_come_back():
     assert refused.retry_after_s >= 1
 
 
+@pytest.mark.parametrize(
+    ("regions", "code"),
+    [
+        pytest.param({"us"}, "overloaded", id="all who wait in the other lane want these slots"),
+        pytest.param({"eu"}, None, id="nobody does"),
+    ],
+)
+def test_what_waits_in_another_lane_for_the_same_slots_counts(regions, code):
+    world = World(names=("eu.a", "us.b"))
+    for site in ("us", "us", "eu", "eu"):
+        world.ask(required_regions=frozenset({site}))
+    world.open[1].answer(503)
+    world.open[2].answer(503)
+    for _ in range(60):
+        world.ask(required_regions=frozenset({"us"}))
+    refused = world.ask(timeout_s=0.3, required_regions=frozenset(regions), version="1")
+    assert (refused.code if refused.status else None) == code
+
+
 def test_what_a_long_body_needs_is_not_what_the_one_before_it_needed():
     world = World()
     for site in world.ledger.sites():
