@@ -223,8 +223,7 @@ class Dispatcher:
         error, in_time = gave_up.error, now_s < asked.query.deadline_s
         if isinstance(error, Overloaded):
             return in_time
-        unreached = isinstance(error, NoEndpoint)
-        if not (unreached or gave_up.stranded):
+        if not (gave_up.stranded or isinstance(error, NoEndpoint)):
             return False
         plan = self._survey(asked, now_s)
         if isinstance(error, NoEndpoint):
