@@ -104,6 +104,7 @@ class Router:
             ledger=self.ledger,
             upstream=self.upstreams.of,
             condemned=self.runner.condemn,
+            heard=lambda site: self.dispatcher.news(site),  # noqa: PLW0108  # it is made later
             clock=clock,
             probing=Probing.of(config.probe),
         )

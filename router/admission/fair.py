@@ -118,7 +118,10 @@ class Band(Generic[T]):
         return sum(f.queues[lane].backlog_s for f in self._flows.values() if lane in f.queues)
 
     def charge(self, ticket: Ticket[T]) -> None:
-        """It starts: its tenant has had its cost. To be said before it is removed."""
+        """It starts: its tenant has had its cost. To be said before it is removed.
+
+        It may wait in another band, if one of its tenant waits in its lane of this one.
+        """
         flow = self._flows[ticket.tenant]
         self._virtual = max(self._virtual, flow.tag)
         if len(self._started) >= _MOST_LANES:
@@ -126,6 +129,7 @@ class Band(Generic[T]):
         self._started[ticket.lane] = max(self._started.get(ticket.lane, 0.0), flow.tag)
         flow.tag += ticket.cost_s / flow.weight
         ticket.epoch = flow.epoch
+        self._rank(flow)
 
     def correct(self, ticket: Ticket[T], weight: float, more_s: float) -> None:
         """What was charged for it turned out to cost `more_s` more (or, below zero, less)."""

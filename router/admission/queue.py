@@ -1,9 +1,9 @@
 """Who waits for a place: a fair line, most urgent first; what has expired never starts.
 
 Nine priority bands; inside a band a fair share of device time by tenant (`fair`); inside a tenant
-first come, first served. Who could start in other places than the first stands in another lane: it
-need not wait for the first, but shares are those of the whole line. How many may wait, and who
-gives way, is the room's to say (`room`).
+first come, first served, unless clients lose their patience (`patience`). Who could start in other
+places than the first stands in another lane: it need not wait for the first, but shares are those
+of the whole line. How many may wait, and who gives way, is the room's to say (`room`).
 """
 
 from collections.abc import Callable, Collection, Hashable, Mapping
@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Generic
 
 from router.admission.fair import Band
+from router.admission.patience import Patience
 from router.admission.room import AGE_S, Room
-from router.admission.ticket import Outcome, T, Ticket, believable
+from router.admission.ticket import LOWEST, Outcome, T, Ticket, believable
 
 __all__ = ["AGE_S", "Line", "Outcome", "Room", "Ticket"]
 
@@ -34,6 +35,7 @@ class Line(Generic[T]):
         self.room = room
         self._weights = weights
         self._bands: dict[int, Band[T]] = {}
+        self._patience: Patience[T] = Patience()
         self._waiting = 0
         self._lanes: dict[Hashable, int] = {}
 
@@ -57,7 +59,7 @@ class Line(Generic[T]):
 
         `cost_s` is the device time that it is believed to take. `settled` is told the outcome,
         once, and never before this returns. `again` is its ticket that was started in vain: it has
-        its place back, and its tenant what was charged.
+        its place back, even in a room that has filled, and its tenant what was charged.
         """
         ticket = Ticket(
             holder=self,
@@ -74,20 +76,22 @@ class Line(Generic[T]):
         if again is not None:
             ticket.stand_as(again)
             self._charge_more(again, -again.cost_s)
-        return ticket if self.room.admit(ticket, now_s) else None
+        return ticket if self.room.admit(ticket, now_s, again is not None) else None
 
     def peek(self, now_s: float, blocked: Collection[Hashable] = ()) -> Ticket[T] | None:
-        """Whose turn it is, among those who still have time and are in no `blocked` lane."""
-        self.room.advance(now_s)
-        heads = (self._bands[number].head(blocked) for number in sorted(self._bands))
-        return next((head for head in heads if head is not None), None)
+        """Who would start now, of those who still have time and are in no `blocked` lane."""
+        turn = self._turn(now_s, blocked)
+        return None if turn is None else self._patience.takes(turn, now_s)
 
     def start(self, now_s: float, blocked: Collection[Hashable] = ()) -> Ticket[T] | None:
-        """The one whose turn it is, started; None where nobody waits."""
-        ticket = self.peek(now_s, blocked)
-        if ticket is not None:
-            self._bands[ticket.band].charge(ticket)
-            self.room.end(ticket, Outcome.STARTED)
+        """The one whom `peek` would give, started; None where nobody waits."""
+        turn = self._turn(now_s, blocked)
+        if turn is None:
+            return None
+        ticket, band = self._patience.takes(turn, now_s), turn.band
+        self._bands[band].charge(ticket)
+        self.room.end(ticket, Outcome.STARTED)
+        ticket.band = band  # there its tenant has had the turn, and what it costs is put right
         return ticket
 
     def expire(self, now_s: float) -> None:
@@ -95,8 +99,13 @@ class Line(Generic[T]):
         self.room.advance(now_s)
 
     def leave(self, ticket: Ticket[T]) -> None:
-        """End the waiting of one who no longer wants to; nothing where it has ended."""
-        self.room.end(ticket, Outcome.WITHDRAWN)
+        """Its client has hung up: its waiting ends; or it was started, and that was too late.
+
+        Nothing where waiting has ended in another way.
+        """
+        if ticket.outcome in (None, Outcome.STARTED):
+            self.room.end(ticket, Outcome.WITHDRAWN)
+            self._patience.lost(ticket, self.room.now_s)
 
     def correct(self, ticket: Ticket[T], cost_s: float) -> None:
         """A ticket that was started has taken this much device time. Again: it replaces that."""
@@ -105,6 +114,11 @@ class Line(Generic[T]):
             return
         ticket.cost_s += more_s
         self._charge_more(ticket, more_s)
+
+    @property
+    def lanes(self) -> Collection[Hashable]:
+        """The lanes in which somebody waits."""
+        return self._lanes.keys()
 
     def queued(self, lane: Hashable) -> int:
         """How many wait in one lane."""
@@ -118,13 +132,14 @@ class Line(Generic[T]):
 
     @property
     def band(self) -> int:
-        """The highest band in which somebody waits."""
-        return min(self._bands)
+        """The highest band in which somebody waits; below the lowest where nobody does."""
+        return min(self._bands, default=LOWEST + 1)
 
     def put(self, ticket: Ticket[T]) -> None:
         """The room's; see `Holder`."""
         self._waiting += 1
         self._lanes[ticket.lane] = self._lanes.get(ticket.lane, 0) + 1
+        self._patience.put(ticket)
         self._enter(ticket)
 
     def move(self, ticket: Ticket[T], band: int) -> None:
@@ -138,7 +153,14 @@ class Line(Generic[T]):
         self._lanes[ticket.lane] -= 1
         if not self._lanes[ticket.lane]:
             del self._lanes[ticket.lane]
+        self._patience.remove(ticket)
         self._exit(ticket, ticket.band)
+
+    def _turn(self, now_s: float, blocked: Collection[Hashable]) -> Ticket[T] | None:
+        """Whose turn it is, were everybody patient."""
+        self.room.advance(now_s)
+        heads = (self._bands[number].head(blocked) for number in sorted(self._bands))
+        return next((head for head in heads if head is not None), None)
 
     def _enter(self, ticket: Ticket[T]) -> None:
         band = self._bands.get(ticket.band)

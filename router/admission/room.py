@@ -7,6 +7,7 @@ lifted is as safe as its new band is.
 """
 
 from itertools import count
+from math import inf
 from typing import Generic
 
 from router.admission.heap import Heap
@@ -20,12 +21,13 @@ _TENTHS = {6: 8, 7: 6, 8: 4, 9: 2}
 
 
 class Room(Generic[T]):
-    """At most `capacity` tickets, in however many lines. Each operation is O(log n)."""
+    """At most `capacity` tickets, but for those who came back. Each operation is O(log n)."""
 
     def __init__(self, capacity: int, age_s: float = AGE_S) -> None:
         """`age_s` may be infinite: then nothing is lifted."""
         self.capacity = capacity
         self.age_s = age_s
+        self.now_s = -inf  # the latest instant that it was told of
         self.stamp = count(1).__next__
         self._timers: Heap[tuple[float, int, Ticket[T]]] = Heap(lambda e: e[2].outcome is None)
         self._newest: dict[int, Heap[tuple[int, Ticket[T]]]] = {
@@ -37,11 +39,14 @@ class Room(Generic[T]):
         """Tickets in it."""
         return self._timers.live_count
 
-    def admit(self, ticket: Ticket[T], now_s: float) -> bool:
-        """Let a ticket in, in the place of a lower one if need be; False where it cannot be."""
+    def admit(self, ticket: Ticket[T], now_s: float, back: bool = False) -> bool:
+        """Let a ticket in, in the place of a lower one if need be; False where it cannot be.
+
+        Who comes `back` finds its place: there are no more of these than were started.
+        """
         self.advance(now_s)
         shed = None
-        if self.waiting >= self._limit(ticket.priority):
+        if not back and self.waiting >= self._limit(ticket.priority):
             shed = self._lowest(ticket.priority) if ticket.deadline_s > now_s else None
             if shed is None:
                 return False
@@ -55,6 +60,7 @@ class Room(Generic[T]):
 
     def advance(self, now_s: float) -> None:
         """End what is too late, and lift what has waited long enough."""
+        self.now_s = max(self.now_s, now_s)
         while (top := self._timers.top()) is not None and top[0] <= now_s:
             ticket = top[2]
             if ticket.deadline_s <= now_s:

@@ -10,6 +10,15 @@ other try is cancelled.
 
 from collections.abc import Callable, Sequence
 
+from router.dispatch.classify import (
+    HOLD_BYTES,
+    MAY_HAVE_RUN,
+    OF_LOSS,
+    TURNED_AWAY,
+    may_be_held,
+    of_status,
+    retry_after_s,
+)
 from router.dispatch.command import (
     Abort,
     Begin,
@@ -23,7 +32,6 @@ from router.dispatch.command import (
     Settle,
 )
 from router.dispatch.event import (
-    Cause,
     Chunk,
     ClientGone,
     End,
@@ -43,35 +51,11 @@ from router.errors import (
 )
 from router.fleet.outcome import Outcome
 from router.policy.law import Permit
-from router.wire.http import Headers, first
+from router.wire.http import first
 from router.wire.report import LOAD_HEADER
 
-HOLD_BYTES = 1 << 20
-"""Answers up to this length are held until they are whole."""
-LONGEST_RETRY_S = 60.0
-"""An endpoint that is full is asked again after this long at the latest, whatever it says."""
 POISON_COUNT = 2
 """A request that crashed so many endpoints is asked of no other."""
-
-_ANSWERED = {
-    404: Outcome.UNABLE,  # it does not serve this model after all; another may
-    421: Outcome.UNABLE,
-    507: Outcome.UNABLE,
-    429: Outcome.BUSY,
-    503: Outcome.BUSY,
-    408: Outcome.LATE,  # the deadline that went with the request has passed, if it has
-    504: Outcome.LATE,
-}
-_LOST = {
-    Cause.REFUSED: Outcome.REFUSED,
-    Cause.RESET: Outcome.CRASHED,
-    Cause.MALFORMED: Outcome.FAILED,
-    Cause.TIMEOUT: Outcome.LATE,
-}
-_MAY_HAVE_RUN = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.LATE})
-"""Asking another after one of these may do the work twice."""
-_TURNED_AWAY = frozenset({Outcome.BUSY, Outcome.UNABLE})
-"""Nothing has run, as far as the endpoint can be believed."""
 
 Choose = Callable[[Sequence[Permit]], Permit | None]
 """The next endpoint to ask, given those that were; None: there is none."""
@@ -103,6 +87,7 @@ class Attempt:
 
     __slots__ = (
         "_choose",
+        "_crashed",
         "_done",
         "_due",
         "_ended",
@@ -127,13 +112,16 @@ class Attempt:
         due: Callable[[], bool] = lambda: False,
         repeatable: bool = True,
         most: int = 3,
+        crashed: int = 0,
     ) -> None:
+        """`crashed`: so many endpoints were lost with this request before."""
         self._choose = choose
         self._repeat = repeat
         self._due = due
         self._repeatable = repeatable
         self._hedge = hedge
         self._most = most
+        self._crashed = crashed
         self._tries = [_Try(permit)]
         self._ended: list[Settle] = []
         self._streaming = False
@@ -176,19 +164,19 @@ class Attempt:
     def _on_head(self, head: Head, number: int) -> list[Command]:
         outcome = self._classify(head.status)
         if outcome is not Outcome.ANSWERED:
-            wait_s = _retry_after_s(head.headers) if outcome is Outcome.BUSY else None
-            if outcome in _TURNED_AWAY and not self._repeatable:
+            wait_s = retry_after_s(head.headers) if outcome is Outcome.BUSY else None
+            if outcome in TURNED_AWAY and not self._repeatable:
                 self._owing = self._owing or first(head.headers, LOAD_HEADER) is None
             return self._fall(Settle(number, outcome, f"answered {head.status}", wait_s))
         self._tries[number].head = head
-        if head.status >= 400 or _may_be_held(head.headers):
+        if head.status >= 400 or may_be_held(head.headers):
             return []
         self._streaming = True
         return [*self._cancel_but(number), Begin(number, head)]
 
     def _classify(self, status: int) -> Outcome:
         """What a status says of its endpoint; a deadline that is not over is not why it failed."""
-        outcome = _classify(status)
+        outcome = of_status(status)
         if outcome is not Outcome.LATE:
             return outcome
         if not self._due():
@@ -218,7 +206,7 @@ class Attempt:
 
     def _on_lost(self, lost: Lost, number: int) -> list[Command]:
         why = f"{lost.cause.value} ({lost.detail})" if lost.detail else lost.cause.value
-        settle = Settle(number, _LOST[lost.cause], why)
+        settle = Settle(number, OF_LOSS[lost.cause], why)
         if self._streaming:
             self._done = True
             return [*self._settle(settle), Abort(UnusableAnswer.code)]
@@ -243,13 +231,15 @@ class Attempt:
         return settled + self._next()
 
     def _next(self) -> list[Command]:
+        stranded = False
         if self._may_go_on():
             permit = self._fresh(self._choose)
+            stranded = permit is None
             if permit is not None and (not self._owing or self._repeat()):
                 self._owing = False
                 return [self._send(permit)]
         self._done = True
-        return [GiveUp(self._verdict())]
+        return [GiveUp(self._verdict(), stranded=stranded, owing=self._owing)]
 
     def _may_go_on(self) -> bool:
         fit = self._crashes < POISON_COUNT and not self._expired
@@ -257,7 +247,7 @@ class Attempt:
 
     @property
     def _crashes(self) -> int:
-        return sum(s.outcome is Outcome.CRASHED for s in self._ended)
+        return self._crashed + sum(s.outcome is Outcome.CRASHED for s in self._ended)
 
     def _fresh(self, choose: Choose) -> Permit | None:
         """Whom to ask; never who was asked."""
@@ -294,7 +284,7 @@ class Attempt:
 
     def _settle(self, settle: Settle) -> list[Command]:
         self._tries[settle.number].live = False
-        self._owing = self._owing or settle.outcome in _MAY_HAVE_RUN
+        self._owing = self._owing or settle.outcome in MAY_HAVE_RUN
         self._ended.append(settle)
         return [settle]
 
@@ -313,26 +303,3 @@ class Attempt:
         if outcomes - {Outcome.REFUSED}:
             return UnusableAnswer("no endpoint gave a usable answer", reasons=reasons)
         return NoEndpoint("no endpoint can be reached", retry_after_s=1.0, reasons=reasons)
-
-
-def _classify(status: int) -> Outcome:
-    """What a status says of the endpoint; a client's own mistake is an answer."""
-    known = _ANSWERED.get(status)
-    if known is not None:
-        return known
-    if status >= 500 or 300 <= status < 400:  # we follow nobody elsewhere
-        return Outcome.FAILED
-    return Outcome.ANSWERED
-
-
-def _retry_after_s(headers: Headers) -> float | None:
-    """Seconds; the other form of the field, a date, is not understood (RFC 9110 §10.2.3)."""
-    value = first(headers, b"retry-after")
-    if value is None or not value.isdigit():
-        return None
-    return min(float(value), LONGEST_RETRY_S)
-
-
-def _may_be_held(headers: Headers) -> bool:
-    length = first(headers, b"content-length")
-    return length is not None and int(length) <= HOLD_BYTES

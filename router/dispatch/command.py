@@ -75,9 +75,15 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """No try gave an answer, and none is left to make, for this reason."""
+    """No try gave an answer, and none is left to make, for this reason.
+
+    `stranded`: only because there was nobody else to ask at that instant; to ask who may be free
+    later needs leave where `owing`.
+    """
 
     error: IsochroneError
+    stranded: bool = False
+    owing: bool = False
 
 
 Command = Send | Settle | Cancel | Deliver | Begin | Forward | Finish | Abort | GiveUp

@@ -4,27 +4,24 @@ The server and the simulator run the same object: it does no I/O of its own, and
 `Exchange` and an endpoint as an `Upstream`. Every request ends in exactly one counted record.
 
 Where nobody can take a request now but somebody lawful may soon, it waits in line, until an
-endpoint has room or its deadline has passed; who comes later does not overtake those of its class
-who wait for the same model. A run that found everybody full waits as well, and then begins anew.
+endpoint has room or its deadline has passed. So does a run that has found everybody full, or of no
+use but one that is full; it then begins anew.
 """
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from msgspec import structs
 
 from router.admission.gate import Gate
 from router.admission.quota import Quotas
-from router.admission.ticket import Outcome
+from router.dispatch.asked import Asked
 from router.dispatch.chooser import Chooser
+from router.dispatch.command import GiveUp
 from router.dispatch.outlook import (
-    Lane,
     Outlook,
-    Prospect,
     is_one_full,
-    lane_of,
     least_s,
     may_wait,
     sigmas_of,
@@ -34,17 +31,12 @@ from router.dispatch.outlook import (
     within,
 )
 from router.dispatch.record import Record
-from router.dispatch.run import Asked
 from router.dispatch.runner import Runner
 from router.dispatch.turns import Turns
-from router.errors import (
-    DeadlineExceeded,
-    IsochroneError,
-    NoEndpoint,
-    Overloaded,
-    QuotaExceeded,
-)
+from router.dispatch.waiting import Waiting
+from router.errors import IsochroneError, NoEndpoint, Overloaded, QuotaExceeded
 from router.fleet.ledger import Ledger
+from router.fleet.site import Site
 from router.policy.explain import reasons
 from router.policy.law import Permit
 from router.policy.pick import Scored
@@ -78,7 +70,8 @@ class Effects:
 class Dispatcher:
     """Takes requests and sees each to its end. At most `in_flight` run and wait at once.
 
-    `dispatch` is called for every request, `sweep` every few milliseconds.
+    `dispatch` is called for every request, `sweep` every few milliseconds, `news` where an endpoint
+    was heard of beside the requests.
     """
 
     def __init__(
@@ -87,7 +80,7 @@ class Dispatcher:
         ledger: Ledger,
         chooser: Chooser,
         runner: Runner,
-        gate: Gate[Lane, Asked],
+        gate: Gate[Asked],
         quotas: Quotas,
         effects: Effects,
         clock: Clock,
@@ -104,6 +97,7 @@ class Dispatcher:
         self._outlook = Outlook(chooser)
         self._look_s = 0.0
         self._turns = Turns(gate, self._plan, self._begin)
+        self._waiting = Waiting(gate, self._outlook, clock, self._end)
 
     def dispatch(self, exchange: Exchange, query: Query) -> None:
         """See one request to its end; returns at once."""
@@ -114,7 +108,7 @@ class Dispatcher:
         error = self._turned_away(query, now_s)
         if error is not None:
             self._refuse(asked, error)
-        elif self._must_wait(query, now_s):
+        elif self._waiting.must(query, now_s):
             self._join(asked, now_s)
         else:
             self._decide(asked, now_s)
@@ -129,6 +123,11 @@ class Dispatcher:
         self.gate.expire(now_s)
         self._turns.sweep(now_s)
 
+    def news(self, site: Site) -> None:
+        """An endpoint was heard of: it may have room for somebody who waits."""
+        if self.gate.waiting:
+            self._turns.news(model for model, _ in site.holdings)
+
     def _turned_away(self, query: Query, now_s: float) -> IsochroneError | None:
         if len(self._runner.running) + self.gate.waiting >= self._in_flight:
             return Overloaded("this router is full", retry_after_s=1.0)
@@ -139,20 +138,22 @@ class Dispatcher:
             )
         return None
 
-    def _must_wait(self, query: Query, now_s: float) -> bool:
-        """Somebody of the same class or a higher one waits for the same model."""
-        if not self.gate.waiting:
-            return False
-        first = self.gate.peek(query.model, now_s)
-        return first is not None and first.band <= query.priority
-
     def _join(self, asked: Asked, now_s: float) -> None:
         """Wait behind others; whose lane has nobody else may be able to start at once."""
         model = asked.query.model
-        alone = not self.gate.queued(model, lane_of(asked.query))
+        alone = not self.gate.line(model, now_s).queued(asked.lane)
         self._wait(asked, now_s)
         if alone:
             self._turns.freed([model], now_s)
+
+    def _wait(self, asked: Asked, now_s: float) -> None:
+        prospect = self._outlook.of(asked.query, asked.lane, now_s)
+        if not prospect.slots:
+            self._refuse(asked, self._nobody(asked, now_s))
+            return
+        error = self._waiting.join(asked, prospect, now_s)
+        if error is not None:
+            self._refuse(asked, error)
 
     # A decision, now or when its turn in line has come.
 
@@ -160,7 +161,7 @@ class Dispatcher:
         plan = self._plan(asked, now_s)
         if plan.order:
             self._admit(asked, plan, now_s)
-        elif may_wait(plan):
+        elif may_wait(plan, asked.useless):
             self._wait(asked, now_s)
         else:
             self._refuse(asked, self._nobody(asked, now_s))
@@ -171,14 +172,14 @@ class Dispatcher:
         query = asked.query
         if now_s != query.now_s:
             query = structs.replace(query, now_s=now_s)
-        plan = asked.record.plan = self._chooser.best(query, asked.refused)
+        plan = asked.record.plan = self._chooser.best(query, asked.useless)
         return plan
 
     def _survey(self, asked: Asked, now_s: float) -> Plan:
-        """A plan with everybody's reason; who has refused the request is not in its order."""
+        """A plan with everybody's reason; who was of no use is not in its order."""
         plan = self._chooser.survey(structs.replace(asked.query, now_s=now_s))
-        if asked.refused:
-            order = [s for s in plan.order if s.permit.endpoint.name not in asked.refused]
+        if asked.useless:
+            order = [s for s in plan.order if s.permit.endpoint.name not in asked.useless]
             plan = structs.replace(plan, order=order)
         asked.record.plan = plan
         return plan
@@ -198,70 +199,6 @@ class Dispatcher:
         self._wake(plan)
         self._runner.run(asked, plan, self._ran)
 
-    def _ran(self, asked: Asked, error: IsochroneError | None) -> None:
-        """A run has ended: somebody who waits may have its place."""
-        now_s = self._clock()
-        if error is None:
-            self._finish(asked, now_s)
-        elif now_s < asked.query.deadline_s and isinstance(error, Overloaded):
-            self._wait(asked, now_s)
-        elif isinstance(error, NoEndpoint):
-            self._unreached(asked, error, now_s)
-        else:
-            self._refuse(asked, error)
-        if self.gate.waiting:
-            self._turns.freed(self._freed(asked, now_s), now_s)
-
-    def _unreached(self, asked: Asked, error: NoEndpoint, now_s: float) -> None:
-        """Whoever was asked refused the connection; it waits where another is only full."""
-        plan = self._survey(asked, now_s)
-        if is_one_full(plan) and now_s < asked.query.deadline_s:
-            self._wait(asked, now_s)
-            return
-        error.reasons = {**reasons(plan), **error.reasons}
-        error.retry_after_s = soonest_s(plan)
-        self._refuse(asked, error)
-
-    def _freed(self, asked: Asked, now_s: float) -> list[str]:
-        """The models for which somebody waits and that the endpoints of a run hold."""
-        sites = map(self._ledger.site, {tried.endpoint for tried in asked.record.tried})
-        held = {model for site in sites if site is not None for model, _ in site.holdings}
-        return [model for model in self.gate.models(now_s) if model in held]
-
-    # The line.
-
-    def _wait(self, asked: Asked, now_s: float) -> None:
-        query, lane = asked.query, lane_of(asked.query)
-        prospect = self._outlook.of(query, now_s)
-        if not prospect.slots:
-            self._refuse(asked, self._nobody(asked, now_s))
-            return
-        wait_s = self._room_s(query, prospect)
-        needs, left_s = (
-            prospect.seconds(structs.replace(query, now_s=now_s)),
-            query.deadline_s - now_s,
-        )
-        if wait_s + needs.total > left_s:
-            self._refuse(asked, too_late(wait_s + needs.total, least_s(needs), left_s))
-            return
-        asked.exchange.watch(gone=partial(self._left, asked))
-        asked.waits_from_s = now_s
-        asked.ticket = self.gate.offer(
-            query.model,
-            lane,
-            tenant=query.tenant,
-            priority=query.priority,
-            now_s=now_s,
-            deadline_s=query.deadline_s,
-            cost_s=prospect.cost_s,
-            item=asked,
-            settled=partial(self._waited, asked),
-            again=asked.ticket,
-        )
-        if asked.ticket is None:
-            full = "too many wait for the endpoints that may serve this"
-            self._refuse(asked, Overloaded(full, retry_after_s=max(wait_s, prospect.cost_s)))
-
     def _begin(self, asked: Asked, plan: Plan, now_s: float) -> None:
         """Its turn has come."""
         if plan.order:
@@ -269,46 +206,54 @@ class Dispatcher:
         else:
             self._refuse(asked, self._nobody(asked, now_s))
 
-    def _waited(self, asked: Asked, outcome: Outcome) -> None:
-        """Waiting has ended; whoever was started is seen to by who started it."""
+    def _ran(self, asked: Asked, gave_up: GiveUp | None) -> None:
+        """A run has ended: somebody who waits may have its place."""
         now_s = self._clock()
-        asked.record.waited_s += now_s - asked.waits_from_s
-        match outcome:
-            case Outcome.STARTED:
-                pass
-            case Outcome.EXPIRED:
-                self._refuse(asked, DeadlineExceeded("the deadline passed before there was room"))
-            case Outcome.SHED:
-                shed = "a more urgent request has taken the place in line"
-                room_s = self._room_s(asked.query, self._outlook.of(asked.query, now_s))
-                self._refuse(asked, Overloaded(shed, retry_after_s=room_s))
-            case Outcome.WITHDRAWN:
-                self._finish(asked, now_s)
+        if gave_up is None:
+            self._end(asked, None)
+        elif self._may_wait_on(asked, gave_up, now_s):
+            self._wait(asked, now_s)
+        else:
+            self._refuse(asked, gave_up.error)
+        if self.gate.waiting:
+            self._turns.freed(self._freed(asked, now_s), now_s)
 
-    def _left(self, asked: Asked) -> None:
-        if asked.ticket is not None:
-            self.gate.leave(asked.ticket)
+    def _may_wait_on(self, asked: Asked, gave_up: GiveUp, now_s: float) -> bool:
+        """Everybody was full, or nobody but who is full is left to ask, and may be asked."""
+        error, in_time = gave_up.error, now_s < asked.query.deadline_s
+        if isinstance(error, Overloaded):
+            return in_time
+        if not (gave_up.stranded or isinstance(error, NoEndpoint)):
+            return False
+        plan = self._survey(asked, now_s)
+        if isinstance(error, NoEndpoint):
+            error.reasons = {**reasons(plan), **error.reasons}
+            error.retry_after_s = soonest_s(plan)
+        if not (in_time and is_one_full(plan, asked.useless)):
+            return False
+        return not gave_up.owing or self._runner.spare.repeat(asked.record, now_s)
 
-    def _room_s(self, query: Query, prospect: Prospect) -> float:
-        """In how long there should be room for a request like this one."""
-        return self.gate.wait_s(
-            query.model,
-            lane_of(query),
-            tenant=query.tenant,
-            priority=query.priority,
-            slots=max(1, prospect.slots),
-        )
+    def _freed(self, asked: Asked, now_s: float) -> list[str]:
+        """The models for which somebody waits and that the endpoints of a run hold."""
+        sites = map(self._ledger.site, {tried.endpoint for tried in asked.record.tried})
+        held = {model for site in sites if site is not None for model, _ in site.holdings}
+        return [model for model in self.gate.models(now_s) if model in held]
 
     # Its end.
 
     def _turn_away(self, asked: Asked, best: Scored, left_s: float) -> None:
-        """Nobody is sure enough to make its deadline; some might, without a queue or when warm."""
+        """Nobody is sure enough to make its deadline; some might, without a queue or when warm.
+
+        Whether what was expected of the surest is true, a sample will tell.
+        """
         plan = asked.record.plan
         sigmas = sigmas_of(asked.query.priority)
         able = within(plan.order, left_s)
         if able:
             best = surest(able, sigmas)
             self._warm(best, plan.query)
+        candidate = best.candidate
+        self._ledger.doubt(candidate.endpoint, plan.query.model, candidate.version)
         needs_s = best.seconds.total + sigmas * best.seconds.sigma
         self._refuse(asked, too_late(needs_s, least_s(best.seconds), left_s))
 
@@ -331,14 +276,19 @@ class Dispatcher:
             _log.exception("request %s cannot be refused", request_id)
             record.code = IsochroneError.code
             asked.exchange.abort()
-        self._finish(asked, self._clock())
+        self._finish(asked)
 
-    def _finish(self, asked: Asked, now_s: float) -> None:
+    def _end(self, asked: Asked, error: IsochroneError | None) -> None:
+        """It has been answered, or its client has gone; or it is to be refused."""
+        if error is not None:
+            self._refuse(asked, error)
+        else:
+            self._finish(asked)
+
+    def _finish(self, asked: Asked) -> None:
         record = asked.record
-        record.seconds = now_s - record.asked_s
-        infer_s = sum(t.report.infer_s for t in record.tried if t.report is not None)
-        if asked.ticket is not None and infer_s > 0:
-            self.gate.correct(asked.ticket, infer_s)
+        record.seconds = self._clock() - record.asked_s
+        self._waiting.ended(asked)
         try:
             self._effects.ended(record)
         except Exception:  # a listener's fault must not end the sweep that others wait for

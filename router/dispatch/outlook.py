@@ -4,8 +4,9 @@ Also how sure it must be to make its deadline, which is what sheds the lowest cl
 """
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from router.admission.ticket import DEFAULT, LOWEST
 from router.dispatch.chooser import Chooser
@@ -22,8 +23,14 @@ LASTS_S = 0.1
 _MOST_LANES = 4096
 _GONE = (ModelState.ABSENT, ModelState.DRAINING)
 
-Lane = tuple[str | None, frozenset[str] | None]
-"""Version and required regions: requests for a model that could start in the same places."""
+
+class Lane(NamedTuple):
+    """What requests for a model have in common that could start in the same places."""
+
+    version: str | None
+    required_regions: frozenset[str] | None
+    useless: frozenset[str] = frozenset()
+    """Names of endpoints that had the request already, in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,12 @@ class Prospect:
         """What the quickest is predicted to take for this query, once asked."""
         return min((seconds(query, c) for c in self.able), key=lambda s: s.total)
 
+    def shared_with(self, other: "Prospect") -> float:
+        """The share of these slots that are the other's as well."""
+        names = {c.endpoint.name for c in other.able}
+        common = sum(c.slots for c in self.able if c.endpoint.name in names)
+        return common / max(1, self.slots)
+
 
 class Outlook:
     """The prospects of every lane, each as of a moment ago."""
@@ -49,22 +62,18 @@ class Outlook:
         self._chooser = chooser
         self._known: dict[tuple[str, Lane], tuple[float, Prospect]] = {}
 
-    def of(self, query: Query, now_s: float) -> Prospect:
-        """What those who could serve this query can do."""
-        where = query.model, lane_of(query)
+    def of(self, query: Query, lane: Lane, now_s: float) -> Prospect:
+        """What those who could serve this query, in its lane, can do."""
+        where = query.model, lane
         known = self._known.get(where)
         if known is not None and known[1].slots and now_s - known[0] < LASTS_S:
             return known[1]
         if len(self._known) >= _MOST_LANES:
             self._known.clear()
-        prospect = _prospect(self._chooser.near(query))
+        near = self._chooser.near(query)
+        prospect = _prospect(c for c in near if c.endpoint.name not in lane.useless)
         self._known[where] = now_s, prospect
         return prospect
-
-
-def lane_of(query: Query) -> Lane:
-    """In which lane of its model a query would wait."""
-    return query.version, query.required_regions
 
 
 def may_return(candidate: Candidate) -> bool:
@@ -72,15 +81,14 @@ def may_return(candidate: Candidate) -> bool:
     return candidate.out is None and candidate.state not in _GONE
 
 
-def may_wait(plan: Plan) -> bool:
-    """Somebody lawful may have room before long."""
-    return any(r.lawful and may_return(r.candidate) for r in plan.rejected)
+def may_wait(plan: Plan, useless: Container[str]) -> bool:
+    """Somebody lawful may have room before long, and has not had it in vain."""
+    return any(_able(plan, useless))
 
 
-def is_one_full(plan: Plan) -> bool:
-    """Somebody lawful is only full, and not on trial."""
-    able = (r.candidate for r in plan.rejected if r.lawful and may_return(r.candidate))
-    return any(candidate.held is None for candidate in able)
+def is_one_full(plan: Plan, useless: Container[str]) -> bool:
+    """Somebody of these is only full, and not on trial."""
+    return any(candidate.held is None for candidate in _able(plan, useless))
 
 
 def sigmas_of(priority: int) -> float:
@@ -120,6 +128,11 @@ def soonest_s(plan: Plan) -> float:
     lawful = [r.candidate for r in plan.rejected if r.lawful]
     waits = [_asked_again_s(c) - now_s for c in lawful]
     return min((wait for wait in waits if 0 < wait < math.inf), default=1.0)
+
+
+def _able(plan: Plan, useless: Container[str]) -> Iterator[Candidate]:
+    lawful = (r.candidate for r in plan.rejected if r.lawful)
+    return (c for c in lawful if may_return(c) and c.endpoint.name not in useless)
 
 
 def _asked_again_s(candidate: Candidate) -> float:

@@ -70,7 +70,8 @@ class Probing:
 class Prober:
     """Probes whoever is due, at most one probe per endpoint at a time.
 
-    `condemned` is told when nobody should wait at an endpoint any more, and why.
+    `condemned` is told when nobody should wait at an endpoint any more, and why; `heard` when one
+    has said how it is, or what failed there was tested.
     """
 
     def __init__(
@@ -79,12 +80,14 @@ class Prober:
         ledger: Ledger,
         upstream: Callable[[Endpoint], Upstream],
         condemned: Callable[[str, str], None],
+        heard: Callable[[Site], None],
         clock: Clock,
         probing: Probing,
     ) -> None:
         self._ledger = ledger
         self._upstream = upstream
         self._condemned = condemned
+        self._heard = heard
         self._clock = clock
         self._probing = probing
         self._under_way: dict[_ControlCall, None] = {}
@@ -158,10 +161,12 @@ class Prober:
             good = head is not None and head.status == HTTPStatus.OK and body is not None
             if good and not site.endpoint.reports:
                 self._ledger.probe_ready(site, rtt_s, self._clock())
+                self._heard(site)
                 return
             report = decode_endpoint_report(body) if good and body is not None else None
             if report is not None:
                 self._ledger.probe_answered(site, report, rtt_s, self._clock())
+                self._heard(site)
                 return
             if self._ledger.probe_missed(site, self._clock()):
                 self._condemned(site.endpoint.name, site.out or "")
@@ -191,6 +196,7 @@ class Prober:
             value = first(head.headers, LOAD_HEADER) if good and head is not None else None
             report = decode_call_report(value) if value is not None else None
             self._ledger.sampled(holding, report, self._clock())
+            self._heard(holding.site)
 
         return settle
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from msgspec import structs
 
-from router.admission.ticket import Ticket
+from router.dispatch.asked import Asked, Ended
 from router.dispatch.attempt import Attempt
 from router.dispatch.chooser import Chooser
 from router.dispatch.command import (
@@ -27,31 +27,15 @@ from router.dispatch.command import (
     Settle,
 )
 from router.dispatch.event import Cause, ClientGone, End, Event, Head, Lost
-from router.dispatch.record import Record, Tried
-from router.dispatch.rewrite import (
-    downstream_headers,
-    readable_refusal,
-    server_timing,
-    upstream_headers,
-)
+from router.dispatch.rewrite import downstream_headers, readable_refusal, server_timing
 from router.dispatch.spare import Spare
 from router.dispatch.timers import Timers
-from router.dispatch.upstream import Call, Upstream
-from router.errors import IsochroneError
-from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger
-from router.fleet.outcome import Outcome
-from router.fleet.site import Lease
+from router.dispatch.tries import Reach, Tries
 from router.policy.explain import explanation
 from router.policy.law import Permit
 from router.policy.pick import Scored
 from router.policy.policy import Plan
-from router.policy.query import Query
-from router.process.clock import Clock
-from router.process.exchange import Exchange
 from router.wire.headers import EXPLAIN
-from router.wire.http import Request, first
-from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
 
 DUE_S = 0.05
 """A deadline is as good as over when this is left of it,"""
@@ -61,58 +45,19 @@ DUE_SHARE = 0.1
 _log = logging.getLogger("isochrone.router")
 
 
-@dataclass(slots=True, eq=False)
-class Asked:
-    """One request of a client, until its one end; `ticket` is its last place in line, if any.
-
-    `waits_from_s` is when it last began to wait, `refused` who did not take its connection: it is
-    not sent there again.
-    """
-
-    exchange: Exchange
-    query: Query
-    record: Record
-    ticket: "Ticket[Asked] | None" = None
-    waits_from_s: float = 0.0
-    refused: set[str] = field(default_factory=set)
-
-
-Ended = Callable[[Asked, IsochroneError | None], None]
-"""Told once how carrying out ended; with an error the client has not been answered yet."""
-
-
 @dataclass(frozen=True, slots=True)
-class Means:
+class Means(Reach):
     """What every run works with.
 
-    `sender` signs what is sent, `upstream` gives the way to an endpoint, `chooser` the next one to
-    ask, `spare` how much may be done beside what clients asked for. At most `most_tries` endpoints
-    are asked for one request.
+    `chooser` gives the next endpoint to ask, `spare` how much may be done beside what clients asked
+    for. At most `most_tries` endpoints are asked in one run.
     """
 
-    sender: bytes
-    ledger: Ledger
-    upstream: Callable[[Endpoint], Upstream]
     chooser: Chooser
     spare: Spare
-    clock: Clock
     most_tries: int
     running: "Timers[Run]" = field(default_factory=Timers)
     hedging: "Timers[Run]" = field(default_factory=Timers)
-
-
-class _Try:
-    """One try, as the shell knows it."""
-
-    __slots__ = ("call", "cause", "first_byte_s", "lease", "report", "scored")
-
-    def __init__(self, scored: Scored, cause: str, lease: Lease | None) -> None:
-        self.scored = scored
-        self.cause = cause
-        self.lease = lease
-        self.call: Call | None = None
-        self.report: CallReport | None = None
-        self.first_byte_s: float | None = None
 
 
 class Run:
@@ -121,14 +66,11 @@ class Run:
     __slots__ = (
         "asked",
         "attempt",
-        "base",
-        "cause",
         "ended",
-        "error",
         "exchange",
+        "gave_up",
         "means",
         "next",
-        "plan",
         "query",
         "record",
         "tries",
@@ -140,7 +82,6 @@ class Run:
         self.exchange = asked.exchange
         self.query = asked.query
         self.record = asked.record
-        self.plan = plan
         self.ended = ended
         self.next = plan.order[0]
         self.attempt = Attempt(
@@ -151,11 +92,10 @@ class Run:
             due=self._is_due,
             repeatable=self.query.repeatable,
             most=means.most_tries,
+            crashed=asked.crashed,
         )
-        self.base = self.record.tries_count
-        self.cause = plan.why
-        self.tries: list[_Try] = []
-        self.error: IsochroneError | None = None
+        self.tries = Tries(means, asked, plan.why)
+        self.gave_up: GiveUp | None = None
 
     def begin(self) -> None:
         self.exchange.watch(gone=self._client_gone, pause=self._pause, resume=self._resume)
@@ -166,7 +106,7 @@ class Run:
 
     def lose(self, name: str, why: str) -> None:
         """Nobody should wait there; what has begun to come may still end, within the deadline."""
-        for number, made in enumerate(self.tries):
+        for number, made in enumerate(self.tries.made):
             there = made.scored.permit.endpoint.name == name
             if there and made.call is not None and made.first_byte_s is None:
                 made.call.cancel()
@@ -187,9 +127,9 @@ class Run:
 
     def _advance(self, event: Event, number: int) -> None:
         if isinstance(event, Head):
-            self._learn(event, number)
+            self.tries.begun(event, number)
         elif isinstance(event, End | Lost):
-            self.tries[number].call = None
+            self.tries.made[number].call = None
         self._obey(self.attempt.on(event, number))
 
     def _obey(self, commands: Iterable[Command]) -> None:
@@ -201,17 +141,17 @@ class Run:
             case Send():
                 self._send(command)
             case Settle():
-                self._settle(command)
+                self.tries.settle(command)
             case Cancel(number):
-                self._cancel(number)
+                self.tries.made[number].cancel()
             case _:
                 self._answer(command)
 
     def _break_off(self) -> None:
         for command in self.attempt.on(ClientGone()):
             if isinstance(command, Settle):
-                self._settle(command)
-        self.error = None
+                self.tries.settle(command)
+        self.gave_up = None
         if not self.exchange.gone:
             self.record.code = "internal"
             self.exchange.abort()
@@ -230,15 +170,15 @@ class Run:
             case Abort(code):
                 self.record.code = code
                 self.exchange.abort()
-            case GiveUp(error):
-                self.error = error
+            case GiveUp():
+                self.gave_up = command
 
     def _end(self) -> None:
         self.means.running.clear(self)
         self.means.hedging.clear(self)
-        for number in range(len(self.tries)):
-            self._cancel(number)  # the rest of an answer that was of no use
-        self.ended(self.asked, self.error)
+        for made in self.tries.made:
+            made.cancel()  # the rest of an answer that was of no use
+        self.ended(self.asked, self.gave_up)
 
     def _choose(self, tried: Sequence[Permit]) -> Permit | None:
         """Whom to ask next, with the fleet as it is now."""
@@ -249,9 +189,7 @@ class Run:
         return scored.permit
 
     def _may_repeat(self) -> bool:
-        may = self.query.repeatable and self.means.spare.retry(self.means.clock())
-        self.record.repeats += may
-        return may
+        return self.means.spare.repeat(self.record, self.means.clock())
 
     def _is_due(self) -> bool:
         given_s = self.query.deadline_s - self.record.asked_s
@@ -270,73 +208,23 @@ class Run:
 
     def _best_but(self, tried: Sequence[Permit]) -> Scored | None:
         query = structs.replace(self.query, now_s=self.means.clock())
-        names = self.asked.refused.union(p.endpoint.name for p in tried)
+        names = self.asked.useless.union(p.endpoint.name for p in tried)
         order = self.means.chooser.best(query, names).order
         return order[0] if order else None
 
     def _send(self, send: Send) -> None:
-        means, query, scored = self.means, self.query, self.next
-        endpoint = send.permit.endpoint
-        now_s = means.clock()
-        lease = means.ledger.sent(
-            endpoint, query.model, scored.candidate.version, now_s, query.body_bytes
-        )
-        made = _Try(scored, "hedge" if send.hedge else self.cause, lease)
-        self.tries.append(made)
-        if lease is None:
-            self.tell(Lost(Cause.REFUSED, "it has left"), send.number)
+        scored, spare, now_s = self.next, self.means.spare, self.means.clock()
+        if not self.tries.send(send, scored, partial(_tell, self, send.number)):
             return
-        if not self.base + send.number:  # what is refused here earns nobody a second try
-            means.spare.requested(now_s)
-        asked = self.exchange.request
-        headers = upstream_headers(
-            asked.headers,
-            query,
-            remaining_s=query.deadline_s - now_s,
-            number=self.base + send.number,
-            sequence=b"%s=%d" % (means.sender, lease.sequence),
-        )
-        target = Request(asked.method, asked.path, headers, asked.body, query=asked.query)
-        on_event = partial(_tell, self, send.number)
-        made.call = means.upstream(endpoint).send(target, on_event, once=not query.repeatable)
-        if not send.hedge and means.spare.hedges(query):
+        if not self.tries.base + send.number:  # what is refused here earns nobody a second try
+            spare.requested(now_s)
+        if not send.hedge and spare.hedges(self.query):
             self._expect(now_s, scored)
 
     def _expect(self, now_s: float, scored: Scored) -> None:
         """Be told when this try is late against its own prediction."""
         self.means.hedging.clear(self)
         self.means.hedging.set(self, now_s + self.means.spare.late_after_s(scored.seconds))
-
-    def _learn(self, head: Head, number: int) -> None:
-        """What the head of an answer says of its endpoint."""
-        made = self.tries[number]
-        value = first(head.headers, LOAD_HEADER)
-        made.report = decode_call_report(value) if value is not None else None
-        if made.lease is not None and made.lease.open:
-            now_s = self.means.clock()
-            made.first_byte_s = now_s - made.lease.sent_s
-            self.means.ledger.answered(made.lease, made.report, now_s)
-
-    def _settle(self, settle: Settle) -> None:
-        now_s = self.means.clock()
-        made = self.tries[settle.number]
-        if made.lease is not None:
-            self.means.ledger.close(made.lease, settle.outcome, now_s, settle.retry_after_s)
-            if settle.outcome is Outcome.UNABLE and self.query.action == "infer":
-                self.means.ledger.lacks(made.lease, now_s)
-        if settle.outcome is Outcome.REFUSED:
-            self.asked.refused.add(made.scored.permit.endpoint.name)
-        tried = Tried(
-            scored=made.scored,
-            why=made.cause,
-            outcome=settle.why or settle.outcome.value,
-            seconds=now_s - made.lease.sent_s if made.lease is not None else 0.0,
-            first_byte_s=made.first_byte_s,
-            report=made.report,
-            answered=settle.outcome is Outcome.ANSWERED,
-        )
-        self.record.add(tried)
-        self.cause = f"fallback_{settle.outcome.value}"
 
     def _deliver(self, deliver: Deliver) -> None:
         head, body = readable_refusal(deliver.head, deliver.body)
@@ -345,7 +233,7 @@ class Run:
         self.exchange.respond(head.status, headers, body)
 
     def _headers(self, number: int, head: Head) -> list[tuple[bytes, bytes]]:
-        made = self.tries[number]
+        made = self.tries.made[number]
         request = self.exchange.request
         now_s = self.means.clock()
         route_s = max(0.0, self.query.now_s - request.received_s) + self.record.waited_s
@@ -354,28 +242,23 @@ class Run:
             self.query.request_id,
             made.scored.permit.endpoint,
             reason=made.cause,
-            tries=self.base + len(self.tries),
+            tries=self.tries.base + len(self.tries.made),
             timing=server_timing(now_s - request.received_s, route_s, made.report),
         )
         if self.query.explain and request.header(EXPLAIN) == b"1":
             fields.append((EXPLAIN, explanation(self.record.plan)))
         return fields
 
-    def _cancel(self, number: int) -> None:
-        call = self.tries[number].call
-        if call is not None:
-            call.cancel()
-
     def _client_gone(self) -> None:
         self.tell(ClientGone())
 
     def _pause(self) -> None:
-        for made in self.tries:
+        for made in self.tries.made:
             if made.call is not None:
                 made.call.pause()
 
     def _resume(self) -> None:
-        for made in self.tries:
+        for made in self.tries.made:
             if made.call is not None:
                 made.call.resume()
 

@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Callable
 
+from router.dispatch.asked import Asked, Ended
 from router.dispatch.chooser import Chooser
 from router.dispatch.event import Event, HedgeDue, Timer
-from router.dispatch.run import Asked, Ended, Means, Run
+from router.dispatch.run import Means, Run
 from router.dispatch.spare import Spare
 from router.dispatch.timers import Timers
 from router.dispatch.upstream import Upstream
@@ -33,7 +34,7 @@ class Runner:
     ) -> None:
         self.spare = spare
         self.clock = clock
-        self._means = Means(sender.encode(), ledger, upstream, chooser, spare, clock, most_tries)
+        self._means = Means(sender.encode(), ledger, upstream, clock, chooser, spare, most_tries)
         self.running: Timers[Run] = self._means.running
         self.hedging: Timers[Run] = self._means.hedging
 

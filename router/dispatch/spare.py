@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 
 from router.config import HedgeConfig, ModelConfig, RetryConfig
 from router.dispatch.budget import HedgeBudget, RetryBudget
+from router.dispatch.record import Record
 from router.policy.pick import Scored
 from router.policy.query import Query
 from router.policy.scores import Seconds
@@ -47,9 +48,11 @@ class Spare:
         if self.hedge_budget is not None:
             self.hedge_budget.requested()
 
-    def retry(self, now_s: float) -> bool:
+    def repeat(self, record: Record, now_s: float) -> bool:
         """Leave, paid for, to ask another endpoint after a try that may have run."""
-        return self.retries.take(now_s)
+        may = record.query.repeatable and self.retries.take(now_s)
+        record.repeats += may
+        return may
 
     def hedges(self, query: Query) -> bool:
         """May this call be hedged at all: never a generation."""

@@ -8,8 +8,8 @@ times a second; and one sweep passes over so many lanes only.
 from collections.abc import Callable, Iterable
 
 from router.admission.gate import Gate
-from router.dispatch.outlook import Lane, lane_of, may_wait, soonest_s
-from router.dispatch.run import Asked
+from router.dispatch.asked import Asked
+from router.dispatch.outlook import Lane, may_wait, soonest_s
 from router.policy.policy import Plan
 
 LANES_COUNT = 4
@@ -28,7 +28,7 @@ class Turns:
 
     def __init__(
         self,
-        gate: Gate[Lane, Asked],
+        gate: Gate[Asked],
         plan: Callable[[Asked, float], Plan],
         begin: Callable[[Asked, Plan, float], None],
     ) -> None:
@@ -47,6 +47,11 @@ class Turns:
             if self._due_s.get(model, 0.0) <= now_s:
                 self._look(model, now_s)
 
+    def news(self, models: Iterable[str]) -> None:
+        """Something has been heard that concerns these: the next sweep looks again."""
+        for model in models:
+            self._due_s.pop(model, None)
+
     def freed(self, models: Iterable[str], now_s: float) -> None:
         """One place may have become free for these models; the next sweep looks for more."""
         if self._serving:
@@ -55,7 +60,8 @@ class Turns:
         for model in models:
             self._due_s.pop(model, None)
             blocked: set[Lane] = set()
-            while looks and (ticket := self._gate.peek(model, now_s, blocked)) is not None:
+            line = self._gate.line(model, now_s)
+            while looks and (ticket := line.peek(now_s, blocked)) is not None:
                 looks = 0 if self._start(ticket.item, blocked, now_s) else looks - 1
 
     def _look(self, model: str, now_s: float) -> None:
@@ -64,7 +70,7 @@ class Turns:
         due_s = now_s + LOOK_AGAIN_S
         looks = 0
         while looks < LOOKS_COUNT:
-            ticket = self._gate.peek(model, now_s, blocked)
+            ticket = self._gate.line(model, now_s).peek(now_s, blocked)
             if ticket is None:
                 self._due_s[model] = due_s
                 return
@@ -76,12 +82,12 @@ class Turns:
     def _start(self, asked: Asked, blocked: set[Lane], now_s: float) -> bool:
         """Decide for whose turn it is; False: it has to wait on, and its lane is blocked."""
         plan = self._plan(asked, now_s)
-        if not plan.order and may_wait(plan):
-            blocked.add(lane_of(asked.query))
+        if not plan.order and may_wait(plan, asked.useless):
+            blocked.add(asked.lane)
             return False
         self._serving = True
         try:
-            self._gate.start(asked.query.model, now_s, blocked)
+            self._gate.line(asked.query.model, now_s).start(now_s, blocked)
             self._begin(asked, plan, now_s)
         finally:
             self._serving = False

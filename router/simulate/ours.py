@@ -86,6 +86,7 @@ class OurRouter:
             ledger=self.ledger,
             upstream=lambda endpoint: self._lines[endpoint.name],
             condemned=self.runner.condemn,
+            heard=lambda site: self.dispatcher.news(site),  # noqa: PLW0108  # it is made later
             clock=clock,
             probing=Probing.of(settings.probe),
         )

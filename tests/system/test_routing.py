@@ -272,19 +272,11 @@ class Call:
     tries: int
 
 
-KEPT_ALIVE = (
-    "served in the order in which they came, requests start when their clients are about to leave;"
-    " what has started cannot be stopped, so all the work is for nobody"
-)
-
-
 @pytest.mark.parametrize(
     "told",
     [
         pytest.param({"x_request_timeout_seconds": str(PATIENCE_S)}, id="they say how long"),
-        pytest.param(
-            {}, id="they say nothing", marks=pytest.mark.xfail(reason=KEPT_ALIVE, run=False)
-        ),
+        pytest.param({}, id="they say nothing"),
     ],
 )
 async def test_clients_that_retry_do_not_keep_an_overload_alive(

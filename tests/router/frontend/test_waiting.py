@@ -34,7 +34,7 @@ class Counter:
         return [int(exchange.request.header(b"x-isochrone-priority")) for exchange in self.held]
 
 
-def _waits(gate: Gate[Any, Any], count: int) -> bool:
+def _waits(gate: Gate[Any], count: int) -> bool:
     return gate.waiting == count
 
 

@@ -1,0 +1,126 @@
+"""The tries of one request, as endpoints and the ledger see them: sent, heard of, settled."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from router.dispatch.asked import Asked
+from router.dispatch.command import Send, Settle
+from router.dispatch.event import Answer, Cause, Head, Lost
+from router.dispatch.record import Tried
+from router.dispatch.rewrite import upstream_headers
+from router.dispatch.upstream import Call, Upstream
+from router.fleet.endpoint import Endpoint
+from router.fleet.ledger import Ledger
+from router.fleet.outcome import Outcome
+from router.fleet.site import Lease
+from router.policy.pick import Scored
+from router.process.clock import Clock
+from router.wire.http import Request, first
+from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
+
+_STILL_OF_USE = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How endpoints are reached: `sender` signs what is sent, `upstream` gives the way to one."""
+
+    sender: bytes
+    ledger: Ledger
+    upstream: Callable[[Endpoint], Upstream]
+    clock: Clock
+
+
+@dataclass(slots=True, eq=False)
+class Try:
+    """One try on one endpoint; `call` is there while it is under way."""
+
+    scored: Scored
+    cause: str
+    lease: Lease | None
+    call: Call | None = None
+    report: CallReport | None = None
+    first_byte_s: float | None = None
+
+    def cancel(self) -> None:
+        """Nobody wants its answer, or the rest of it."""
+        if self.call is not None:
+            self.call.cancel()
+
+
+class Tries:
+    """Those of one run, by number. Each ends in one line of the request's record."""
+
+    __slots__ = ("_asked", "_reach", "base", "cause", "made")
+
+    def __init__(self, reach: Reach, asked: Asked, cause: str) -> None:
+        """`cause` is what sends the first one."""
+        self._reach = reach
+        self._asked = asked
+        self.base = asked.record.tries_count
+        self.cause = cause
+        self.made: list[Try] = []
+
+    def send(self, send: Send, scored: Scored, tell: Callable[[Answer], None]) -> bool:
+        """Send the request; False where the endpoint is not there any more, which `tell` hears."""
+        reach, query = self._reach, self._asked.query
+        endpoint, now_s = send.permit.endpoint, reach.clock()
+        lease = reach.ledger.sent(
+            endpoint, query.model, scored.candidate.version, now_s, query.body_bytes
+        )
+        made = Try(scored, "hedge" if send.hedge else self.cause, lease)
+        self.made.append(made)
+        if lease is None:
+            tell(Lost(Cause.REFUSED, "it has left"))
+            return False
+        request = self._request(self.base + send.number, lease, query.deadline_s - now_s)
+        made.call = reach.upstream(endpoint).send(request, tell, once=not query.repeatable)
+        return True
+
+    def begun(self, head: Head, number: int) -> None:
+        """Take in what the head of an answer says of its endpoint."""
+        made = self.made[number]
+        value = first(head.headers, LOAD_HEADER)
+        made.report = decode_call_report(value) if value is not None else None
+        if made.lease is not None and made.lease.open:
+            now_s = self._reach.clock()
+            made.first_byte_s = now_s - made.lease.sent_s
+            self._reach.ledger.answered(made.lease, made.report, now_s)
+
+    def settle(self, settle: Settle) -> None:
+        """One has ended."""
+        now_s, asked = self._reach.clock(), self._asked
+        made = self.made[settle.number]
+        if made.lease is not None:
+            self._close(made.lease, settle, now_s)
+        if settle.outcome not in _STILL_OF_USE:
+            asked.useless.add(made.scored.permit.endpoint.name)
+        asked.crashed += settle.outcome is Outcome.CRASHED
+        tried = Tried(
+            scored=made.scored,
+            why=made.cause,
+            outcome=settle.why or settle.outcome.value,
+            seconds=now_s - made.lease.sent_s if made.lease is not None else 0.0,
+            first_byte_s=made.first_byte_s,
+            report=made.report,
+            answered=settle.outcome is Outcome.ANSWERED,
+        )
+        asked.record.add(tried)
+        self.cause = f"fallback_{settle.outcome.value}"
+
+    def _request(self, number: int, lease: Lease, remaining_s: float) -> Request:
+        asked = self._asked.exchange.request
+        headers = upstream_headers(
+            asked.headers,
+            self._asked.query,
+            remaining_s=remaining_s,
+            number=number,
+            sequence=b"%s=%d" % (self._reach.sender, lease.sequence),
+        )
+        return Request(asked.method, asked.path, headers, asked.body, query=asked.query)
+
+    def _close(self, lease: Lease, settle: Settle, now_s: float) -> None:
+        ledger = self._reach.ledger
+        ledger.close(lease, settle.outcome, now_s, settle.retry_after_s)
+        if settle.outcome is Outcome.UNABLE and self._asked.query.action == "infer":
+            ledger.lacks(lease, now_s)
