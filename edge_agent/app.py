@@ -19,13 +19,15 @@ from edge_agent.front import Front
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.metrics import Metrics
 from edge_agent.report import Report, broken_in, identity
+from edge_agent.runtime import memory
 from edge_agent.runtime.calls import Calls
-from edge_agent.runtime.held import ModelMoved
 from edge_agent.runtime.infer import Inference
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.package import Package, packages_in
 from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.state import Step
+from edge_agent.runtime.workshop import ModelMoved
 from edge_agent.server import Admin, Public
 from edge_agent.slots import SlotGate
 from router.errors import ConfigError, IsochroneError
@@ -41,6 +43,7 @@ from router.process.sockets import address_of, bind
 __all__ = ["Agent", "check", "main"]
 
 _ADMIN_DRAIN_S = 1.0
+_TEND_S = 1.0
 _log = logging.getLogger("isochrone.agent")
 
 
@@ -68,7 +71,9 @@ class Agent:
             clock=clock,
             on_event=self._moved,
             min_load_s=config.min_load_s,
+            upkeep=config.upkeep(memory.limit_bytes()),
         )
+        self.metrics.watch_memory(self.pool.residents)
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
         self.load = Load(config.name, config.region, who.instance, self.gate, self.pool, clock)
@@ -114,10 +119,15 @@ class Agent:
         self.metrics.served(model, wait_s, infer_s)
 
     def _moved(self, event: ModelMoved) -> None:
-        if event.load_s is not None:
-            self.metrics.loaded(event.name, event.load_s)
-            version, load_s = event.version, event.load_s
-            log.event(_log, "model_loaded", model=event.name, version=version, load_s=load_s)
+        self.metrics.moved(event)
+        model, version = event.name, event.version
+        if event.cold_start is not None:
+            load_s = event.cold_start.load_s
+            log.event(_log, "model_loaded", model=model, version=version, load_s=load_s)
+        if event.cause is not None:
+            log.event(_log, "model_leaves", model=model, version=version, cause=event.cause)
+        if event.step is Step.CRASHED:
+            log.event(_log, "model_crashed", level=logging.ERROR, model=model, version=version)
 
 
 def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
@@ -157,6 +167,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
         background.append(tasks.create_task(teller.keep()))
         background.append(tasks.create_task(_become_ready(agent, url)))
+        background.append(tasks.create_task(_tend(agent.pool)))
         await stop.wait()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
@@ -170,6 +181,12 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     if not ended:
         _end_process()
     return 0
+
+
+async def _tend(pool: Pool) -> None:
+    while True:
+        await asyncio.sleep(_TEND_S)
+        pool.tend()
 
 
 async def _become_ready(agent: Agent, url: str) -> None:

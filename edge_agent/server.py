@@ -64,9 +64,9 @@ class Public:
         version = self._pool.package(wake.model, wake.version).version
         if self._pool.state(wake.model, version) is ModelState.COLD:
             self._tasks.create_task(self._load(wake.model, version))
-        held = next(m for m in self._pool.held() if (m.name, m.version) == (wake.model, version))
-        expected_s = 0.0 if held.state is ModelState.WARM else held.load_s
-        return Waking(wake.model, version, held.state, expected_s)
+        state = self._pool.state(wake.model, version)
+        expected_s = self._pool.time_to_warm_s(wake.model, version)
+        return Waking(wake.model, version, state, expected_s)
 
     async def _sample(self, request: Request) -> Response:
         asked = self._wish(request, "sample")

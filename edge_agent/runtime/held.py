@@ -6,49 +6,24 @@ load belongs to no caller: it runs in the loader's thread to its end, whoever st
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Executor, Future
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import Future
+from contextlib import aclosing, contextmanager
 
-from edge_agent.runtime.engines import PLATFORMS, choose, installed
+from edge_agent.runtime.back_off import BackOff
+from edge_agent.runtime.engines import PLATFORMS, installed
+from edge_agent.runtime.keepalive import IdleTimes, KeepAlive
+from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import Model
-from edge_agent.runtime.package import Package, PackageError
-from edge_agent.runtime.start import start
+from edge_agent.runtime.package import Package
+from edge_agent.runtime.quarantine import Quarantine
 from edge_agent.runtime.state import Step, after
-from router.errors import IsochroneError, NoSpace, NotFound, Unavailable
-from router.process.clock import Clock
+from edge_agent.runtime.workshop import ColdStart, ModelMoved, Workshop
+from router.errors import Crashed, IsochroneError, NoSpace, NotFound, Unavailable
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
 
-FIRST_BACK_OFF_S = 1.0
-LONGEST_BACK_OFF_S = 60.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelMoved:
-    """A model's state changed; `load_s` when it became warm, `error` when it could not."""
-
-    name: str
-    version: str
-    state: ModelState
-    load_s: float | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What every model of a pool shares: threads that load, threads that run, and time."""
-
-    loader: Executor
-    runner: Executor
-    threads: int
-    clock: Clock
-    moved: Callable[[ModelMoved], None]
-    min_load_s: float = 0.0
-    """A load takes at least this long, so that a small model can play one of real size."""
 
 
 class Held:
@@ -58,39 +33,53 @@ class Held:
         self.package = package
         self.state = after(ModelState.ABSENT, Step.STORE)
         self.load_s: float | None = None
+        """What the newest load took, without waiting for others."""
         self.failure: IsochroneError | None = None
-        """Why the newest load failed; None where it did not."""
+        """Why the newest load failed, or how the model was lost; None where neither was."""
         variants = package.manifest.variants
         likely = next(filter(installed, variants), variants[0])
         self.platform = PLATFORMS[likely.engine]
-        self._bytes = likely.bytes
+        self.size_bytes = likely.bytes
+        """In memory, once it was measured; before, the file's."""
+        self._file_bytes = likely.bytes
         self._workshop = workshop
+        self._clock = workshop.bench.clock
+        upkeep = workshop.upkeep
+        self._quarantine = Quarantine() if upkeep.isolated(package) else None
+        self._keep_alive = KeepAlive(
+            upkeep.fixed_s(package.name), IdleTimes(upkeep.idle_bin_s), self._clock()
+        )
         self._model: Model | None = None
-        self._work: Future[Model] | None = None
-        self._loading: asyncio.Future[Model] | None = None
+        self._work: Future[Loaded] | None = None
+        self._loading: asyncio.Future[Loaded] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._began_s = 0.0
-        self._retry_s = 0.0
-        self._failures = 0
+        self._back_off = BackOff()
         self._running = 0
         self._retired = False
+        self._put_away = False
+        """It was unloaded for want of calls or of room, and may come back by itself."""
 
     def told(self) -> HeldModel:
         """What is reported of it."""
-        return HeldModel(
-            self.package.name, self.package.version, self.state, self.load_s, self._bytes
-        )
+        name, version = self.package.name, self.package.version
+        return HeldModel(name, version, self.state, self.load_s, self._file_bytes)
 
     async def load(self) -> Model:
         """The model, warm; callers at the same time share one load.
 
         Raises:
             Unavailable, NoSpace: it cannot be loaded (the cause says why), or is being unloaded.
+            NotFound: it was removed.
         """
+        self.check_alive()
         if self._model is not None and self.state is ModelState.WARM:
             return self._model
-        if self.state is ModelState.DRAINING:
-            raise self._leaving()
+        if self._drained is not None:
+            if not self._put_away:
+                raise self._leaving()
+            await asyncio.shield(self._drained)
+            return await self.load()
         if self._loading is None:
             self._loading = self._begin()
         await asyncio.wait([self._loading])
@@ -101,9 +90,30 @@ class Held:
         return self._model
 
     def try_again(self) -> None:
-        """Begin a load that nobody waits for, where it is cold and its back-off has passed."""
-        if self.state is ModelState.COLD and self.may_load:
-            self._loading = self._begin()
+        """Begin a load that nobody waits for, where it is cold, fits, and need not wait."""
+        if self.state is ModelState.COLD and self.may_load and not self._retired:
+            try:
+                self._loading = self._begin()
+            except NoSpace as error:
+                _log.warning("%s", error.message)
+
+    def tend(self) -> None:
+        """Let a model that is idle for too long go, fetch one that is about to be called.
+
+        One that has to stay is fetched again, once its process died.
+        """
+        self.check_alive()
+        now_s, load_s, kept = self._clock(), self.expected_s, self._workshop.kept(self.package)
+        if self.evictable and not self._keep_alive.wants(now_s, load_s):
+            self.put_away("idle")
+        elif (self.state is ModelState.COLD and kept and isinstance(self.failure, Crashed)) or (
+            self._is_foreseen(now_s, load_s) and self._workshop.residents.has_room(self)
+        ):
+            self.try_again()
+
+    def learn(self, other: "Held") -> None:
+        """Expect to be called as `other`, another version of the model, was."""
+        self._keep_alive = self._keep_alive.with_idle_times_of(other._keep_alive)
 
     def retire(self) -> None:
         """It was removed: it is not loaded again."""
@@ -123,18 +133,21 @@ class Held:
         """Let running calls end and give the memory back; nothing where it is not loaded."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
+        self._put_away = False
         if self.state is ModelState.WARM:
-            self._drained = asyncio.get_running_loop().create_future()
-            self._move(Step.DRAIN)
-            self._release_if_idle()
+            self._drain("asked")
         if self._drained is not None:
             await asyncio.shield(self._drained)
+
+    def put_away(self, cause: str) -> None:
+        """Give the memory back; who calls it later has it loaded again."""
+        self._put_away = True
+        self._drain(cause)
 
     async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """The answers to one request; a cold model is loaded first."""
         model = await self.load()
-        self._running += 1
-        try:
+        with self._in_use(model):
             parts = model.request(request)
             if isinstance(parts, AsyncGenerator):
                 async with aclosing(parts):
@@ -143,42 +156,80 @@ class Held:
             else:
                 async for part in parts:
                     yield part
-        finally:
-            self._running -= 1
-            self._release_if_idle()
+
+    def check_alive(self) -> None:
+        """Where the process that ran it died, it is cold."""
+        if self.state is ModelState.WARM and self._model and not self._model.is_healthy():
+            self._lose(self._model)
 
     def is_healthy(self) -> bool:
         """It can answer, or was never asked to be able to."""
         return self._model is None or self._model.is_healthy()
 
     @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.package.name} {self.package.version}"
+
+    @property
+    def evictable(self) -> bool:
+        """It is in memory, no call runs, and it need not stay."""
+        idle = self.state is ModelState.WARM and not self._running
+        return idle and not self._workshop.kept(self.package)
+
+    @property
+    def expected_s(self) -> float:
+        """What a load takes: measured, or a guess by the size of its file."""
+        if self.load_s is not None:
+            return self.load_s
+        return self._workshop.loads.guess_s(self._file_bytes)
+
+    def time_to_warm_s(self) -> float:
+        """Seconds until it is warm, if it is asked for now: loads before it, back-off and all."""
+        now_s, loads = self._clock(), self._workshop.loads
+        if self.state is ModelState.WARM:
+            return 0.0
+        left_s = loads.left_s(self.title, now_s)
+        if left_s is not None:
+            return left_s
+        return max(self._back_off.left_s(now_s), loads.all_left_s(now_s)) + self.expected_s
+
+    @property
     def sound(self) -> bool:
         """Its newest load that came to an end did not fail."""
-        return self._failures == 0
+        return self._back_off.sound
 
     @property
     def may_load(self) -> bool:
         """Nothing keeps it from being loaded now: no failure, or one whose back-off has passed."""
-        return self.failure is None or self._workshop.clock() >= self._retry_s
+        return self._back_off.left_s(self._clock()) <= 0
 
-    @property
-    def _title(self) -> str:
-        return f"{self.package.name} {self.package.version}"
+    def _is_foreseen(self, now_s: float, load_s: float) -> bool:
+        cold = self.state is ModelState.COLD and self._put_away
+        return cold and self._keep_alive.foresees(now_s, load_s)
 
-    def _begin(self) -> asyncio.Future[Model]:
-        self._began_s = self._workshop.clock()
+    def _begin(self) -> asyncio.Future[Loaded]:
         if self._retired:
-            raise NotFound(f"{self._title} was removed")
+            raise NotFound(f"{self.title} was removed")
         if not self.may_load:
             raise self._refusal()
+        self._workshop.residents.admit(self)
         self.failure = None
+        self._put_away = False
+        self._began_s = self._clock()
+        self._workshop.loads.join(self.title, self.expected_s)
         self._move(Step.LOAD)
         loop = asyncio.get_running_loop()
 
-        def loaded() -> None:
+        def blocking() -> Loaded:
+            began_s = self._clock()
+            loop.call_soon_threadsafe(self._workshop.loads.began, self.title, began_s)
+            return load(self.package, self._workshop.bench, read, self._quarantine)
+
+        def read() -> None:
             loop.call_soon_threadsafe(self._read)
 
-        self._work = self._workshop.loader.submit(_started, self.package, self._workshop, loaded)
+        self._work = self._workshop.loader.submit(blocking)
         loading = asyncio.wrap_future(self._work)
         loading.add_done_callback(self._finish)
         return loading
@@ -187,39 +238,94 @@ class Held:
         if self._loading is not None:
             self._move(Step.LOADED)
 
-    def _finish(self, loading: asyncio.Future[Model]) -> None:
+    def _finish(self, loading: asyncio.Future[Loaded]) -> None:
         self._work = self._loading = None
         if loading.cancelled():
-            self.failure = Unavailable(f"{self._title} was not loaded: the pool is closing")
+            self._end_load(None)
+            self.failure = Unavailable(f"{self.title} was not loaded: the pool is closing")
             self._move(Step.FAILED, error=self.failure.message)
             return
         error = loading.exception()
         if error is not None:
             self._fail(error)
             return
-        self._model = loading.result()
-        self._failures = 0
-        self.load_s = self._workshop.clock() - self._began_s
-        self._move(Step.ANSWERED, load_s=self.load_s)
+        loaded = loading.result()
+        self.size_bytes = loaded.size_bytes
+        wait_s = self._clock() - self._began_s - loaded.read_s - loaded.warm_up_s
+        cold_start = ColdStart(max(0.0, wait_s), loaded.read_s, loaded.warm_up_s)
+        self.load_s = cold_start.load_s
+        try:
+            self._workshop.residents.admit(self)
+        except NoSpace as unfit:
+            self._workshop.loader.submit(shut_down, loaded.model)
+            self._fail(unfit)
+            return
+        self._model = loaded.model
+        self._back_off.succeeded(self._clock())
+        self._keep_alive.ended(self._clock())
+        self._end_load(self.load_s)
+        self._move(Step.ANSWERED, cold_start=cold_start)
 
     def _fail(self, error: BaseException) -> None:
-        self.failure = _as_failure(self._title, error)
-        wait_s = min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2.0 ** min(self._failures, 16))
-        self._failures += 1
-        self._retry_s = self._workshop.clock() + wait_s
+        self._end_load(None)
+        self.failure = as_failure(self.title, error)
+        self._back_off.failed(self._clock())
         _log.error("%s", self.failure.message, exc_info=error)
         self._move(Step.FAILED, error=self.failure.message)
 
+    def _end_load(self, took_s: float | None) -> None:
+        self._workshop.loads.ended(self.title, self._file_bytes, took_s)
+        if took_s is None:
+            self._workshop.residents.leave(self)
+
     def _leaving(self) -> IsochroneError:
-        return Unavailable(f"{self._title} is being unloaded", retry_after_s=1.0)
+        return Unavailable(f"{self.title} is being unloaded", retry_after_s=1.0)
 
     def _refusal(self) -> IsochroneError:
         """What callers hear of a failed load: its cause names files, so it is not in the text."""
-        wait_s = max(0.0, self._retry_s - self._workshop.clock())
-        kind = NoSpace if isinstance(self.failure, NoSpace) else Unavailable
-        refusal = kind(f"{self._title} cannot be loaded here", retry_after_s=wait_s)
+        wait_s = self._back_off.left_s(self._clock())
+        if isinstance(self.failure, NoSpace):
+            refusal: IsochroneError = NoSpace(
+                self.failure.message, retry_after_s=wait_s, reasons=self.failure.reasons
+            )
+        else:
+            refusal = Unavailable(f"{self.title} cannot be loaded here", retry_after_s=wait_s)
         refusal.__cause__ = self.failure
         return refusal
+
+    @contextmanager
+    def _in_use(self, model: Model) -> Iterator[None]:
+        """A call runs."""
+        self._workshop.residents.used(self)
+        if not self._running:
+            self._keep_alive.began(self._clock())
+        self._running += 1
+        try:
+            yield
+        except Crashed:
+            self._lose(model)
+            raise
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._keep_alive.ended(self._clock())
+            self._release_if_idle()
+
+    def _lose(self, model: Model) -> None:
+        """Its process died; of several calls that saw it, the first says so."""
+        if self._model is not model or self.state is not ModelState.WARM:
+            return
+        self._model = None
+        self.failure = Crashed(f"the process of {self.title} died")
+        self._back_off.crashed(self._clock())
+        self._workshop.residents.leave(self)
+        self._workshop.loader.submit(shut_down, model)
+        self._move(Step.CRASHED, error=self.failure.message)
+
+    def _drain(self, cause: str) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+        self._move(Step.DRAIN, cause=cause)
+        self._release_if_idle()
 
     def _release_if_idle(self) -> None:
         model = self._model
@@ -227,34 +333,24 @@ class Held:
             return
         self._model = None
         loop = asyncio.get_running_loop()
-        shutdown = loop.run_in_executor(self._workshop.loader, model.shutdown)
+        shutdown = loop.run_in_executor(self._workshop.loader, shut_down, model)
         shutdown.add_done_callback(self._released)
 
-    def _released(self, shutdown: asyncio.Future[None]) -> None:
-        if not shutdown.cancelled() and (error := shutdown.exception()) is not None:
-            _log.error("%s did not shut down cleanly", self._title, exc_info=error)
+    def _released(self, _: asyncio.Future[None]) -> None:
+        self._workshop.residents.leave(self)
         self._move(Step.DRAINED)
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
 
-    def _move(self, step: Step, load_s: float | None = None, error: str | None = None) -> None:
+    def _move(
+        self,
+        step: Step,
+        *,
+        cold_start: ColdStart | None = None,
+        error: str | None = None,
+        cause: str | None = None,
+    ) -> None:
         self.state = after(self.state, step)
-        self._workshop.moved(
-            ModelMoved(self.package.name, self.package.version, self.state, load_s, error)
-        )
-
-
-def _started(package: Package, workshop: Workshop, loaded: Callable[[], None]) -> Model:
-    until_s = workshop.clock() + workshop.min_load_s
-    model = start(package, choose(package), workshop.runner, workshop.threads, loaded)
-    time.sleep(max(0.0, until_s - workshop.clock()))
-    return model
-
-
-def _as_failure(title: str, error: BaseException) -> IsochroneError:
-    if isinstance(error, IsochroneError):
-        return error
-    if isinstance(error, MemoryError):
-        return NoSpace(f"{title} does not fit into this machine's memory")
-    return PackageError(f"{title} failed to load: {error!r}; see the log")
+        name, version = self.package.name, self.package.version
+        self._workshop.moved(ModelMoved(name, version, self.state, step, cold_start, error, cause))

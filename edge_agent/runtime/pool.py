@@ -4,15 +4,22 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-from edge_agent.runtime.held import Held, ModelMoved, Workshop
+from edge_agent.runtime.held import Held
 from edge_agent.runtime.lineage import Lineage
+from edge_agent.runtime.loading import Bench
+from edge_agent.runtime.loads import Loads
 from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.residency import Residency
+from edge_agent.runtime.residents import Residents
+from edge_agent.runtime.upkeep import Upkeep
+from edge_agent.runtime.workshop import ModelMoved, Workshop
 from router.errors import NoSpace, NotFound, Unavailable
 from router.process.clock import Clock, monotonic
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
 from router.wire.report import HeldModel, ModelState
 
 _NONE_ACTIVE: Mapping[str, str] = {}
+_ALL_STAY = Upkeep()
 
 
 def _unheard(_moved: ModelMoved) -> None:
@@ -36,11 +43,13 @@ class Pool:
         on_event: Callable[[ModelMoved], None] = _unheard,
         min_load_s: float = 0.0,
         active: Mapping[str, str] = _NONE_ACTIVE,
+        upkeep: Upkeep = _ALL_STAY,
     ) -> None:
         """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move.
 
         No load takes less than `min_load_s`. `active` names the version of a model that calls
-        without a version get; for other models it is the highest.
+        without a version get; for other models it is the highest. `upkeep` says what stays in
+        memory; of it follows what `tend` does.
 
         Raises:
             PackageError: two packages have the same name and version.
@@ -52,8 +61,16 @@ class Pool:
         self._closed = False
         self._models: dict[str, Lineage] = {}
         self._active = active
+        self._upkeep = upkeep
+        self.residents = Residents(Residency(upkeep.budget_bytes, overcommit=upkeep.overcommit))
         self._workshop = Workshop(
-            self._loader, self._runner, threads, clock, self._moved, min_load_s
+            self._loader,
+            Bench(self._runner, slots, threads, clock, min_load_s),
+            self.residents,
+            Loads(),
+            upkeep,
+            self._kept,
+            self._moved,
         )
         for package in packages:
             if self._held_as(package) is not None:
@@ -109,6 +126,23 @@ class Pool:
     def is_healthy(self) -> bool:
         """Every loaded model can still answer."""
         return all(held.is_healthy() for held in self._all())
+
+    def time_to_warm_s(self, name: str, version: str | None = None) -> float:
+        """Seconds until a model is warm, were it asked for now: what loads before it included.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
+        return self._find(name, version).time_to_warm_s()
+
+    def tend(self) -> None:
+        """Unload what is idle for too long, load what is due, bring back what crashed.
+
+        To be called every second or so.
+        """
+        if not self._closed:
+            for held in self._all():
+                held.tend()
 
     def choose(self, name: str, version: str | None = None) -> HeldModel:
         """The version that is to answer a call, warm or not.
@@ -197,6 +231,7 @@ class Pool:
         held = self._open(name, version)
         await held.load()
         before = self._models[name].preferred()
+        held.learn(before)
         self._models[name].activate(version)
         self._generation += 1
         if before is not held:
@@ -249,7 +284,7 @@ class Pool:
         return True
 
     def _all(self) -> Iterable[Held]:
-        return (held for lineage in self._models.values() for held in lineage)
+        return [held for lineage in self._models.values() for held in lineage]
 
     def _put(self, package: Package) -> None:
         name = package.name
@@ -270,6 +305,11 @@ class Pool:
         if lineage is None:
             raise NotFound(f"no model {name!r} is here")
         return lineage.preferred() if version is None else lineage.find(version)
+
+    def _kept(self, package: Package) -> bool:
+        """It has to stay in memory: it is kept warm, and answers the calls that name no version."""
+        name = package.name
+        return name in self._upkeep.keep_warm and self.active(name) == package.version
 
     def _moved(self, event: ModelMoved) -> None:
         self._generation += 1

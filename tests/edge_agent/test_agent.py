@@ -243,7 +243,8 @@ async def test_wakes_cause_one_load_and_tell_how_long(tmp_path, store, http):
                 return answer.status
 
         first = await wake()
-        assert (first["version"], first["expected_s"]) == ("1", None)
+        assert first["version"] == "1"
+        assert first["expected_s"] > 0
         statuses = await asyncio.gather(*(infer() for _ in range(8)))
         await asyncio.gather(*(wake() for _ in range(20)))
         assert set(statuses) == {200}

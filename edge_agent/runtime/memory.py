@@ -1,0 +1,71 @@
+"""What memory this process takes, what it may take, and giving back what was freed.
+
+Where the system has no /proc, everything counts as nothing and no limit is known.
+"""
+
+import ctypes
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_STATM = Path("/proc/self/statm")
+_KIB = 1024
+_CGROUPS = Path("/sys/fs/cgroup")
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+
+
+def private_bytes() -> int:
+    """Resident memory of this process that no file backs: what loading a model adds to."""
+    try:
+        _, resident, shared, *_ = _STATM.read_text().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * _PAGE_BYTES
+
+
+def process_bytes(pid: int) -> int:
+    """Resident memory of another process, what it shares with others counted in part (PSS)."""
+    try:
+        told = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"^Pss:\s+(\d+) kB", told, re.MULTILINE)
+    return int(found[1]) * _KIB if found else 0
+
+
+def give_back() -> None:
+    """Return freed memory to the system: glibc keeps it, in case it is wanted again."""
+    if _trim is not None:
+        _trim(0)
+
+
+def limit_bytes() -> int:
+    """What this process may take at most: the machine's memory, or less by a control group."""
+    machine = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
+    return min([machine, *_cgroup_limits(Path("/proc/self/cgroup"), _CGROUPS)])
+
+
+def _cgroup_limits(told: Path, root: Path) -> Iterator[int]:
+    """Every limit above this process, of either version; a group may be limited by its parents."""
+    try:
+        lines = told.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, kinds, group = line.split(":", 2)
+        if "memory" in kinds.split(","):
+            yield from _limits_in(root / "memory", group, "memory.limit_in_bytes")
+        elif number == "0":
+            yield from _limits_in(root, group, "memory.max")
+
+
+def _limits_in(root: Path, group: str, file: str) -> Iterator[int]:
+    for place in (inner := PurePosixPath(group), *inner.parents):
+        try:
+            text = (root / place.relative_to("/") / file).read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if text.isdecimal():
+            yield int(text)
