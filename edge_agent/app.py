@@ -138,6 +138,7 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
     Raises:
         ConfigError: it cannot start, and why.
     """
+    memory.use_one_heap()
     config = check(path)
     if not config.packages.is_dir():
         raise ConfigError(f"{path}: packages: {config.packages} is no directory; make it")

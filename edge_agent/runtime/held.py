@@ -262,7 +262,7 @@ class Held:
             return
         self._model = loaded.model
         self._back_off.succeeded(self._clock())
-        self._keep_alive.ended(self._clock())
+        self._keep_alive.loaded(self._clock(), self.load_s)
         self._end_load(self.load_s)
         self._move(Step.ANSWERED, cold_start=cold_start)
 

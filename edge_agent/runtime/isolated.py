@@ -17,6 +17,7 @@ from typing import NoReturn
 
 import msgspec
 
+from edge_agent.runtime import memory
 from edge_agent.runtime.engines import engine
 from edge_agent.runtime.frames import Frame, Kind, Refusal, Start, read
 from edge_agent.runtime.model import Model
@@ -32,6 +33,7 @@ def main(descriptors: Sequence[int]) -> NoReturn:
     """Serve until a socket is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):  # meant for the agent, which ends us when done
         signal.signal(number, signal.SIG_IGN)
+    memory.use_one_heap()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     with suppress(EOFError, OSError):

@@ -89,6 +89,7 @@ class KeepAlive:
         self._idle_times = idle_times
         self._since_s = now_s
         self._was_called = False
+        self._loaded_s: float | None = None
         self._window: Window | None = None
 
     def with_idle_times_of(self, other: "KeepAlive") -> "KeepAlive":
@@ -101,16 +102,23 @@ class KeepAlive:
             self._idle_times.note(max(0.0, now_s - self._since_s))
             self._window = None
         self._was_called = True
+        self._loaded_s = None
 
     def ended(self, now_s: float) -> None:
-        """The last running call ended; or the model was loaded, which is a reason to keep it."""
+        """The last running call ended."""
         self._since_s = now_s
+
+    def loaded(self, now_s: float, load_s: float) -> None:
+        """It was loaded; where no call was due, somebody wished it, and it stays the fixed time."""
+        if not self.wants(now_s, load_s):
+            self._loaded_s = now_s
 
     def wants(self, now_s: float, load_s: float) -> bool:
         """It should be in memory now, if no call runs."""
         if self._window is None:
             self._window = self._idle_times.window(self._fixed_s, load_s)
-        return self._window.holds(now_s - self._since_s)
+        is_wished = self._loaded_s is not None and now_s - self._loaded_s < self._fixed_s
+        return is_wished or self._window.holds(now_s - self._since_s)
 
     def foresees(self, now_s: float, load_s: float) -> bool:
         """It should be in memory now because its next call is due, not because of the last one."""

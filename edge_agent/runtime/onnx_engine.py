@@ -148,13 +148,19 @@ class OnnxModel:
             BadRequest: the inputs do not fit.
             Unavailable: the model is not loaded, or ran out of memory.
         """
+        arrays = feeds(request, self._package.takes)
+        outputs = wanted(request, self._package.gives)
+        tensors = await in_thread(self._executor, self._run, arrays, outputs)
+        yield InferResponse(self._package.name, self._package.version, tensors, request.id)
+
+    def _run(
+        self, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec]
+    ) -> tuple[Tensor, ...]:
+        # Only this frame refers to the session: whoever has the answer may count on its end.
         session = self._session
         if session is None:
             raise Unavailable(f"{self._package.name} is not loaded")
-        arrays = feeds(request, self._package.takes)
-        outputs = wanted(request, self._package.gives)
-        tensors = await in_thread(self._executor, run_session, session, arrays, outputs)
-        yield InferResponse(self._package.name, self._package.version, tensors, request.id)
+        return run_session(session, arrays, outputs)
 
     def shutdown(self) -> None:
         """Release the session; a call that still runs keeps it until its end."""

@@ -264,6 +264,8 @@ class Pool:
         Loads that have not begun do not begin. What still runs after `grace_s` is left to its
         threads: False.
         """
+        if self._closed:
+            return True
         self._closed = True
         for held in self._all():
             held.call_off()
@@ -277,6 +279,7 @@ class Pool:
             async with asyncio.timeout(grace_s):
                 for held in self._all():
                     await held.unload()
+                await asyncio.get_running_loop().run_in_executor(self._loader, _all_done)
         except TimeoutError:
             for held in self._all():
                 held.forsake()
@@ -314,6 +317,10 @@ class Pool:
     def _moved(self, event: ModelMoved) -> None:
         self._generation += 1
         self._on_event(event)
+
+
+def _all_done() -> None:
+    """Runs after whatever its thread was given before: models that were lost are shut down."""
 
 
 def _check_same(known: Package, package: Package) -> None:

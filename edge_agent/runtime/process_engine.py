@@ -53,6 +53,7 @@ class Worker:
                 stdout=subprocess.DEVNULL,
             )
             ours.pop_all()
+        self._is_gone = False
         self._free: SimpleQueue[socket.socket] = SimpleQueue()
         for one in self._sockets:
             self._free.put(one)
@@ -73,13 +74,14 @@ class Worker:
             connection.sendall(frame.encoded())
             return receive(connection)
         except (EOFError, OSError):
+            self._is_gone = True
             raise Crashed("the process that ran the model died during this request") from None
         finally:
             self._free.put(connection)
 
     def is_alive(self) -> bool:
         """It runs."""
-        return self._process.poll() is None
+        return not self._is_gone and self._process.poll() is None
 
     def kill(self) -> None:
         """End it at once."""
@@ -152,7 +154,7 @@ class ProcessModel:
         digest = hashlib.sha256(body).digest()
         self._quarantine.check(digest)
         try:
-            reply = await self._reply(worker, Frame(Kind.ASK, body, head_bytes))
+            reply = await self._reply(worker, Frame(Kind.ASK, body, head_bytes), digest)
         except Crashed:
             self._quarantine.crashed([digest])
             raise
@@ -176,7 +178,7 @@ class ProcessModel:
         """The process runs."""
         return self._worker is not None and self._worker.is_alive()
 
-    async def _reply(self, worker: Worker, frame: Frame) -> Frame:
+    async def _reply(self, worker: Worker, frame: Frame, digest: bytes) -> Frame:
         """What the worker answers; cancelled, it is waited for, but not for ever."""
         running = self._executor.submit(worker.exchange, frame)
         outcome = asyncio.wrap_future(running)
@@ -187,6 +189,7 @@ class ProcessModel:
                 await asyncio.wait([outcome], timeout=_HANG_S)
                 if not outcome.done():
                     _log.error("the process of %s hangs; it is ended", self._package.name)
+                    self._quarantine.crashed([digest])
                     worker.kill()
                     await asyncio.wait([outcome])
                 outcome.exception()  # nobody else looks at it

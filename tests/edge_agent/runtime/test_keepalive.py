@@ -82,6 +82,18 @@ def test_a_model_without_a_fixed_time_stays():
     assert KeepAlive(inf, IdleTimes(), 0.0).wants(1e9, 1.0)
 
 
+def test_what_was_loaded_by_wish_stays_although_no_call_is_due():
+    keep_alive = KeepAlive(FIXED_S, IdleTimes(), 0.0)
+    last_s = _called_every(keep_alive, 1800.0, 30)
+    assert not keep_alive.wants(last_s + 10.0, 1.0)
+    keep_alive.loaded(last_s + 10.0, 1.0)
+    assert keep_alive.wants(last_s + 20.0, 1.0)
+    assert not keep_alive.wants(last_s + 10.0 + FIXED_S, 1.0)
+    keep_alive.began(last_s + 700.0)
+    keep_alive.ended(last_s + 700.0)
+    assert not keep_alive.wants(last_s + 710.0, 1.0)
+
+
 def test_another_version_expects_the_calls_that_the_first_had():
     old = KeepAlive(FIXED_S, IdleTimes(), 0.0)
     last_s = _called_every(old, 1800.0, 30)
