@@ -56,9 +56,7 @@ class Agent:
         *,
         clock: Clock,
         rng: Random,
-        tasks: asyncio.TaskGroup,
     ) -> None:
-        """Loads that no request waits for run in `tasks`."""
         packages = _packages(config.packages)
         registry = CollectorRegistry()
         self.config = config
@@ -83,7 +81,7 @@ class Agent:
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
-        self.public = Public(face, self.pool, self.report, self.lifecycle, tasks)
+        self.public = Public(face, self.pool, self.report, self.lifecycle)
         self.admin = Admin(self.pool, self.lifecycle, registry)
         self._rng = rng
 
@@ -153,7 +151,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     access = None if config.access_log is None else AccessLog(config.access_log)
     rng = SystemRandom()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=monotonic, rng=rng, tasks=tasks)
+        agent = Agent(config, clock=monotonic, rng=rng)
         front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
         trips = ClientTrips()
         service = noting(asynchronous(front.handle, tasks), trips)

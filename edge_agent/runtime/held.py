@@ -59,6 +59,8 @@ class Held:
         self._retired = False
         self._put_away = False
         """It was unloaded for want of calls or of room, and may come back by itself."""
+        self._is_wanted_back = False
+        """It was woken while its memory was being given back."""
 
     def told(self) -> HeldModel:
         """What is reported of it."""
@@ -88,6 +90,17 @@ class Held:
         if self._model is None or self.state is not ModelState.WARM:
             raise self._leaving()  # who waited before us wanted it loaded to its end, then gone
         return self._model
+
+    def wake(self) -> None:
+        """Begin a load that nobody waits for, where it is cold; or as soon as it is.
+
+        Raises:
+            Unavailable, NoSpace, NotFound: as `load`, where that is known at once.
+        """
+        self.check_alive()
+        self._is_wanted_back = self._drained is not None and self._put_away
+        if self.state is ModelState.COLD:
+            self._loading = self._begin()
 
     def try_again(self) -> None:
         """Begin a load that nobody waits for, where it is cold, fits, and need not wait."""
@@ -133,7 +146,7 @@ class Held:
         """Let running calls end and give the memory back; nothing where it is not loaded."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
-        self._put_away = False
+        self._put_away = self._is_wanted_back = False
         if self.state is ModelState.WARM:
             self._drain("asked")
         if self._drained is not None:
@@ -342,6 +355,9 @@ class Held:
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
+        if self._is_wanted_back:
+            self._is_wanted_back = False
+            self.try_again()
 
     def _move(
         self,

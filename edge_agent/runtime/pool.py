@@ -159,6 +159,14 @@ class Pool:
             first.try_again()
         return held.told()
 
+    def wake(self, name: str, version: str | None = None) -> None:
+        """Begin to load a model that is cold; nobody waits for it.
+
+        Raises:
+            NotFound, Unavailable, NoSpace: as `load`, where that is known at once.
+        """
+        self._open(name, version).wake()
+
     async def load(self, name: str, version: str | None = None) -> str:
         """Have a model warm; callers at the same time share one load. Returns which version.
 
