@@ -1,5 +1,6 @@
 """One load from package to warm model, measured: how long it took and what it takes. Blocks."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable
@@ -128,6 +129,6 @@ def as_failure(title: str, error: BaseException) -> IsochroneError:
     """What a load that ended so is to be told as."""
     if isinstance(error, IsochroneError):
         return error
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return NoSpace(f"{title} does not fit into this machine's memory")
     return PackageError(f"{title} failed to load: {error!r}; see the log")

@@ -4,6 +4,7 @@ A file's bytes leave this module only after their digest was found right, and en
 bytes, never a path: what was checked is what runs.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -83,6 +84,7 @@ class Package:
 
         Raises:
             PackageError: it cannot be read, now or while the block runs.
+            MemoryError: there is no memory for what is done with it.
         """
         path = self.file(variant)
         try:
@@ -90,6 +92,8 @@ class Package:
             with FileIO(descriptor) as file:
                 yield file
         except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise MemoryError(f"{path}: does not fit into memory") from error
             reason = os.strerror(error.errno or 0)
             raise PackageError(f"{path}: cannot be read: {reason}; {_REBUILD}") from error
 

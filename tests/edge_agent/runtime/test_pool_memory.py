@@ -45,6 +45,12 @@ def sized(tmp_path_factory):
     return [write_sized(store, name, 16) for name in ("a", "b", "c")]
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A model of 64 MiB."""
+    return write_sized(tmp_path_factory.mktemp("large"), "large", 64)
+
+
 @asynccontextmanager
 async def opened(packages, clock, **upkeep):
     events: list[ModelMoved] = []
@@ -138,7 +144,7 @@ async def test_what_turns_out_too_large_is_given_back_and_not_loaded_again(
         assert pool.residents.taken_bytes == 0
 
 
-def test_after_unloading_memory_is_back_within_a_tenth(tmp_path, sized):
+def test_after_unloading_memory_is_back_within_a_tenth(large, sized):
     """In a process of its own: what other tests left in the heap would tell nothing."""
     program = (
         "import asyncio, sys\n"
@@ -158,13 +164,50 @@ def test_after_unloading_memory_is_back_within_a_tenth(tmp_path, sized):
         "memory.use_one_heap()\n"
         "asyncio.run(main())\n"
     )
-    paths = [str(sized[0].path), str(write_sized(tmp_path, "large", 64).path)]
+    paths = [str(sized[0].path), str(large.path)]
     done = subprocess.run(
         [sys.executable, "-c", program, *paths], check=True, timeout=60, stdout=subprocess.PIPE
     )
     before, loaded, after = map(int, done.stdout.split())
     assert 60 * MIB <= loaded - before <= 90 * MIB
     assert abs(after - before) <= 0.1 * before, (before, loaded, after)
+
+
+@pytest.mark.parametrize("spare_mib", [40, 100])
+def test_where_memory_runs_out_in_a_load_the_other_models_go_on(large, sized, spare_mib):
+    program = (
+        "import asyncio, resource, sys\n"
+        "from pathlib import Path\n"
+        "from edge_agent.runtime import memory\n"
+        "from edge_agent.runtime.package import open_package\n"
+        "from edge_agent.runtime.pool import Pool\n"
+        "from router.errors import NoSpace\n"
+        "from tests.edge_agent.runtime.sized import ones\n"
+        "async def main():\n"
+        "    pool = Pool([open_package(Path(path)) for path in sys.argv[2:]], slots=2)\n"
+        "    [part async for part in pool.request('a', None, ones())]\n"
+        "    taken = int(Path('/proc/self/statm').read_text().split()[0]) * 4096\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (taken + (int(sys.argv.pop(1)) << 20),) * 2)\n"
+        "    for _ in range(2):\n"
+        "        try:\n"
+        "            await pool.load('large')\n"
+        "        except NoSpace as error:\n"
+        "            print(error.message)\n"
+        "        [part async for part in pool.request('a', None, ones())]\n"
+        "    await pool.close()\n"
+        "asyncio.run(main())\n"
+    )
+    paths = [str(sized[0].path), str(large.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(spare_mib), *paths],
+        check=False,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    refusals = ["large 1 does not fit into this machine's memory"] * 2
+    assert done.stdout.splitlines() == refusals, done.stderr
 
 
 async def test_an_idle_model_leaves_and_comes_back_when_it_is_called(sized, clock):
