@@ -185,7 +185,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
 async def _tend(pool: Pool) -> None:
     while True:
         await asyncio.sleep(_TEND_S)
-        pool.tend()
+        pool.tend(memory.used_share())
 
 
 async def _become_ready(agent: Agent, url: str) -> None:

@@ -6,13 +6,14 @@ Where the system has no /proc, everything counts as nothing and no limit is know
 import ctypes
 import os
 import re
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from edge_agent.runtime.cgroup import memory_groups
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
+_MEMINFO = Path("/proc/meminfo")
 _KIB = 1024
-_CGROUPS = Path("/sys/fs/cgroup")
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
 _M_ARENA_MAX = -8
@@ -55,29 +56,26 @@ def give_back() -> None:
 
 def limit_bytes() -> int:
     """What this process may take at most: the machine's memory, or less by a control group."""
-    machine = os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
-    return min([machine, *_cgroup_limits(Path("/proc/self/cgroup"), _CGROUPS)])
+    return min([_machine_bytes(), *(group.limit_bytes for group in memory_groups())])
 
 
-def _cgroup_limits(told: Path, root: Path) -> Iterator[int]:
-    """Every limit above this process, of either version; a group may be limited by its parents."""
+def used_share() -> float:
+    """How full the machine's memory is, or a control group's, whichever is fuller: 0 to 1.
+
+    What could be dropped at once, as caches of files, does not count.
+    """
+    limited = (group for group in memory_groups() if group.limit_bytes < _machine_bytes())
+    return max([_machine_share(), *(one.used_bytes / one.limit_bytes for one in limited)])
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * _PAGE_BYTES
+
+
+def _machine_share() -> float:
     try:
-        lines = told.read_text().splitlines()
+        told = _MEMINFO.read_text()
     except OSError:
-        return
-    for line in lines:
-        number, kinds, group = line.split(":", 2)
-        if "memory" in kinds.split(","):
-            yield from _limits_in(root / "memory", group, "memory.limit_in_bytes")
-        elif number == "0":
-            yield from _limits_in(root, group, "memory.max")
-
-
-def _limits_in(root: Path, group: str, file: str) -> Iterator[int]:
-    for place in (inner := PurePosixPath(group), *inner.parents):
-        try:
-            text = (root / place.relative_to("/") / file).read_text().strip()
-        except (OSError, ValueError):
-            continue
-        if text.isdecimal():
-            yield int(text)
+        return 0.0
+    available = re.search(r"^MemAvailable:\s+(\d+) kB", told, re.MULTILINE)
+    return 1 - int(available[1]) * _KIB / _machine_bytes() if available else 0.0

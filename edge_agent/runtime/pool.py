@@ -20,6 +20,7 @@ from router.wire.report import HeldModel, ModelState
 
 _NONE_ACTIVE: Mapping[str, str] = {}
 _ALL_STAY = Upkeep()
+_FULL_SHARE = 0.95
 
 
 def _unheard(_moved: ModelMoved) -> None:
@@ -135,14 +136,19 @@ class Pool:
         """
         return self._find(name, version).time_to_warm_s()
 
-    def tend(self) -> None:
+    def tend(self, used_share: float = 0.0) -> None:
         """Unload what is idle for too long, load what is due, bring back what crashed.
 
-        To be called every second or so.
+        To be called every second or so. Where `used_share` of the memory that can be used is in
+        use, and that is nearly all, nothing is loaded in advance and one idle model leaves.
         """
-        if not self._closed:
-            for held in self._all():
-                held.tend()
+        if self._closed:
+            return
+        if used_share > _FULL_SHARE:
+            self.residents.shrink()
+            return
+        for held in self._all():
+            held.tend()
 
     def choose(self, name: str, version: str | None = None) -> HeldModel:
         """The version that is to answer a call, warm or not.

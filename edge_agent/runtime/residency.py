@@ -57,6 +57,10 @@ class Residency:
         """A model is out of memory; nothing where it was not in."""
         self._residents.pop(name, None)
 
+    def least(self, idle: Collection[str]) -> str | None:
+        """Who of `idle` is worth least; None where none of them is in memory."""
+        return next(iter(self._by_worth(idle)), None)
+
     def make_room(self, name: str, size_bytes: int, idle: Collection[str]) -> list[str]:
         """Who of `idle` has to leave so that `name` fits, the one worth least first.
 
@@ -76,12 +80,8 @@ class Residency:
         return victims
 
     def _victims(self, excess: int, idle: Collection[str]) -> list[str]:
-        order = sorted(
-            (name for name in idle if name in self._residents),
-            key=lambda name: self._residents[name].worth,
-        )
         victims: list[str] = []
-        for name in order:
+        for name in self._by_worth(idle):
             if excess <= 0:
                 break
             victims.append(name)
@@ -91,6 +91,10 @@ class Residency:
                 victims.remove(name)
                 excess += self._residents[name].size_bytes
         return victims
+
+    def _by_worth(self, names: Collection[str]) -> list[str]:
+        present = (name for name in names if name in self._residents)
+        return sorted(present, key=lambda name: self._residents[name].worth)
 
     def _refusal(self, name: str, size_bytes: int, others: int, idle: Collection[str]) -> NoSpace:
         held = {other: size for other, size in self.sizes().items() if other not in {name, *idle}}

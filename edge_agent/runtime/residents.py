@@ -67,9 +67,10 @@ class Residents:
         Raises:
             NoSpace: it does not fit; it counts no longer.
         """
-        idle = [title for title, one in self._present.items() if one.evictable]
         try:
-            leaving = self._residency.make_room(newcomer.title, newcomer.size_bytes, idle)
+            leaving = self._residency.make_room(
+                newcomer.title, newcomer.size_bytes, self._evictable()
+            )
         except NoSpace:
             self.leave(newcomer)
             raise
@@ -77,6 +78,12 @@ class Residents:
             self._present.pop(title).put_away("evicted")
         self._present[newcomer.title] = newcomer
         self._residency.enter(newcomer.title, newcomer.size_bytes, newcomer.expected_s)
+
+    def shrink(self) -> None:
+        """Put away the idle model that is worth least, if there is one: memory runs out."""
+        title = self._residency.least(self._evictable())
+        if title is not None:
+            self._present[title].put_away("evicted")
 
     def used(self, resident: Resident) -> None:
         """A call of it begins."""
@@ -87,3 +94,6 @@ class Residents:
         if self._present.get(resident.title) is resident:
             del self._present[resident.title]
             self._residency.leave(resident.title)
+
+    def _evictable(self) -> list[str]:
+        return [title for title, one in self._present.items() if one.evictable]

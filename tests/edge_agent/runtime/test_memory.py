@@ -7,6 +7,7 @@ import sys
 import numpy as np
 
 from edge_agent.runtime import memory
+from edge_agent.runtime.cgroup import Group, memory_groups
 
 
 def test_what_is_allocated_and_touched_counts():
@@ -32,17 +33,27 @@ def test_the_limit_is_at_most_the_machine():
     assert 0 < memory.limit_bytes() <= machine
 
 
+def test_memory_is_neither_empty_nor_overfull():
+    assert 0 < memory.used_share() <= 1
+
+
 def test_a_control_group_of_either_version_limits_and_so_do_its_parents(tmp_path):
     told = tmp_path / "cgroup"
     told.write_text("4:memory:/outer/inner\n3:cpu:/\n0::/unit\n")
-    for path, text in (
-        ("memory/outer/memory.limit_in_bytes", "500"),
-        ("memory/outer/inner/memory.limit_in_bytes", "9223372036854771712"),
-        ("unit/memory.max", "max"),
-        ("memory.max", "700"),
-    ):
-        file = tmp_path / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{text}\n")
-    limits = set(memory._cgroup_limits(told, tmp_path))
-    assert limits == {500, 9223372036854771712, 700}
+    for folder, files in {
+        "memory/outer": ("limit_in_bytes 500", "usage_in_bytes 400", "stat total_inactive_file 90"),
+        "memory/outer/inner": ("limit_in_bytes 9000", "usage_in_bytes 10", "stat rss 10"),
+        "unit": ("max max", "current 3", "stat inactive_file 1"),
+        ".": ("max 700", "current 650", "stat inactive_file 50\nanon 7"),
+    }.items():
+        for file in files:
+            name, text = file.split(" ", 1)
+            path = tmp_path / folder / f"memory.{name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n")
+    groups = set(memory_groups(told, tmp_path))
+    assert groups == {Group(9000, 10), Group(500, 310), Group(700, 600)}
+
+
+def test_without_control_groups_there_is_no_limit_by_them(tmp_path):
+    assert list(memory_groups(tmp_path / "none", tmp_path)) == []

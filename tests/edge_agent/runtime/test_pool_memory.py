@@ -255,6 +255,17 @@ async def test_what_is_foreseen_sends_nobody_away(sized, clock):
         assert pool.state("a") is State.COLD
 
 
+async def test_where_the_machine_is_full_one_idle_model_after_the_other_leaves(sized, clock):
+    async with opened(sized, clock, keep_warm=frozenset("a")) as (pool, events):
+        for name in "abc":
+            await call(pool, name)
+        for count_left in (2, 1, 1):
+            pool.tend(used_share=0.96)
+            assert len(warm(pool)) == count_left
+        assert warm(pool) == {"a"}, "what is kept warm stays"
+        assert {cause for _, cause in causes(events)} == {"evicted"}
+
+
 async def test_the_time_to_warm_counts_what_loads_before(sized, clock, monkeypatch):
     goes_on = Event()
     began = Event()
