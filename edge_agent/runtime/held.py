@@ -12,9 +12,9 @@ from contextlib import aclosing, contextmanager
 
 from edge_agent.runtime.back_off import BackOff
 from edge_agent.runtime.engines import PLATFORMS, installed
-from edge_agent.runtime.keepalive import IdleTimes, KeepAlive
 from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import Model
+from edge_agent.runtime.outlook import Outlook
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.quarantine import Quarantine
 from edge_agent.runtime.state import Step, after
@@ -32,8 +32,6 @@ class Held:
     def __init__(self, package: Package, workshop: Workshop) -> None:
         self.package = package
         self.state = after(ModelState.ABSENT, Step.STORE)
-        self.load_s: float | None = None
-        """What the newest load took, without waiting for others."""
         self.failure: IsochroneError | None = None
         """Why the newest load failed, or how the model was lost; None where neither was."""
         variants = package.manifest.variants
@@ -46,8 +44,8 @@ class Held:
         self._clock = workshop.bench.clock
         upkeep = workshop.upkeep
         self._quarantine = Quarantine() if upkeep.isolated(package) else None
-        self._keep_alive = KeepAlive(
-            upkeep.fixed_s(package.name), IdleTimes(upkeep.idle_bin_s), self._clock()
+        self.outlook = Outlook(
+            package.name, self.title, likely.bytes, upkeep, workshop.loads, self._clock()
         )
         self._model: Model | None = None
         self._work: Future[Loaded] | None = None
@@ -65,7 +63,7 @@ class Held:
     def told(self) -> HeldModel:
         """What is reported of it."""
         name, version = self.package.name, self.package.version
-        return HeldModel(name, version, self.state, self.load_s, self._file_bytes)
+        return HeldModel(name, version, self.state, self.outlook.load_s, self._file_bytes)
 
     async def load(self) -> Model:
         """The model, warm; callers at the same time share one load.
@@ -116,17 +114,10 @@ class Held:
         One that has to stay is fetched again, once its process died.
         """
         self.check_alive()
-        now_s, load_s, kept = self._clock(), self.expected_s, self._workshop.kept(self.package)
-        if self.evictable and not self._keep_alive.wants(now_s, load_s):
+        if self.evictable and not self.outlook.wants(self._clock()):
             self.put_away("idle")
-        elif (self.state is ModelState.COLD and kept and isinstance(self.failure, Crashed)) or (
-            self._is_foreseen(now_s, load_s) and self._workshop.residents.has_room(self)
-        ):
+        elif self.state is ModelState.COLD and (self._is_missed() or self._is_due()):
             self.try_again()
-
-    def learn(self, other: "Held") -> None:
-        """Expect to be called as `other`, another version of the model, was."""
-        self._keep_alive = self._keep_alive.with_idle_times_of(other._keep_alive)
 
     def retire(self) -> None:
         """It was removed: it is not loaded again."""
@@ -193,19 +184,14 @@ class Held:
     @property
     def expected_s(self) -> float:
         """What a load takes: measured, or a guess by the size of its file."""
-        if self.load_s is not None:
-            return self.load_s
-        return self._workshop.loads.guess_s(self._file_bytes)
+        return self.outlook.expected_s
 
     def time_to_warm_s(self) -> float:
         """Seconds until it is warm, if it is asked for now: loads before it, back-off and all."""
-        now_s, loads = self._clock(), self._workshop.loads
         if self.state is ModelState.WARM:
             return 0.0
-        left_s = loads.left_s(self.title, now_s)
-        if left_s is not None:
-            return left_s
-        return max(self._back_off.left_s(now_s), loads.all_left_s(now_s)) + self.expected_s
+        now_s = self._clock()
+        return self.outlook.time_to_warm_s(now_s, self._back_off.left_s(now_s))
 
     @property
     def sound(self) -> bool:
@@ -217,9 +203,14 @@ class Held:
         """Nothing keeps it from being loaded now: no failure, or one whose back-off has passed."""
         return self._back_off.left_s(self._clock()) <= 0
 
-    def _is_foreseen(self, now_s: float, load_s: float) -> bool:
-        cold = self.state is ModelState.COLD and self._put_away
-        return cold and self._keep_alive.foresees(now_s, load_s)
+    def _is_missed(self) -> bool:
+        """It has to stay in memory, and its process died."""
+        return isinstance(self.failure, Crashed) and self._workshop.kept(self.package)
+
+    def _is_due(self) -> bool:
+        """It left by itself, its next call is due, and nobody has to leave for it."""
+        is_due = self._put_away and self.outlook.foresees(self._clock())
+        return is_due and self._workshop.residents.has_room(self)
 
     def _begin(self) -> asyncio.Future[Loaded]:
         if self._retired:
@@ -230,13 +221,12 @@ class Held:
         self.failure = None
         self._put_away = False
         self._began_s = self._clock()
-        self._workshop.loads.join(self.title, self.expected_s)
+        self.outlook.load_joins()
         self._move(Step.LOAD)
         loop = asyncio.get_running_loop()
 
         def blocking() -> Loaded:
-            began_s = self._clock()
-            loop.call_soon_threadsafe(self._workshop.loads.began, self.title, began_s)
+            loop.call_soon_threadsafe(self.outlook.load_begins, self._clock())
             return load(self.package, self._workshop.bench, read, self._quarantine)
 
         def read() -> None:
@@ -254,7 +244,7 @@ class Held:
     def _finish(self, loading: asyncio.Future[Loaded]) -> None:
         self._work = self._loading = None
         if loading.cancelled():
-            self._end_load(None)
+            self._end_load()
             self.failure = Unavailable(f"{self.title} was not loaded: the pool is closing")
             self._move(Step.FAILED, error=self.failure.message)
             return
@@ -266,7 +256,7 @@ class Held:
         self.size_bytes = loaded.size_bytes
         wait_s = self._clock() - self._began_s - loaded.read_s - loaded.warm_up_s
         cold_start = ColdStart(max(0.0, wait_s), loaded.read_s, loaded.warm_up_s)
-        self.load_s = cold_start.load_s
+        self.outlook.loaded(self._clock(), cold_start.load_s)
         try:
             self._workshop.residents.admit(self)
         except NoSpace as unfit:
@@ -275,21 +265,18 @@ class Held:
             return
         self._model = loaded.model
         self._back_off.succeeded(self._clock())
-        self._keep_alive.loaded(self._clock(), self.load_s)
-        self._end_load(self.load_s)
         self._move(Step.ANSWERED, cold_start=cold_start)
 
     def _fail(self, error: BaseException) -> None:
-        self._end_load(None)
+        self._end_load()
         self.failure = as_failure(self.title, error)
         self._back_off.failed(self._clock())
         _log.error("%s", self.failure.message, exc_info=error)
         self._move(Step.FAILED, error=self.failure.message)
 
-    def _end_load(self, took_s: float | None) -> None:
-        self._workshop.loads.ended(self.title, self._file_bytes, took_s)
-        if took_s is None:
-            self._workshop.residents.leave(self)
+    def _end_load(self) -> None:
+        self.outlook.load_failed()
+        self._workshop.residents.leave(self)
 
     def _leaving(self) -> IsochroneError:
         return Unavailable(f"{self.title} is being unloaded", retry_after_s=1.0)
@@ -311,7 +298,7 @@ class Held:
         """A call runs."""
         self._workshop.residents.used(self)
         if not self._running:
-            self._keep_alive.began(self._clock())
+            self.outlook.keep_alive.began(self._clock())
         self._running += 1
         try:
             yield
@@ -321,7 +308,7 @@ class Held:
         finally:
             self._running -= 1
             if not self._running:
-                self._keep_alive.ended(self._clock())
+                self.outlook.keep_alive.ended(self._clock())
             self._release_if_idle()
 
     def _lose(self, model: Model) -> None:

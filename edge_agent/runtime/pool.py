@@ -244,12 +244,15 @@ class Pool:
         """
         held = self._open(name, version)
         await held.load()
+        self._open(name, version)  # it may have been removed meanwhile
         before = self._models[name].preferred()
-        held.learn(before)
+        if before is held:
+            self._models[name].activate(version)
+            return
+        held.outlook.learn(before.outlook)
         self._models[name].activate(version)
         self._generation += 1
-        if before is not held:
-            await before.unload()
+        await before.unload()
 
     def active(self, name: str) -> str | None:
         """The version that a call without a version gets; None where the model is not held."""

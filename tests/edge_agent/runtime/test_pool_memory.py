@@ -280,7 +280,7 @@ async def test_the_time_to_warm_counts_what_loads_before(sized, clock, monkeypat
         assert pool.time_to_warm_s("a") == 0.0
         await pool.unload("a")
         for one in pool._all():
-            one.load_s = 4.0
+            one.outlook.load_s = 4.0
         assert pool.time_to_warm_s("a") == 4.0
         monkeypatch.setattr(held, "load", slow)
         async with asyncio.TaskGroup() as group:
