@@ -41,7 +41,7 @@ class Held:
         """In memory, once it was measured; before, the file's."""
         self._file_bytes = likely.bytes
         self._workshop = workshop
-        self._clock = workshop.bench.clock
+        self._clock = workshop.tools.clock
         upkeep = workshop.upkeep
         self._quarantine = Quarantine() if upkeep.isolated(package) else None
         self.outlook = Outlook(
@@ -227,7 +227,7 @@ class Held:
 
         def blocking() -> Loaded:
             loop.call_soon_threadsafe(self.outlook.load_begins, self._clock())
-            return load(self.package, self._workshop.bench, read, self._quarantine)
+            return load(self.package, self._workshop.tools, read, self._quarantine)
 
         def read() -> None:
             loop.call_soon_threadsafe(self._read)

@@ -32,7 +32,7 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
+class Tools:
     """What loading needs: threads that run calls, how many, on how many cores each, and time.
 
     No load takes less than `min_load_s`, so that a small model can play one of real size.
@@ -46,7 +46,7 @@ class Bench:
 
 
 def load(
-    package: Package, bench: Bench, read: Callable[[], None], quarantine: Quarantine | None
+    package: Package, tools: Tools, read: Callable[[], None], quarantine: Quarantine | None
 ) -> Loaded:
     """Load and warm a package; `read` is called when its weights are in memory.
 
@@ -57,30 +57,30 @@ def load(
         MemoryError: it does not fit.
         Crashed: its own process died.
     """
-    began_s = bench.clock()
+    began_s = tools.clock()
     variant = choose(package)
     if quarantine is None:
-        return _inside(package, variant, bench, read, began_s)
-    return _outside(package, variant, bench, read, began_s, quarantine)
+        return _inside(package, variant, tools, read, began_s)
+    return _outside(package, variant, tools, read, began_s, quarantine)
 
 
 def _inside(
-    package: Package, variant: Variant, bench: Bench, read: Callable[[], None], began_s: float
+    package: Package, variant: Variant, tools: Tools, read: Callable[[], None], began_s: float
 ) -> Loaded:
     engine(variant.engine)  # imported now, it is not counted as part of the model
     before_bytes = memory.private_bytes()
-    model, read_s = _started(package, variant, bench, read, began_s)
+    model, read_s = _started(package, variant, tools, read, began_s)
     memory.give_back()  # what parsing took and freed
     grown_bytes = memory.private_bytes() - before_bytes
     # Freed memory that is used again does not show as growth; the weights are there in any case.
     size_bytes = max(grown_bytes, variant.bytes)
-    return Loaded(model, read_s, bench.clock() - began_s - read_s, size_bytes)
+    return Loaded(model, read_s, tools.clock() - began_s - read_s, size_bytes)
 
 
 def _outside(
     package: Package,
     variant: Variant,
-    bench: Bench,
+    tools: Tools,
     read: Callable[[], None],
     began_s: float,
     quarantine: Quarantine,
@@ -88,17 +88,17 @@ def _outside(
     made: list[ProcessModel] = []
 
     def build(package: Package, variant: Variant, executor: Executor, threads: int) -> ProcessModel:
-        made.append(ProcessModel(package, variant, executor, threads, quarantine, bench.slots))
+        made.append(ProcessModel(package, variant, executor, threads, quarantine, tools.slots))
         return made[0]
 
-    model, read_s = _started(package, variant, bench, read, began_s, build)
-    return Loaded(model, read_s, bench.clock() - began_s - read_s, made[0].size_bytes)
+    model, read_s = _started(package, variant, tools, read, began_s, build)
+    return Loaded(model, read_s, tools.clock() - began_s - read_s, made[0].size_bytes)
 
 
 def _started(
     package: Package,
     variant: Variant,
-    bench: Bench,
+    tools: Tools,
     read: Callable[[], None],
     began_s: float,
     build: Build | None = None,
@@ -108,11 +108,11 @@ def _started(
 
     def note() -> None:
         nonlocal read_at_s
-        read_at_s = bench.clock()
+        read_at_s = tools.clock()
         read()
 
-    model = start(package, variant, bench.runner, bench.threads, note, build)
-    time.sleep(max(0.0, began_s + bench.min_load_s - bench.clock()))
+    model = start(package, variant, tools.runner, tools.threads, note, build)
+    time.sleep(max(0.0, began_s + tools.min_load_s - tools.clock()))
     return model, read_at_s - began_s
 
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from edge_agent.runtime.held import Held
 from edge_agent.runtime.lineage import Lineage
-from edge_agent.runtime.loading import Bench
+from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.residency import Residency
@@ -66,7 +66,7 @@ class Pool:
         self.residents = Residents(Residency(upkeep.budget_bytes, overcommit=upkeep.overcommit))
         self._workshop = Workshop(
             self._loader,
-            Bench(self._runner, slots, threads, clock, min_load_s),
+            Tools(self._runner, slots, threads, clock, min_load_s),
             self.residents,
             Loads(),
             upkeep,

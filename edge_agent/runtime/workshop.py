@@ -4,7 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from edge_agent.runtime.loading import Bench
+from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.residents import Residents
@@ -53,7 +53,7 @@ class Workshop:
     """
 
     loader: Executor
-    bench: Bench
+    tools: Tools
     residents: Residents
     loads: Loads
     upkeep: Upkeep

@@ -25,7 +25,7 @@ import yaml
 
 from deploy.demo.onnx_graph import onnx_bytes
 from edge_agent.runtime import memory
-from edge_agent.runtime.loading import Bench, load, shut_down
+from edge_agent.runtime.loading import Tools, load, shut_down
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Relu, Sample, SampleTensor
 from edge_agent.runtime.package import Package, described, write_package
 from router.wire.tensor import TensorSpec
@@ -115,7 +115,7 @@ def loaded(package: Package, width: int) -> dict[str, float]:
     memory.give_back()
     with ThreadPoolExecutor(1) as runner:
         ours_began_s = perf_counter()
-        found = load(package, Bench(runner, 1, 1, perf_counter), lambda: None, None)
+        found = load(package, Tools(runner, 1, 1, perf_counter), lambda: None, None)
         ours_s = perf_counter() - ours_began_s
     shut_down(found.model)
     return {
@@ -132,7 +132,7 @@ def given_back(package: Package) -> dict[str, float]:
     memory.give_back()
     before = memory.private_bytes()
     with ThreadPoolExecutor(1) as runner:
-        found = load(package, Bench(runner, 1, 1, perf_counter), lambda: None, None)
+        found = load(package, Tools(runner, 1, 1, perf_counter), lambda: None, None)
         during = memory.private_bytes()
         shut_down(found.model)
     return {
