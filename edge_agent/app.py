@@ -19,13 +19,15 @@ from edge_agent.front import Front
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.metrics import Metrics
 from edge_agent.report import Report, broken_in, identity
+from edge_agent.runtime import memory
 from edge_agent.runtime.calls import Calls
-from edge_agent.runtime.held import ModelMoved
 from edge_agent.runtime.infer import Inference
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.package import Package, packages_in
 from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.state import Step
+from edge_agent.runtime.workshop import ModelMoved
 from edge_agent.server import Admin, Public
 from edge_agent.slots import SlotGate
 from router.errors import ConfigError, IsochroneError
@@ -41,6 +43,7 @@ from router.process.sockets import address_of, bind
 __all__ = ["Agent", "check", "main"]
 
 _ADMIN_DRAIN_S = 1.0
+_TEND_S = 1.0
 _log = logging.getLogger("isochrone.agent")
 
 
@@ -53,9 +56,7 @@ class Agent:
         *,
         clock: Clock,
         rng: Random,
-        tasks: asyncio.TaskGroup,
     ) -> None:
-        """Loads that no request waits for run in `tasks`."""
         packages = _packages(config.packages)
         registry = CollectorRegistry()
         self.config = config
@@ -68,7 +69,9 @@ class Agent:
             clock=clock,
             on_event=self._moved,
             min_load_s=config.min_load_s,
+            upkeep=config.upkeep(memory.limit_bytes()),
         )
+        self.metrics.watch_memory(self.pool.residents)
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
         self.load = Load(config.name, config.region, who.instance, self.gate, self.pool, clock)
@@ -78,7 +81,7 @@ class Agent:
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
-        self.public = Public(face, self.pool, self.report, self.lifecycle, tasks)
+        self.public = Public(face, self.pool, self.report, self.lifecycle)
         self.admin = Admin(self.pool, self.lifecycle, registry)
         self._rng = rng
 
@@ -114,10 +117,15 @@ class Agent:
         self.metrics.served(model, wait_s, infer_s)
 
     def _moved(self, event: ModelMoved) -> None:
-        if event.load_s is not None:
-            self.metrics.loaded(event.name, event.load_s)
-            version, load_s = event.version, event.load_s
-            log.event(_log, "model_loaded", model=event.name, version=version, load_s=load_s)
+        self.metrics.moved(event)
+        model, version = event.name, event.version
+        if event.cold_start is not None:
+            load_s = event.cold_start.load_s
+            log.event(_log, "model_loaded", model=model, version=version, load_s=load_s)
+        if event.cause is not None:
+            log.event(_log, "model_leaves", model=model, version=version, cause=event.cause)
+        if event.step is Step.CRASHED:
+            log.event(_log, "model_crashed", level=logging.ERROR, model=model, version=version)
 
 
 def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
@@ -128,6 +136,7 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
     Raises:
         ConfigError: it cannot start, and why.
     """
+    memory.use_one_heap()
     config = check(path)
     if not config.packages.is_dir():
         raise ConfigError(f"{path}: packages: {config.packages} is no directory; make it")
@@ -142,7 +151,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     access = None if config.access_log is None else AccessLog(config.access_log)
     rng = SystemRandom()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=monotonic, rng=rng, tasks=tasks)
+        agent = Agent(config, clock=monotonic, rng=rng)
         front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
         trips = ClientTrips()
         service = noting(asynchronous(front.handle, tasks), trips)
@@ -157,6 +166,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
         background.append(tasks.create_task(teller.keep()))
         background.append(tasks.create_task(_become_ready(agent, url)))
+        background.append(tasks.create_task(_tend(agent.pool)))
         await stop.wait()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
@@ -170,6 +180,12 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     if not ended:
         _end_process()
     return 0
+
+
+async def _tend(pool: Pool) -> None:
+    while True:
+        await asyncio.sleep(_TEND_S)
+        pool.tend(memory.used_share())
 
 
 async def _become_ready(agent: Agent, url: str) -> None:

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 from msgspec import Meta
 
+from edge_agent.runtime.manifest import Isolation
+from edge_agent.runtime.upkeep import Upkeep
 from router.errors import BadRequest
 from router.process.limits import Limits
 from router.process.log import LogConfig
@@ -34,6 +37,32 @@ class AdminConfig(Settings, frozen=True):
     listen: Address = "127.0.0.1:8091"
 
 
+class MemoryConfig(Settings, frozen=True, kw_only=True):
+    """What all models together may take: bytes, or a share of what this process may take."""
+
+    budget_bytes: Annotated[int, Meta(ge=1)] | None = None
+    budget_share: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    overcommit: bool = False
+
+    def budget(self, limit_bytes: int) -> int:
+        """The budget in bytes, where this process may take `limit_bytes`."""
+        return self.budget_bytes or int(self.budget_share * limit_bytes)
+
+
+class KeepAliveConfig(Settings, frozen=True, kw_only=True):
+    """How long an unused model stays, until its idle times, counted in bins, say more."""
+
+    fixed_s: Annotated[float, Meta(gt=0, le=1e9)] = 600.0
+    bin_s: Annotated[float, Meta(ge=0.01, le=3600)] = 60.0
+
+
+class ModelConfig(Settings, frozen=True, kw_only=True):
+    """What is otherwise for one model; its package's manifest and `keep_alive` are the default."""
+
+    isolation: Isolation | None = None
+    keep_alive_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
+
+
 class AgentConfig(Settings, frozen=True, kw_only=True):
     """`agent.yaml`."""
 
@@ -45,6 +74,9 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     listen: Address = "127.0.0.1:8090"
     admin: AdminConfig = AdminConfig()
     keep_warm: tuple[Name, ...] = ()
+    memory: MemoryConfig = MemoryConfig()
+    keep_alive: KeepAliveConfig = KeepAliveConfig()
+    models: dict[Name, ModelConfig] = msgspec.field(default_factory=dict)
     slots: Annotated[int, Meta(ge=1, le=65536)] = 2
     queue: Annotated[int, Meta(ge=0, le=4096)] = 8
     min_service_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
@@ -64,6 +96,19 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         everywhere = self.listen.startswith(("0.0.0.0:", "[::]:"))
         if everywhere and not all(router.advertise for router in self.routers):
             raise ValueError("routers: each needs `advertise` where `listen` is every address")
+
+    def upkeep(self, limit_bytes: int) -> Upkeep:
+        """How models are kept in memory, where this process may take `limit_bytes`."""
+        models = self.models.items()
+        return Upkeep(
+            budget_bytes=self.memory.budget(limit_bytes),
+            overcommit=self.memory.overcommit,
+            keep_warm=frozenset(self.keep_warm),
+            keep_alive_s=self.keep_alive.fixed_s,
+            idle_bin_s=self.keep_alive.bin_s,
+            keep_alive_of={name: one.keep_alive_s for name, one in models if one.keep_alive_s},
+            isolation_of={name: one.isolation for name, one in models if one.isolation},
+        )
 
 
 def check(path: Path) -> AgentConfig:

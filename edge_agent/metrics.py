@@ -5,6 +5,10 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from edge_agent.runtime.memory import private_bytes
+from edge_agent.runtime.residents import Residents
+from edge_agent.runtime.state import Step
+from edge_agent.runtime.workshop import ModelMoved
 from router.process.metrics import SECONDS_BUCKETS
 
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -21,11 +25,53 @@ class Metrics:
         self._requests = Counter(
             "isochrone_agent_requests", "Requests answered.", ["outcome"], registry=registry
         )
-        self._load = Histogram(
-            "isochrone_agent_load_seconds",
-            "From cold to warm.",
+        self._cold_start = Histogram(
+            "isochrone_agent_cold_start_seconds",
+            "From cold to warm: behind other loads, the load, the warm-up.",
             ["model"],
             buckets=_LOAD_S,
+            registry=registry,
+        )
+        self._load = Histogram(
+            "isochrone_agent_load_seconds",
+            "Having a model's weights in memory.",
+            ["model"],
+            buckets=_LOAD_S,
+            registry=registry,
+        )
+        self._warm_up = Histogram(
+            "isochrone_agent_warm_up_seconds",
+            "Answering a model's warm-up samples.",
+            ["model"],
+            buckets=_LOAD_S,
+            registry=registry,
+        )
+        self._failed = Counter(
+            "isochrone_agent_failed_loads", "Loads that failed.", ["model"], registry=registry
+        )
+        self._crashes = Counter(
+            "isochrone_agent_crashes",
+            "Processes of isolated models that died.",
+            ["model"],
+            registry=registry,
+        )
+        self._unloads = Counter(
+            "isochrone_agent_unloads",
+            "Models unloaded: asked, evicted or idle.",
+            ["model", "cause"],
+            registry=registry,
+        )
+        self._budget = Gauge(
+            "isochrone_agent_memory_budget_bytes", "What models may take.", registry=registry
+        )
+        self._taken = Gauge(
+            "isochrone_agent_memory_taken_bytes",
+            "What models in memory take, as measured.",
+            registry=registry,
+        )
+        self._private = Gauge(
+            "isochrone_agent_memory_private_bytes",
+            "Resident memory of the agent's process that no file backs.",
             registry=registry,
         )
         self._wait = Histogram(
@@ -59,9 +105,25 @@ class Metrics:
         self._wait.labels(model).observe(wait_s)
         self._infer.labels(model).observe(infer_s)
 
-    def loaded(self, model: str, load_s: float) -> None:
-        """A model has become warm."""
-        self._load.labels(model).observe(load_s)
+    def watch_memory(self, residents: Residents) -> None:
+        """Where the values of memory come from."""
+        self._budget.set_function(lambda: residents.budget_bytes)
+        self._taken.set_function(lambda: residents.taken_bytes)
+        self._private.set_function(private_bytes)
+
+    def moved(self, event: ModelMoved) -> None:
+        """A model's state changed."""
+        model, cold_start = event.name, event.cold_start
+        if cold_start is not None:
+            self._cold_start.labels(model).observe(cold_start.wait_s + cold_start.load_s)
+            self._load.labels(model).observe(cold_start.read_s)
+            self._warm_up.labels(model).observe(cold_start.warm_up_s)
+        if event.cause is not None:
+            self._unloads.labels(model, event.cause).inc()
+        if event.step is Step.FAILED:
+            self._failed.labels(model).inc()
+        if event.step is Step.CRASHED:
+            self._crashes.labels(model).inc()
 
     def answered(self, status: int) -> None:
         """A request was answered with an HTTP status."""

@@ -1,7 +1,5 @@
 """What an agent answers: OIP and its report to everybody, loading and metrics to administrators."""
 
-import asyncio
-import logging
 import re
 from collections.abc import Callable
 from http import HTTPStatus
@@ -18,10 +16,9 @@ from router.process.metrics import render
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
-from router.wire.report import ModelState, Wake, Waking
+from router.wire.report import Wake, Waking
 
 _CONTROL_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
-_log = logging.getLogger("isochrone.agent.server")
 
 
 class Public:
@@ -33,15 +30,12 @@ class Public:
         pool: Pool,
         report: Report,
         lifecycle: Lifecycle,
-        tasks: asyncio.TaskGroup,
     ) -> None:
-        """Loads that a wake begins run in `tasks`."""
         self._face = face
         self._sampling = Sampling(face.handle)
         self._pool = pool
         self._report = report
         self._lifecycle = lifecycle
-        self._tasks = tasks
 
     async def handle(self, request: Request) -> Response:
         """The answer, also where it is a refusal."""
@@ -62,11 +56,10 @@ class Public:
     def _wake(self, request: Request) -> Waking:
         wake = self._wish(request, "wake")
         version = self._pool.package(wake.model, wake.version).version
-        if self._pool.state(wake.model, version) is ModelState.COLD:
-            self._tasks.create_task(self._load(wake.model, version))
-        held = next(m for m in self._pool.held() if (m.name, m.version) == (wake.model, version))
-        expected_s = 0.0 if held.state is ModelState.WARM else held.load_s
-        return Waking(wake.model, version, held.state, expected_s)
+        self._pool.wake(wake.model, version)
+        state = self._pool.state(wake.model, version)
+        expected_s = self._pool.time_to_warm_s(wake.model, version)
+        return Waking(wake.model, version, state, expected_s)
 
     async def _sample(self, request: Request) -> Response:
         asked = self._wish(request, "sample")
@@ -82,14 +75,6 @@ class Public:
         if self._lifecycle.draining:
             raise Unavailable("this agent is leaving")
         return wish
-
-    async def _load(self, model: str, version: str) -> None:
-        try:
-            await self._pool.load(model, version)
-        except IsochroneError:
-            return  # the pool has said it in the log, and the report shows it cold
-        except Exception:  # whatever a package may cause must not end the agent
-            _log.exception("%s %s failed to load", model, version)
 
 
 class Admin:

@@ -121,6 +121,19 @@ class Poison(IsochroneError):
     code = "poison"
 
 
+class Crashed(IsochroneError):
+    """The process that ran the model died while this request was there."""
+
+    code = "crashed"
+    retryable = True
+
+
+class Quarantined(IsochroneError):
+    """The process that runs the model died twice while this very request was there."""
+
+    code = "quarantined"
+
+
 class DeadlineExceeded(IsochroneError):
     """The request's deadline has passed."""
 

@@ -6,49 +6,24 @@ load belongs to no caller: it runs in the loader's thread to its end, whoever st
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Executor, Future
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Iterator
+from concurrent.futures import Future
+from contextlib import aclosing, contextmanager
 
-from edge_agent.runtime.engines import PLATFORMS, choose, installed
+from edge_agent.runtime.back_off import BackOff
+from edge_agent.runtime.engines import PLATFORMS, installed
+from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import Model
-from edge_agent.runtime.package import Package, PackageError
-from edge_agent.runtime.start import start
+from edge_agent.runtime.outlook import Outlook
+from edge_agent.runtime.package import Package
+from edge_agent.runtime.quarantine import Quarantine
 from edge_agent.runtime.state import Step, after
-from router.errors import IsochroneError, NoSpace, Unavailable
-from router.process.clock import Clock
+from edge_agent.runtime.workshop import ColdStart, ModelMoved, Workshop
+from router.errors import Crashed, IsochroneError, NoSpace, NotFound, Unavailable
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
 
-FIRST_BACK_OFF_S = 1.0
-LONGEST_BACK_OFF_S = 60.0
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelMoved:
-    """A model's state changed; `load_s` when it became warm, `error` when it could not."""
-
-    name: str
-    version: str
-    state: ModelState
-    load_s: float | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What every model of a pool shares: threads that load, threads that run, and time."""
-
-    loader: Executor
-    runner: Executor
-    threads: int
-    clock: Clock
-    moved: Callable[[ModelMoved], None]
-    min_load_s: float = 0.0
-    """A load takes at least this long, so that a small model can play one of real size."""
 
 
 class Held:
@@ -57,39 +32,54 @@ class Held:
     def __init__(self, package: Package, workshop: Workshop) -> None:
         self.package = package
         self.state = after(ModelState.ABSENT, Step.STORE)
-        self.load_s: float | None = None
         self.failure: IsochroneError | None = None
-        """Why the newest load failed; None where it did not."""
+        """Why the newest load failed, or how the model was lost; None where neither was."""
         variants = package.manifest.variants
         likely = next(filter(installed, variants), variants[0])
         self.platform = PLATFORMS[likely.engine]
-        self._bytes = likely.bytes
+        self.size_bytes = likely.bytes
+        """In memory, once it was measured; before, the file's."""
+        self._file_bytes = likely.bytes
         self._workshop = workshop
+        self._clock = workshop.tools.clock
+        upkeep = workshop.upkeep
+        self._quarantine = Quarantine() if upkeep.isolated(package) else None
+        self.outlook = Outlook(
+            package.name, self.title, likely.bytes, upkeep, workshop.loads, self._clock()
+        )
         self._model: Model | None = None
-        self._work: Future[Model] | None = None
-        self._loading: asyncio.Future[Model] | None = None
+        self._work: Future[Loaded] | None = None
+        self._loading: asyncio.Future[Loaded] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._began_s = 0.0
-        self._retry_s = 0.0
-        self._failures = 0
+        self._back_off = BackOff()
         self._running = 0
+        self._retired = False
+        self._put_away = False
+        """It was unloaded for want of calls or of room, and may come back by itself."""
+        self._is_wanted_back = False
+        """It was woken while its memory was being given back."""
 
     def told(self) -> HeldModel:
         """What is reported of it."""
-        return HeldModel(
-            self.package.name, self.package.version, self.state, self.load_s, self._bytes
-        )
+        name, version = self.package.name, self.package.version
+        return HeldModel(name, version, self.state, self.outlook.load_s, self._file_bytes)
 
     async def load(self) -> Model:
         """The model, warm; callers at the same time share one load.
 
         Raises:
             Unavailable, NoSpace: it cannot be loaded (the cause says why), or is being unloaded.
+            NotFound: it was removed.
         """
+        self.check_alive()
         if self._model is not None and self.state is ModelState.WARM:
             return self._model
-        if self.state is ModelState.DRAINING:
-            raise self._leaving()
+        if self._drained is not None:
+            if not self._put_away:
+                raise self._leaving()
+            await asyncio.shield(self._drained)
+            return await self.load()
         if self._loading is None:
             self._loading = self._begin()
         await asyncio.wait([self._loading])
@@ -99,10 +89,39 @@ class Held:
             raise self._leaving()  # who waited before us wanted it loaded to its end, then gone
         return self._model
 
-    def try_again(self) -> None:
-        """Begin a load that nobody waits for, where it is cold and its back-off has passed."""
-        if self.state is ModelState.COLD and self.may_load:
+    def wake(self) -> None:
+        """Begin a load that nobody waits for, where it is cold; or as soon as it is.
+
+        Raises:
+            Unavailable, NoSpace, NotFound: as `load`, where that is known at once.
+        """
+        self.check_alive()
+        self._is_wanted_back = self._drained is not None and self._put_away
+        if self.state is ModelState.COLD:
             self._loading = self._begin()
+
+    def try_again(self) -> None:
+        """Begin a load that nobody waits for, where it is cold, fits, and need not wait."""
+        if self.state is ModelState.COLD and self.may_load and not self._retired:
+            try:
+                self._loading = self._begin()
+            except NoSpace as error:
+                _log.warning("%s", error.message)
+
+    def tend(self) -> None:
+        """Let a model that is idle for too long go, fetch one that is about to be called.
+
+        One that has to stay is fetched again, once its process died.
+        """
+        self.check_alive()
+        if self.evictable and not self.outlook.wants(self._clock()):
+            self.put_away("idle")
+        elif self.state is ModelState.COLD and (self._is_missed() or self._is_due()):
+            self.try_again()
+
+    def retire(self) -> None:
+        """It was removed: it is not loaded again."""
+        self._retired = True
 
     def call_off(self) -> None:
         """A load that has not begun does not begin."""
@@ -118,18 +137,21 @@ class Held:
         """Let running calls end and give the memory back; nothing where it is not loaded."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
+        self._put_away = self._is_wanted_back = False
         if self.state is ModelState.WARM:
-            self._drained = asyncio.get_running_loop().create_future()
-            self._move(Step.DRAIN)
-            self._release_if_idle()
+            self._drain("asked")
         if self._drained is not None:
             await asyncio.shield(self._drained)
+
+    def put_away(self, cause: str) -> None:
+        """Give the memory back; who calls it later has it loaded again."""
+        self._put_away = True
+        self._drain(cause)
 
     async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """The answers to one request; a cold model is loaded first."""
         model = await self.load()
-        self._running += 1
-        try:
+        with self._in_use(model):
             parts = model.request(request)
             if isinstance(parts, AsyncGenerator):
                 async with aclosing(parts):
@@ -138,40 +160,79 @@ class Held:
             else:
                 async for part in parts:
                     yield part
-        finally:
-            self._running -= 1
-            self._release_if_idle()
+
+    def check_alive(self) -> None:
+        """Where the process that ran it died, it is cold."""
+        if self.state is ModelState.WARM and self._model and not self._model.is_healthy():
+            self._lose(self._model)
 
     def is_healthy(self) -> bool:
         """It can answer, or was never asked to be able to."""
         return self._model is None or self._model.is_healthy()
 
     @property
+    def title(self) -> str:
+        """Name and version."""
+        return f"{self.package.name} {self.package.version}"
+
+    @property
+    def evictable(self) -> bool:
+        """It is in memory, no call runs, and it need not stay."""
+        idle = self.state is ModelState.WARM and not self._running
+        return idle and not self._workshop.kept(self.package)
+
+    @property
+    def expected_s(self) -> float:
+        """What a load takes: measured, or a guess by the size of its file."""
+        return self.outlook.expected_s
+
+    def time_to_warm_s(self) -> float:
+        """Seconds until it is warm, if it is asked for now: loads before it, back-off and all."""
+        if self.state is ModelState.WARM:
+            return 0.0
+        now_s = self._clock()
+        return self.outlook.time_to_warm_s(now_s, self._back_off.left_s(now_s))
+
+    @property
     def sound(self) -> bool:
         """Its newest load that came to an end did not fail."""
-        return self._failures == 0
+        return self._back_off.sound
 
     @property
     def may_load(self) -> bool:
         """Nothing keeps it from being loaded now: no failure, or one whose back-off has passed."""
-        return self.failure is None or self._workshop.clock() >= self._retry_s
+        return self._back_off.left_s(self._clock()) <= 0
 
-    @property
-    def _title(self) -> str:
-        return f"{self.package.name} {self.package.version}"
+    def _is_missed(self) -> bool:
+        """It has to stay in memory, and its process died."""
+        return isinstance(self.failure, Crashed) and self._workshop.kept(self.package)
 
-    def _begin(self) -> asyncio.Future[Model]:
-        self._began_s = self._workshop.clock()
+    def _is_due(self) -> bool:
+        """It left by itself, its next call is due, and nobody has to leave for it."""
+        is_due = self._put_away and self.outlook.foresees(self._clock())
+        return is_due and self._workshop.residents.has_room(self)
+
+    def _begin(self) -> asyncio.Future[Loaded]:
+        if self._retired:
+            raise NotFound(f"{self.title} was removed")
         if not self.may_load:
             raise self._refusal()
+        self._workshop.residents.admit(self)
         self.failure = None
+        self._put_away = False
+        self._began_s = self._clock()
+        self.outlook.load_joins()
         self._move(Step.LOAD)
         loop = asyncio.get_running_loop()
 
-        def loaded() -> None:
+        def blocking() -> Loaded:
+            loop.call_soon_threadsafe(self.outlook.load_begins, self._clock())
+            return load(self.package, self._workshop.tools, read, self._quarantine)
+
+        def read() -> None:
             loop.call_soon_threadsafe(self._read)
 
-        self._work = self._workshop.loader.submit(_started, self.package, self._workshop, loaded)
+        self._work = self._workshop.loader.submit(blocking)
         loading = asyncio.wrap_future(self._work)
         loading.add_done_callback(self._finish)
         return loading
@@ -180,39 +241,91 @@ class Held:
         if self._loading is not None:
             self._move(Step.LOADED)
 
-    def _finish(self, loading: asyncio.Future[Model]) -> None:
+    def _finish(self, loading: asyncio.Future[Loaded]) -> None:
         self._work = self._loading = None
         if loading.cancelled():
-            self.failure = Unavailable(f"{self._title} was not loaded: the pool is closing")
+            self._end_load()
+            self.failure = Unavailable(f"{self.title} was not loaded: the pool is closing")
             self._move(Step.FAILED, error=self.failure.message)
             return
         error = loading.exception()
         if error is not None:
             self._fail(error)
             return
-        self._model = loading.result()
-        self._failures = 0
-        self.load_s = self._workshop.clock() - self._began_s
-        self._move(Step.ANSWERED, load_s=self.load_s)
+        loaded = loading.result()
+        self.size_bytes = loaded.size_bytes
+        wait_s = self._clock() - self._began_s - loaded.read_s - loaded.warm_up_s
+        cold_start = ColdStart(max(0.0, wait_s), loaded.read_s, loaded.warm_up_s)
+        self.outlook.loaded(self._clock(), cold_start.load_s)
+        try:
+            self._workshop.residents.admit(self)
+        except NoSpace as unfit:
+            self._workshop.loader.submit(shut_down, loaded.model)
+            self._fail(unfit)
+            return
+        self._model = loaded.model
+        self._back_off.succeeded(self._clock())
+        self._move(Step.ANSWERED, cold_start=cold_start)
 
     def _fail(self, error: BaseException) -> None:
-        self.failure = _as_failure(self._title, error)
-        wait_s = min(LONGEST_BACK_OFF_S, FIRST_BACK_OFF_S * 2.0 ** min(self._failures, 16))
-        self._failures += 1
-        self._retry_s = self._workshop.clock() + wait_s
+        self._end_load()
+        self.failure = as_failure(self.title, error)
+        self._back_off.failed(self._clock())
         _log.error("%s", self.failure.message, exc_info=error)
         self._move(Step.FAILED, error=self.failure.message)
 
+    def _end_load(self) -> None:
+        self.outlook.load_failed()
+        self._workshop.residents.leave(self)
+
     def _leaving(self) -> IsochroneError:
-        return Unavailable(f"{self._title} is being unloaded", retry_after_s=1.0)
+        return Unavailable(f"{self.title} is being unloaded", retry_after_s=1.0)
 
     def _refusal(self) -> IsochroneError:
         """What callers hear of a failed load: its cause names files, so it is not in the text."""
-        wait_s = max(0.0, self._retry_s - self._workshop.clock())
-        kind = NoSpace if isinstance(self.failure, NoSpace) else Unavailable
-        refusal = kind(f"{self._title} cannot be loaded here", retry_after_s=wait_s)
+        wait_s = self._back_off.left_s(self._clock())
+        if isinstance(self.failure, NoSpace):
+            refusal: IsochroneError = NoSpace(
+                self.failure.message, retry_after_s=wait_s, reasons=self.failure.reasons
+            )
+        else:
+            refusal = Unavailable(f"{self.title} cannot be loaded here", retry_after_s=wait_s)
         refusal.__cause__ = self.failure
         return refusal
+
+    @contextmanager
+    def _in_use(self, model: Model) -> Iterator[None]:
+        """A call runs."""
+        self._workshop.residents.used(self)
+        if not self._running:
+            self.outlook.keep_alive.began(self._clock())
+        self._running += 1
+        try:
+            yield
+        except Crashed:
+            self._lose(model)
+            raise
+        finally:
+            self._running -= 1
+            if not self._running:
+                self.outlook.keep_alive.ended(self._clock())
+            self._release_if_idle()
+
+    def _lose(self, model: Model) -> None:
+        """Its process died; of several calls that saw it, the first says so."""
+        if self._model is not model or self.state is not ModelState.WARM:
+            return
+        self._model = None
+        self.failure = Crashed(f"the process of {self.title} died")
+        self._back_off.crashed(self._clock())
+        self._workshop.residents.leave(self)
+        self._workshop.loader.submit(shut_down, model)
+        self._move(Step.CRASHED, error=self.failure.message)
+
+    def _drain(self, cause: str) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+        self._move(Step.DRAIN, cause=cause)
+        self._release_if_idle()
 
     def _release_if_idle(self) -> None:
         model = self._model
@@ -220,34 +333,27 @@ class Held:
             return
         self._model = None
         loop = asyncio.get_running_loop()
-        shutdown = loop.run_in_executor(self._workshop.loader, model.shutdown)
+        shutdown = loop.run_in_executor(self._workshop.loader, shut_down, model)
         shutdown.add_done_callback(self._released)
 
-    def _released(self, shutdown: asyncio.Future[None]) -> None:
-        if not shutdown.cancelled() and (error := shutdown.exception()) is not None:
-            _log.error("%s did not shut down cleanly", self._title, exc_info=error)
+    def _released(self, _: asyncio.Future[None]) -> None:
+        self._workshop.residents.leave(self)
         self._move(Step.DRAINED)
         drained, self._drained = self._drained, None
         if drained is not None and not drained.done():
             drained.set_result(None)
+        if self._is_wanted_back:
+            self._is_wanted_back = False
+            self.try_again()
 
-    def _move(self, step: Step, load_s: float | None = None, error: str | None = None) -> None:
+    def _move(
+        self,
+        step: Step,
+        *,
+        cold_start: ColdStart | None = None,
+        error: str | None = None,
+        cause: str | None = None,
+    ) -> None:
         self.state = after(self.state, step)
-        self._workshop.moved(
-            ModelMoved(self.package.name, self.package.version, self.state, load_s, error)
-        )
-
-
-def _started(package: Package, workshop: Workshop, loaded: Callable[[], None]) -> Model:
-    until_s = workshop.clock() + workshop.min_load_s
-    model = start(package, choose(package), workshop.runner, workshop.threads, loaded)
-    time.sleep(max(0.0, until_s - workshop.clock()))
-    return model
-
-
-def _as_failure(title: str, error: BaseException) -> IsochroneError:
-    if isinstance(error, IsochroneError):
-        return error
-    if isinstance(error, MemoryError):
-        return NoSpace(f"{title} does not fit into this machine's memory")
-    return PackageError(f"{title} failed to load: {error!r}; see the log")
+        name, version = self.package.name, self.package.version
+        self._workshop.moved(ModelMoved(name, version, self.state, step, cold_start, error, cause))

@@ -19,6 +19,7 @@ TEXT_OUTPUT = "text_output"
 Engine = Literal["onnx", "torch"]
 Accelerator = Literal["any", "cpu", "gpu"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Isolation = Literal["none", "process"]
 DatatypeName = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "FP32", "FP64", "BYTES",
@@ -161,7 +162,8 @@ class Manifest(Settings, frozen=True, kw_only=True):
     """Everything that `model.yaml` says.
 
     Variants answer alike within `tolerance` (absolute and relative). A call may be sent again
-    after a failure where `repeatable`.
+    after a failure where `repeatable`. With `isolation: process` the engine runs in a process of
+    its own: what it leaks is given back, and its crash is not the agent's.
     """
 
     name: Name
@@ -171,6 +173,7 @@ class Manifest(Settings, frozen=True, kw_only=True):
     labels: tuple[str, ...] = ()
     tolerance: Annotated[float, Meta(ge=0)] = 1e-3
     repeatable: bool = True
+    isolation: Isolation = "none"
     generate: Generate | None = None
     warm_up: Annotated[tuple[Sample, ...], Meta(min_length=1)]
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import Executor
+from mmap import mmap
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort import state
 from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.sealed import sealed
 from edge_agent.runtime.thread import in_thread
 from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest, InferResponse
@@ -60,24 +62,38 @@ def open_session(
 
     Raises:
         PackageError: onnxruntime cannot use it; the message begins with `where`.
+        MemoryError: it does not fit.
     """
+    return _session(data, data, where, threads, gpu=gpu)
+
+
+def _session(
+    content: bytes | mmap, source: bytes | str, where: str, threads: int, *, gpu: bool
+) -> ort.InferenceSession:
+    """A session on `source`, which is `content` or the path of a file that holds it."""
     try:
-        if has_external_data(data):
+        if has_external_data(content):
             raise PackageError(
                 f"{where}: keeps weights in other files; save the model with its data inside"
             )
         wishes = ["CUDAExecutionProvider"] if gpu and has_gpu() else []
         return ort.InferenceSession(
-            data,
+            source,
             _options(threads),
             providers=[*wishes, "CPUExecutionProvider"],
             enable_fallback=0,  # it would print, and load the file a second time
         )
     except _REFUSALS as error:
         reason = " ".join(str(error).split())
+        if _says_no_memory(reason):
+            raise MemoryError(reason) from error
         raise PackageError(
             f"{where}: onnxruntime cannot load it ({reason}); export it to ONNX again"
         ) from error
+
+
+def _says_no_memory(reason: str) -> bool:
+    return "bad_alloc" in reason or "Failed to allocate" in reason
 
 
 def declared(nodes: list[ort.NodeArg], where: str) -> list[TensorSpec]:
@@ -118,9 +134,9 @@ class OnnxModel:
             PackageError: the file is not what the manifest promises.
         """
         where = str(self._package.file(self._variant))
-        data = self._package.read(self._variant)
         gpu = self._variant.accelerator != "cpu"
-        session = open_session(data, where, self._threads, gpu=gpu)
+        with sealed(self._package, self._variant) as file:
+            session = _session(file.content, file.path, where, self._threads, gpu=gpu)
         check_inputs(where, self._package.takes, declared(session.get_inputs(), where))
         check_tensors(where, self._package.gives, declared(session.get_outputs(), where))
         self._session = session
@@ -132,13 +148,19 @@ class OnnxModel:
             BadRequest: the inputs do not fit.
             Unavailable: the model is not loaded, or ran out of memory.
         """
+        arrays = feeds(request, self._package.takes)
+        outputs = wanted(request, self._package.gives)
+        tensors = await in_thread(self._executor, self._run, arrays, outputs)
+        yield InferResponse(self._package.name, self._package.version, tensors, request.id)
+
+    def _run(
+        self, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec]
+    ) -> tuple[Tensor, ...]:
+        # Only this frame refers to the session: whoever has the answer may count on its end.
         session = self._session
         if session is None:
             raise Unavailable(f"{self._package.name} is not loaded")
-        arrays = feeds(request, self._package.takes)
-        outputs = wanted(request, self._package.gives)
-        tensors = await in_thread(self._executor, run_session, session, arrays, outputs)
-        yield InferResponse(self._package.name, self._package.version, tensors, request.id)
+        return run_session(session, arrays, outputs)
 
     def shutdown(self) -> None:
         """Release the session; a call that still runs keeps it until its end."""

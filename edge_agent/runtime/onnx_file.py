@@ -4,6 +4,7 @@ A walk over the protobuf fields that can hold a tensor; field numbers from ONNX'
 """
 
 from collections.abc import Iterator, Mapping
+from mmap import mmap
 
 _TENSOR = "TensorProto"
 _CHILDREN: Mapping[str, Mapping[int, str]] = {
@@ -28,13 +29,14 @@ _TAG_BYTES, _TAG_BITS = 5, 32
 _MAX_DEPTH = 64
 
 
-def has_external_data(data: bytes) -> bool:
+def has_external_data(data: bytes | mmap) -> bool:
     """Some tensor of the file says that its data are in another file.
 
     Raises:
         ValueError: this is no protobuf message.
     """
-    return _external(memoryview(data), "ModelProto", 0)
+    with memoryview(data) as message:
+        return _external(message, "ModelProto", 0)
 
 
 def _external(message: memoryview, kind: str, depth: int) -> bool:

@@ -4,12 +4,15 @@ A file's bytes leave this module only after their digest was found right, and en
 bytes, never a path: what was checked is what runs.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +73,46 @@ class Package:
         Raises:
             PackageError: the file is gone, a link, truncated, or not what the manifest promises.
         """
+        with self.opened(variant) as file:
+            data = file.read(variant.bytes + 1)
+        self.check(variant, len(data), hashlib.sha256(data).hexdigest())
+        return data
+
+    @contextmanager
+    def opened(self, variant: Variant) -> Iterator[FileIO]:
+        """A variant's file to read from, not checked; a link is not followed.
+
+        Raises:
+            PackageError: it cannot be read, now or while the block runs.
+            MemoryError: there is no memory for what is done with it.
+        """
         path = self.file(variant)
-        data = _bytes(path, variant.bytes)
-        if len(data) != variant.bytes:
-            found = "more" if len(data) > variant.bytes else str(len(data))
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            with FileIO(descriptor) as file:
+                yield file
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                raise MemoryError(f"{path}: does not fit into memory") from error
+            reason = os.strerror(error.errno or 0)
+            raise PackageError(f"{path}: cannot be read: {reason}; {_REBUILD}") from error
+
+    def check(self, variant: Variant, size_bytes: int, digest: str) -> None:
+        """Hold what was read, which may be one byte too many, to what the manifest promises.
+
+        Raises:
+            PackageError: it is something else.
+        """
+        path = self.file(variant)
+        if size_bytes != variant.bytes:
+            found = "more" if size_bytes > variant.bytes else str(size_bytes)
             raise PackageError(
                 f"{path}: {variant.bytes} bytes were promised, {found} are there; {_REBUILD}"
             )
-        digest = hashlib.sha256(data).hexdigest()
         if digest != variant.sha256:
             raise PackageError(
                 f"{path}: sha256 is {digest}, {MANIFEST} says {variant.sha256}; {_REBUILD}"
             )
-        return data
 
 
 def open_package(path: Path) -> Package:
@@ -173,16 +203,6 @@ def _check(manifest: Manifest) -> None:
         msgspec.convert(msgspec.to_builtins(manifest), Manifest)
     except msgspec.ValidationError as error:
         raise PackageError(f"{manifest.name} {manifest.version}: {error}; correct it") from error
-
-
-def _bytes(path: Path, most: int) -> bytes:
-    """At most one byte more than `most`; a link is not followed."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(most + 1)
-    except OSError as error:
-        raise PackageError(f"{path}: cannot be read: {error.strerror}; {_REBUILD}") from error
 
 
 def _check_file(path: Path, promised: int) -> None:

@@ -11,6 +11,9 @@ from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.text_model import TextModel
 
+Build = Callable[[Package, Variant, Executor, int], Model]
+"""Makes a model that is not loaded yet; see `EngineModule.build`."""
+
 
 def _unheard() -> None:
     """Nobody waits for the weights alone."""
@@ -22,8 +25,11 @@ def start(
     executor: Executor,
     threads: int = 1,
     loaded: Callable[[], None] = _unheard,
+    build: Build | None = None,
 ) -> Model:
     """A variant's model, warm; `loaded` is called when its weights are in memory.
+
+    It is made by its engine, or by `build`, where one is given.
 
     Must run outside any event loop, and not in one of `executor`'s own threads.
 
@@ -31,7 +37,7 @@ def start(
         PackageError: the package or its file is wrong; nothing of it stays in memory.
         MemoryError: it does not fit.
     """
-    built = engine(variant.engine).build(package, variant, executor, threads)
+    built = (build or engine(variant.engine).build)(package, variant, executor, threads)
     generate = package.manifest.generate
     model = built if generate is None else TextModel(built, package, generate)
     try:

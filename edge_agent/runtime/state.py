@@ -23,6 +23,8 @@ class Step(StrEnum):
     """It takes no more requests."""
     DRAINED = "drained"
     """Its last request ended, its memory was given back."""
+    CRASHED = "crashed"
+    """The process that ran it died."""
 
 
 class IllegalMove(Exception):
@@ -37,6 +39,7 @@ _AFTER: Mapping[tuple[ModelState, Step], ModelState] = {
     (ModelState.WARMING, Step.ANSWERED): ModelState.WARM,
     (ModelState.WARMING, Step.FAILED): ModelState.COLD,
     (ModelState.WARM, Step.DRAIN): ModelState.DRAINING,
+    (ModelState.WARM, Step.CRASHED): ModelState.COLD,
     (ModelState.DRAINING, Step.DRAINED): ModelState.COLD,
 }
 

@@ -86,11 +86,9 @@ class TorchModel:
             BadRequest: the inputs do not fit.
             Unavailable: the model is not loaded, or ran out of memory.
         """
-        if self._network is None:
-            raise Unavailable(f"{self._package.name} is not loaded")
         (data,) = feeds(request, self._package.takes).values()
         (output,) = wanted(request, self._package.gives)
-        result = await in_thread(self._executor, self._run, self._network, data)
+        result = await in_thread(self._executor, self._run, data)
         tensor = Tensor(output.name, output.datatype, result)
         yield InferResponse(self._package.name, self._package.version, (tensor,), request.id)
 
@@ -117,7 +115,10 @@ class TorchModel:
             )
         return dtype
 
-    def _run(self, net: nn.Sequential, data: Array) -> Array:
+    def _run(self, data: Array) -> Array:
+        net = self._network
+        if net is None:
+            raise Unavailable(f"{self._package.name} is not loaded")
         # The bytes of a request may be read-only, which torch warns of: it never writes here.
         own = np.array(data, np.float32, order="C")
         dtype = next(net.parameters()).dtype

@@ -22,6 +22,8 @@ STATUS = {
     "unavailable": HTTPStatus.SERVICE_UNAVAILABLE,
     "unusable_answer": HTTPStatus.BAD_GATEWAY,
     "poison": HTTPStatus.BAD_GATEWAY,
+    "crashed": HTTPStatus.INTERNAL_SERVER_ERROR,
+    "quarantined": HTTPStatus.UNPROCESSABLE_ENTITY,
     "deadline_exceeded": HTTPStatus.GATEWAY_TIMEOUT,
     "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
 }

@@ -129,7 +129,7 @@ class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Waking(msgspec.Struct, frozen=True):
-    """The answer to a wake; `expected_s` is what the last load took, None where there was none."""
+    """The answer to a wake; `expected_s` is the time to warm, None where that is unknown."""
 
     model: str
     version: str

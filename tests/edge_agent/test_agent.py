@@ -243,7 +243,8 @@ async def test_wakes_cause_one_load_and_tell_how_long(tmp_path, store, http):
                 return answer.status
 
         first = await wake()
-        assert (first["version"], first["expected_s"]) == ("1", None)
+        assert first["version"] == "1"
+        assert first["expected_s"] > 0
         statuses = await asyncio.gather(*(infer() for _ in range(8)))
         await asyncio.gather(*(wake() for _ in range(20)))
         assert set(statuses) == {200}
@@ -389,10 +390,9 @@ async def inside(tmp_path, store):
     manifest = packages / "double" / "2" / "model.yaml"
     manifest.write_text(re.sub("(?m)^version: .*$", "version: '2'", manifest.read_text()))
     config = AgentConfig(name="edge-1", region="eu-west", packages=packages, keep_warm=("double",))
-    async with asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=time.monotonic, rng=Random(1), tasks=tasks)
-        yield agent
-        await agent.pool.close()
+    agent = Agent(config, clock=time.monotonic, rng=Random(1))
+    yield agent
+    await agent.pool.close()
 
 
 async def test_no_mistake_of_a_package_ends_the_agent(inside, monkeypatch, caplog):
@@ -403,10 +403,7 @@ async def test_no_mistake_of_a_package_ends_the_agent(inside, monkeypatch, caplo
     inside.lifecycle.on(Listening())
     assert await inside.warm(["double"]) == {}
     assert inside.lifecycle.ready
-    wake = Request("POST", "/isochrone/wake", [], b'{"model":"double"}')
-    assert (await inside.public.handle(wake)).status == 202
-    await asyncio.sleep(0)
-    assert [str(record.exc_info[1]) for record in caplog.records] == ["not foreseen"] * 2
+    assert [str(record.exc_info[1]) for record in caplog.records] == ["not foreseen"]
 
 
 @pytest.mark.parametrize("what", ["wake", "sample"])

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from deploy.demo.prose import write_prose
-from edge_agent.runtime import held
-from edge_agent.runtime.held import FIRST_BACK_OFF_S, ModelMoved
+from edge_agent.runtime import loading
+from edge_agent.runtime.back_off import FIRST_BACK_OFF_S
 from edge_agent.runtime.package import PackageError, open_package
 from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.workshop import ModelMoved
 from router.errors import BadRequest, NotFound, Unavailable
 from router.wire.message import InferRequest, RequestedOutput
 from router.wire.report import ModelState as State
@@ -223,7 +224,7 @@ async def test_unloading_a_name_unloads_every_version(write, open_pool):
 
 async def test_closing_waits_no_longer_than_it_is_told_to(write, monkeypatch):
     goes_on = Event()
-    monkeypatch.setattr(held, "choose", lambda _: goes_on.wait(10))
+    monkeypatch.setattr(loading, "choose", lambda _: goes_on.wait(10))
     pool = Pool([write(version="1"), write(version="2")])
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(_caught(pool.load("small", number))) for number in "12"]

@@ -15,6 +15,7 @@ LEGAL = {
     (State.WARMING, Step.ANSWERED): State.WARM,
     (State.WARMING, Step.FAILED): State.COLD,
     (State.WARM, Step.DRAIN): State.DRAINING,
+    (State.WARM, Step.CRASHED): State.COLD,
     (State.DRAINING, Step.DRAINED): State.COLD,
 }
 

@@ -1,0 +1,107 @@
+"""`python -m edge_agent.runtime.isolated DESCRIPTOR...`: a process that runs one model's engine.
+
+It is started by the agent, answers on the sockets that it was handed, one call at a time on each,
+and ends when any of them is closed. What its engine leaks or breaks ends with it.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import msgspec
+
+from edge_agent.runtime import memory
+from edge_agent.runtime.engines import engine
+from edge_agent.runtime.frames import Frame, Kind, Refusal, Start, read
+from edge_agent.runtime.model import Model
+from edge_agent.runtime.package import open_package
+from router.errors import IsochroneError
+from router.wire import binary_codec
+
+_OOM_SCORE = "500"
+"""Where memory runs out, the system is to end this process rather than the agent."""
+
+
+def main(descriptors: Sequence[int]) -> NoReturn:
+    """Serve until a socket is closed."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the agent, which ends us when done
+        signal.signal(number, signal.SIG_IGN)
+    memory.use_one_heap()
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    with suppress(EOFError, OSError):
+        asyncio.run(_serve([socket.socket(fileno=descriptor) for descriptor in descriptors]))
+    os._exit(0)  # whatever thread may still run
+
+
+async def _serve(sockets: Sequence[socket.socket]) -> None:
+    streams = [await asyncio.open_connection(sock=one) for one in sockets]
+    model = await _started(*streams[0], ThreadPoolExecutor(len(streams)))
+    if model is None:
+        return
+    async with asyncio.TaskGroup() as group:
+        for stream in streams:
+            group.create_task(_answer(model, *stream))
+
+
+async def _started(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, executor: ThreadPoolExecutor
+) -> Model | None:
+    start = msgspec.json.decode((await read(reader)).body, type=Start)
+    try:
+        model = _loaded(start, executor)
+    except Exception as error:
+        await _send(writer, _refusal(error))
+        return None
+    await _send(writer, Frame.of(Kind.STARTED))
+    return model
+
+
+def _loaded(start: Start, executor: ThreadPoolExecutor) -> Model:
+    package = open_package(Path(start.package))
+    variant = next(one for one in package.manifest.variants if one.name == start.variant)
+    model = engine(variant.engine).build(package, variant, executor, start.threads)
+    model.startup()
+    return model
+
+
+async def _answer(model: Model, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(EOFError, OSError):
+        while True:
+            asked = await read(reader)
+            try:
+                answer = await _computed(model, asked)
+            except Exception as error:
+                answer = _refusal(error)
+            await _send(writer, answer)
+    os._exit(0)  # one socket is closed: nobody wants the others' answers either
+
+
+async def _computed(model: Model, asked: Frame) -> Frame:
+    request = binary_codec.decode_request(asked.body, asked.head_bytes)
+    (part,) = [part async for part in model.request(request)]
+    body, head_bytes = binary_codec.encode_response(part, lambda _: True)
+    return Frame(Kind.ANSWER, body, head_bytes)
+
+
+def _refusal(error: Exception) -> Frame:
+    if isinstance(error, IsochroneError):
+        return Frame.of(Kind.REFUSAL, Refusal(error.code, error.message))
+    code = "memory" if isinstance(error, MemoryError) else "internal"
+    return Frame.of(Kind.REFUSAL, Refusal(code, f"{type(error).__name__}: {error}"))
+
+
+async def _send(writer: asyncio.StreamWriter, frame: Frame) -> None:
+    writer.write(frame.encoded())
+    await writer.drain()
+
+
+if __name__ == "__main__":
+    main([int(descriptor) for descriptor in sys.argv[1:]])

@@ -1,0 +1,134 @@
+"""One load from package to warm model, measured: how long it took and what it takes. Blocks."""
+
+import errno
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+from edge_agent.runtime import memory
+from edge_agent.runtime.engines import choose, engine
+from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.model import Model
+from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.process_engine import ProcessModel
+from edge_agent.runtime.quarantine import Quarantine
+from edge_agent.runtime.start import Build, start
+from router.errors import IsochroneError, NoSpace
+from router.process.clock import Clock
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A warm model, the seconds that its weights and its warm-up took, its size in memory."""
+
+    model: Model
+    read_s: float
+    warm_up_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What loading needs: threads that run calls, how many, on how many cores each, and time.
+
+    No load takes less than `min_load_s`, so that a small model can play one of real size.
+    """
+
+    runner: Executor
+    slots: int
+    threads: int
+    clock: Clock
+    min_load_s: float = 0.0
+
+
+def load(
+    package: Package, tools: Tools, read: Callable[[], None], quarantine: Quarantine | None
+) -> Loaded:
+    """Load and warm a package; `read` is called when its weights are in memory.
+
+    With a `quarantine` it gets a process of its own, which refuses what is in there.
+
+    Raises:
+        PackageError: the package or its file is wrong; nothing of it stays in memory.
+        MemoryError: it does not fit.
+        Crashed: its own process died.
+    """
+    began_s = tools.clock()
+    variant = choose(package)
+    if quarantine is None:
+        return _inside(package, variant, tools, read, began_s)
+    return _outside(package, variant, tools, read, began_s, quarantine)
+
+
+def _inside(
+    package: Package, variant: Variant, tools: Tools, read: Callable[[], None], began_s: float
+) -> Loaded:
+    engine(variant.engine)  # imported now, it is not counted as part of the model
+    before_bytes = memory.private_bytes()
+    model, read_s = _started(package, variant, tools, read, began_s)
+    memory.give_back()  # what parsing took and freed
+    grown_bytes = memory.private_bytes() - before_bytes
+    # Freed memory that is used again does not show as growth; the weights are there in any case.
+    size_bytes = max(grown_bytes, variant.bytes)
+    return Loaded(model, read_s, tools.clock() - began_s - read_s, size_bytes)
+
+
+def _outside(
+    package: Package,
+    variant: Variant,
+    tools: Tools,
+    read: Callable[[], None],
+    began_s: float,
+    quarantine: Quarantine,
+) -> Loaded:
+    made: list[ProcessModel] = []
+
+    def build(package: Package, variant: Variant, executor: Executor, threads: int) -> ProcessModel:
+        made.append(ProcessModel(package, variant, executor, threads, quarantine, tools.slots))
+        return made[0]
+
+    model, read_s = _started(package, variant, tools, read, began_s, build)
+    return Loaded(model, read_s, tools.clock() - began_s - read_s, made[0].size_bytes)
+
+
+def _started(
+    package: Package,
+    variant: Variant,
+    tools: Tools,
+    read: Callable[[], None],
+    began_s: float,
+    build: Build | None = None,
+) -> tuple[Model, float]:
+    """The model, warm, and the seconds until its weights were there."""
+    read_at_s = began_s
+
+    def note() -> None:
+        nonlocal read_at_s
+        read_at_s = tools.clock()
+        read()
+
+    model = start(package, variant, tools.runner, tools.threads, note, build)
+    time.sleep(max(0.0, began_s + tools.min_load_s - tools.clock()))
+    return model, read_at_s - began_s
+
+
+def shut_down(model: Model) -> None:
+    """Give a model's memory back; one that cannot do even that must not keep others from it."""
+    try:
+        model.shutdown()
+    except Exception:
+        _log.exception("a model did not shut down cleanly")
+    memory.give_back()
+
+
+def as_failure(title: str, error: BaseException) -> IsochroneError:
+    """What a load that ended so is to be told as."""
+    if isinstance(error, IsochroneError):
+        return error
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return NoSpace(f"{title} does not fit into this machine's memory")
+    return PackageError(f"{title} failed to load: {error!r}; see the log")

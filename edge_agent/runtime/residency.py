@@ -1,0 +1,110 @@
+"""Which models share the memory that models may take, and who makes room for another.
+
+Greedy-dual with size and frequency: a model is worth `clock + uses * load seconds / bytes`; the
+one worth least goes, and the clock rises to its worth, so that old merit fades. Sources: Young,
+"The k-server dual and loose competitiveness for paging" (Algorithmica 1994); Cherkasova, "Improving
+WWW proxies performance with Greedy-Dual-Size-Frequency caching policy" (HP Labs 1998).
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from router.errors import NoSpace
+
+
+@dataclass(slots=True)
+class _Resident:
+    size_bytes: int
+    load_s: float
+    uses: int
+    worth: float
+
+
+class Residency:
+    """Who is in memory, by name, under a budget in bytes."""
+
+    def __init__(self, budget_bytes: int, *, overcommit: bool = False) -> None:
+        """With `overcommit`, nothing is refused: what can make room does, the rest is too much."""
+        self.budget_bytes = budget_bytes
+        self._overcommit = overcommit
+        self._clock = 0.0
+        self._residents: dict[str, _Resident] = {}
+
+    @property
+    def taken_bytes(self) -> int:
+        """What all residents take together."""
+        return sum(resident.size_bytes for resident in self._residents.values())
+
+    def sizes(self) -> dict[str, int]:
+        """What each resident takes, in bytes."""
+        return {name: resident.size_bytes for name, resident in self._residents.items()}
+
+    def enter(self, name: str, size_bytes: int, load_s: float) -> None:
+        """A model is in memory, or its size is known better; its uses count on."""
+        known = self._residents.get(name)
+        uses = known.uses if known else 1
+        self._residents[name] = _Resident(max(1, size_bytes), load_s, uses, 0.0)
+        self._value(self._residents[name])
+
+    def used(self, name: str) -> None:
+        """One more call of a model; of one that is not in memory, nothing."""
+        resident = self._residents.get(name)
+        if resident is not None:
+            resident.uses += 1
+            self._value(resident)
+
+    def leave(self, name: str) -> None:
+        """A model is out of memory; nothing where it was not in."""
+        self._residents.pop(name, None)
+
+    def least(self, idle: Collection[str]) -> str | None:
+        """Who of `idle` is worth least; None where none of them is in memory."""
+        return next(iter(self._by_worth(idle)), None)
+
+    def make_room(self, name: str, size_bytes: int, idle: Collection[str]) -> list[str]:
+        """Who of `idle` has to leave so that `name` fits, the one worth least first.
+
+        They count as gone from now on.
+
+        Raises:
+            NoSpace: it does not fit even without them; everybody stays.
+        """
+        others = self.taken_bytes - self.sizes().get(name, 0)
+        excess = others + size_bytes - self.budget_bytes
+        victims = self._victims(excess, [one for one in idle if one != name])
+        freed = sum(self._residents[victim].size_bytes for victim in victims)
+        if freed < excess and not self._overcommit:
+            raise self._refusal(name, size_bytes, others, idle)
+        for victim in victims:
+            self._clock = max(self._clock, self._residents.pop(victim).worth)
+        return victims
+
+    def _victims(self, excess: int, idle: Collection[str]) -> list[str]:
+        victims: list[str] = []
+        for name in self._by_worth(idle):
+            if excess <= 0:
+                break
+            victims.append(name)
+            excess -= self._residents[name].size_bytes
+        for name in reversed(victims):  # who need not leave after all, now that bigger ones do
+            if excess + self._residents[name].size_bytes <= 0:
+                victims.remove(name)
+                excess += self._residents[name].size_bytes
+        return victims
+
+    def _by_worth(self, names: Collection[str]) -> list[str]:
+        present = (name for name in names if name in self._residents)
+        return sorted(present, key=lambda name: self._residents[name].worth)
+
+    def _refusal(self, name: str, size_bytes: int, others: int, idle: Collection[str]) -> NoSpace:
+        held = {other: size for other, size in self.sizes().items() if other not in {name, *idle}}
+        alone = size_bytes > self.budget_bytes
+        return NoSpace(
+            f"{name} takes {size_bytes} bytes of memory; models may take {self.budget_bytes}, of"
+            f" which {sum(held.values())} are in use ({others} with idle models)",
+            retry_after_s=None if alone else 1.0,
+            reasons={other: f"in use: {size} bytes" for other, size in held.items()},
+        )
+
+    def _value(self, resident: _Resident) -> None:
+        resident.worth = self._clock + resident.uses * resident.load_s / resident.size_bytes

@@ -1,0 +1,35 @@
+"""How models are kept in memory: under which budget, for how long, in whose process."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_agent.runtime.keepalive import NEVER_S
+from edge_agent.runtime.manifest import Isolation
+from edge_agent.runtime.package import Package
+
+
+@dataclass(frozen=True, slots=True)
+class Upkeep:
+    """For a pool; without a word, everything stays in memory, in the pool's own process.
+
+    `budget_bytes` is what all models may take together, unless `overcommit`. A model that nobody
+    calls leaves after `keep_alive_s`, or when its idle times, counted in bins of `idle_bin_s`, say
+    so; those in `keep_warm` stay. `keep_alive_of` and `isolation_of` say otherwise for some models.
+    """
+
+    budget_bytes: int = sys.maxsize
+    overcommit: bool = False
+    keep_warm: frozenset[str] = frozenset()
+    keep_alive_s: float = NEVER_S
+    idle_bin_s: float = 60.0
+    keep_alive_of: Mapping[str, float] = field(default_factory=dict)
+    isolation_of: Mapping[str, Isolation] = field(default_factory=dict)
+
+    def fixed_s(self, name: str) -> float:
+        """How long a model is kept as long as its idle times say nothing."""
+        return self.keep_alive_of.get(name, self.keep_alive_s)
+
+    def isolated(self, package: Package) -> bool:
+        """A model's engine gets a process of its own."""
+        return self.isolation_of.get(package.name, package.manifest.isolation) == "process"
