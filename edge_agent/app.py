@@ -116,8 +116,16 @@ class Agent:
     def _moved(self, event: ModelMoved) -> None:
         if event.load_s is not None:
             self.metrics.loaded(event.name, event.load_s)
-            version, load_s = event.version, event.load_s
-            log.event(_log, "model_loaded", model=event.name, version=version, load_s=load_s)
+            self.metrics.chosen(event.name, event.version, event.variant)
+            version, variant = event.version, event.variant
+            log.event(
+                _log,
+                "model_loaded",
+                model=event.name,
+                version=version,
+                variant=variant,
+                load_s=event.load_s,
+            )
 
 
 def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:

@@ -28,6 +28,13 @@ class Metrics:
             buckets=_LOAD_S,
             registry=registry,
         )
+        self._variant = Gauge(
+            "isochrone_agent_variant",
+            "1 for the variant that was loaded last, which is the fastest here.",
+            ["model", "version", "variant"],
+            registry=registry,
+        )
+        self._variants: dict[tuple[str, str], str] = {}
         self._wait = Histogram(
             "isochrone_agent_wait_seconds",
             "Before the inference: the queue, and a cold model's load.",
@@ -62,6 +69,15 @@ class Metrics:
     def loaded(self, model: str, load_s: float) -> None:
         """A model has become warm."""
         self._load.labels(model).observe(load_s)
+
+    def chosen(self, model: str, version: str, variant: str | None) -> None:
+        """A variant was loaded; it stands in for the one before."""
+        before = self._variants.pop((model, version), None)
+        if before is not None:
+            self._variant.remove(model, version, before)
+        if variant is not None:
+            self._variant.labels(model, version, variant).set(1)
+            self._variants[model, version] = variant
 
     def answered(self, status: int) -> None:
         """A request was answered with an HTTP status."""

@@ -10,15 +10,16 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor, Future
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from edge_agent.runtime.engines import PLATFORMS, choose, installed
+from edge_agent.runtime.choice import Choices, likely
+from edge_agent.runtime.engines import PLATFORMS
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.start import start
 from edge_agent.runtime.state import Step, after
 from router.errors import IsochroneError, NoSpace, Unavailable
-from router.process.clock import Clock
+from router.process.clock import Clock, monotonic
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
 
@@ -29,13 +30,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ModelMoved:
-    """A model's state changed; `load_s` when it became warm, `error` when it could not."""
+    """A model's state changed; `load_s`, `variant` when it became warm, `error` if it could not."""
 
     name: str
     version: str
     state: ModelState
     load_s: float | None = None
     error: str | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Workshop:
     moved: Callable[[ModelMoved], None]
     min_load_s: float = 0.0
     """A load takes at least this long, so that a small model can play one of real size."""
+    choices: Choices = field(default_factory=lambda: Choices(monotonic))
 
 
 class Held:
@@ -60,10 +63,9 @@ class Held:
         self.load_s: float | None = None
         self.failure: IsochroneError | None = None
         """Why the newest load failed; None where it did not."""
-        variants = package.manifest.variants
-        likely = next(filter(installed, variants), variants[0])
-        self.platform = PLATFORMS[likely.engine]
-        self._bytes = likely.bytes
+        variant = likely(package)
+        self.platform = PLATFORMS[variant.engine]
+        self._bytes = variant.bytes
         self._workshop = workshop
         self._model: Model | None = None
         self._work: Future[Model] | None = None
@@ -233,14 +235,16 @@ class Held:
 
     def _move(self, step: Step, load_s: float | None = None, error: str | None = None) -> None:
         self.state = after(self.state, step)
+        variant = self._workshop.choices.chosen(self.package) if load_s is not None else None
         self._workshop.moved(
-            ModelMoved(self.package.name, self.package.version, self.state, load_s, error)
+            ModelMoved(self.package.name, self.package.version, self.state, load_s, error, variant)
         )
 
 
 def _started(package: Package, workshop: Workshop, loaded: Callable[[], None]) -> Model:
     until_s = workshop.clock() + workshop.min_load_s
-    model = start(package, choose(package), workshop.runner, workshop.threads, loaded)
+    variant = workshop.choices.choose(package, workshop.threads)
+    model = start(package, variant, workshop.runner, workshop.threads, loaded)
     time.sleep(max(0.0, until_s - workshop.clock()))
     return model
 
