@@ -11,7 +11,8 @@ import importlib.util
 import logging
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import msgspec
 from edge_agent.runtime import warmup
 from edge_agent.runtime.engines import NEEDS, installed, lack
 from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.start import start
 from edge_agent.runtime.stopwatch import Stopwatch, Timed, medians_s
@@ -36,6 +38,8 @@ _NEAR = 1.05
 """Within this factor of the fastest, variants are equally fast."""
 _GPU = Path("/dev/nvidiactl")
 _PROCESSOR = Path("/proc/cpuinfo")
+Start = Callable[[Package, Variant, Executor, int], Model]
+"""Gives a variant's model, warm, whose work runs in that executor on so many cores."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,11 +53,12 @@ class Found(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """What the choice depends on."""
+    """What the choice depends on, and how a variant is loaded."""
 
     package: Package
     variants: tuple[Variant, ...]
     threads: int
+    begin: Start
 
     @property
     def note(self) -> Path:
@@ -85,21 +90,23 @@ class Choices:
         """The name of the variant that was chosen last; None where none was yet."""
         return self._chosen.get(package.path)
 
-    def choose(self, package: Package, threads: int = 1) -> Variant:
+    def choose(self, package: Package, threads: int = 1, begin: Start = start) -> Variant:
         """The variant to load. Blocks where it has to be measured; must run outside any event loop.
+
+        What is measured is loaded by `begin`.
 
         Raises:
             PackageError: none can run here; the message says what each lacks.
         """
-        variant = self._choose(package, threads)
+        variant = self._choose(package, threads, begin)
         self._chosen[package.path] = variant.name
         return variant
 
-    def _choose(self, package: Package, threads: int) -> Variant:
+    def _choose(self, package: Package, threads: int, begin: Start) -> Variant:
         variants = contenders(package)
         if len(variants) == 1:
             return variants[0]
-        case = _Case(package, variants, threads)
+        case = _Case(package, variants, threads, begin)
         found = self._remembered(case)
         if found is None:
             found = self._measured(case)
@@ -163,7 +170,7 @@ class Choices:
     def _warm(self, case: _Case, variant: Variant) -> Timed | None:
         stopwatch = Stopwatch(self._clock)
         try:
-            model = start(case.package, variant, stopwatch, case.threads)
+            model = case.begin(case.package, variant, stopwatch, case.threads)
         except (
             Exception
         ) as error:  # whatever an engine may raise, the other variants can do without

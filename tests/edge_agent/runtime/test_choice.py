@@ -15,7 +15,7 @@ from edge_agent.runtime.held import ModelMoved
 from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
 from edge_agent.runtime.package import PackageError, described, open_package, write_package
 from edge_agent.runtime.pool import Pool
-from edge_agent.runtime.start import start as runtime_start
+from edge_agent.runtime.start import start
 from router.process.clock import monotonic
 from router.wire.tensor import TensorSpec
 
@@ -153,18 +153,17 @@ class _Watched:
 
 
 @pytest.mark.parametrize(("together", "most"), [(1 << 30, 2), (1, 1)], ids=["small", "large"])
-def test_large_variants_are_never_in_memory_together(package, monkeypatch, together, most):
+def test_large_variants_are_never_in_memory_together(package, together, most):
     alive: set[str] = set()
     seen: list[int] = []
 
-    def start(package, variant, *rest):
+    def begin(package, variant, *rest):
         alive.add(variant.name)
         seen.append(len(alive))
-        return _Watched(runtime_start(package, variant, *rest), variant.name, alive)
+        return _Watched(start(package, variant, *rest), variant.name, alive)
 
-    monkeypatch.setattr("edge_agent.runtime.choice.start", start)
     made = package(wide=20_000, narrow=8)
-    assert Choices(monotonic, together).choose(made).name == "narrow"
+    assert Choices(monotonic, together).choose(made, 1, begin).name == "narrow"
     assert (max(seen), alive) == (most, set())
 
 
