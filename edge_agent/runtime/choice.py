@@ -11,7 +11,7 @@ import importlib.util
 import logging
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ _GPU = Path("/dev/nvidiactl")
 _PROCESSOR = Path("/proc/cpuinfo")
 Start = Callable[[Package, Variant, Executor, int], Model]
 """Gives a variant's model, warm, whose work runs in that executor on so many cores."""
+_NONE_PINNED: Mapping[str, str] = {}
 _log = logging.getLogger(__name__)
 
 
@@ -79,10 +80,19 @@ class _Case:
 class Choices:
     """Chooses variants, and remembers. Called from one thread at a time."""
 
-    def __init__(self, clock: Clock, together_bytes: int = TOGETHER_BYTES) -> None:
-        """`together_bytes`: what variants' files may take in sum to be measured side by side."""
+    def __init__(
+        self,
+        clock: Clock,
+        together_bytes: int = TOGETHER_BYTES,
+        pinned: Mapping[str, str] = _NONE_PINNED,
+    ) -> None:
+        """`together_bytes`: what variants' files may take in sum to be measured side by side.
+
+        `pinned`: by model, the variant to take without measuring, where a person said so.
+        """
         self._clock = clock
         self._together_bytes = together_bytes
+        self._pinned = pinned
         self._found: dict[Path, Found] = {}
         self._chosen: dict[Path, str] = {}
 
@@ -96,13 +106,15 @@ class Choices:
         What is measured is loaded by `begin`.
 
         Raises:
-            PackageError: none can run here; the message says what each lacks.
+            PackageError: none can run here, or not the pinned one; the message says why.
         """
         variant = self._choose(package, threads, begin)
         self._chosen[package.path] = variant.name
         return variant
 
     def _choose(self, package: Package, threads: int, begin: Start) -> Variant:
+        if package.name in self._pinned:
+            return _named(package, self._pinned[package.name])
         variants = contenders(package)
         if len(variants) == 1:
             return variants[0]
@@ -197,6 +209,19 @@ def contenders(package: Package) -> tuple[Variant, ...]:
         return able
     reasons = "; ".join(f"variant {name} {text}" for name, text in lacking.items())
     raise PackageError(f"{package.path}: cannot run here: {reasons}")
+
+
+def _named(package: Package, name: str) -> Variant:
+    variant = next((one for one in package.manifest.variants if one.name == name), None)
+    if variant is None:
+        there = ", ".join(one.name for one in package.manifest.variants)
+        raise PackageError(
+            f"{package.path}: has no variant {name}, which is pinned; it has {there}"
+        )
+    missing = lack(variant)
+    if missing is not None:
+        raise PackageError(f"{package.path}: variant {name}, which is pinned, {missing}")
+    return variant
 
 
 def likely(package: Package) -> Variant:

@@ -184,6 +184,14 @@ def test_torch_is_not_begun_with_where_onnx_will_do(write):
     assert done.stdout.split() == ["onnx", "onnx", "False"] or choice._GPU.exists()
 
 
+def test_a_pinned_variant_is_not_measured(package):
+    made = package(wide=20_000, narrow=8)
+    assert Choices(_never, pinned={"net": "wide"}).choose(made).name == "wide"
+    assert Choices(monotonic, pinned={"other": "wide"}).choose(made).name == "narrow"
+    with pytest.raises(PackageError, match="has no variant gone, which is pinned; it has wide, na"):
+        Choices(_never, pinned={"net": "gone"}).choose(made)
+
+
 def test_torch_alone_is_used(write):
     made = write("torch")
     assert [one.name for one in contenders(made)] == ["torch"]
