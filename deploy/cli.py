@@ -34,10 +34,11 @@ class Command(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a command lives, and its line in the overview."""
+    """Where a command lives, its line in the overview, and our extra that it needs, if any."""
 
     module: str
     help: str
+    extra: str | None = None
 
 
 COMMANDS = {
@@ -52,6 +53,18 @@ COMMANDS = {
     "explain": Entry("deploy.explain", "say why a request was answered where it was"),
     "simulate": Entry("deploy.simulate", "try routing rules against each other in virtual time"),
     "package": Entry("deploy.package", "build, inspect or verify a model package"),
+    "package export": Entry(
+        "deploy.variants.export", "add an ONNX variant of a torch one", "variants"
+    ),
+    "package quantize": Entry(
+        "deploy.variants.quantize", "add a variant with weights of 8 bits", "variants"
+    ),
+    "package prune": Entry(
+        "deploy.variants.prune", "add a variant with fewer rows and channels", "variants"
+    ),
+    "package distill": Entry(
+        "deploy.variants.distill", "train a smaller network to answer alike", "variants"
+    ),
 }
 
 
@@ -76,14 +89,30 @@ def _dispatch(arguments: list[str]) -> int:
     if chosen.command is None:
         overview.print_help(sys.stderr)
         return USAGE
-    entry = COMMANDS.get(chosen.command)
+    name, rest = _name(chosen.command, chosen.rest)
+    entry = COMMANDS.get(name)
     if entry is None:
-        hint = did_you_mean(chosen.command, COMMANDS) or "see isochrone --help"
-        overview.error(f"{chosen.command!r} is no command; {hint}")
-    command = cast(Command, importlib.import_module(entry.module))
-    args = _arguments(chosen, command).parse_args(chosen.rest)
+        hint = did_you_mean(name, COMMANDS) or "see isochrone --help"
+        overview.error(f"{name!r} is no command; {hint}")
+    command = _imported(name, entry)
+    return command.run(_arguments(name, command).parse_args(rest))
 
-    return command.run(args)
+
+def _imported(name: str, entry: Entry) -> Command:
+    try:
+        return cast(Command, importlib.import_module(entry.module))
+    except ModuleNotFoundError as error:
+        if entry.extra is None:
+            raise
+        raise ConfigError(
+            f"{name} needs {error.name}, which is not here: pip install 'isochrone[{entry.extra}]'"
+        ) from error
+
+
+def _name(word: str, rest: list[str]) -> tuple[str, list[str]]:
+    """A command's name may be two words; and what is left for it."""
+    two = " ".join([word, *rest[:1]])
+    return (two, rest[1:]) if two in COMMANDS else (word, rest)
 
 
 def _overview() -> argparse.ArgumentParser:
@@ -102,9 +131,9 @@ def _overview() -> argparse.ArgumentParser:
     return parser
 
 
-def _arguments(chosen: argparse.Namespace, command: Command) -> argparse.ArgumentParser:
+def _arguments(name: str, command: Command) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog=f"isochrone {chosen.command}",
+        prog=f"isochrone {name}",
         description=command.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -11,6 +11,7 @@ from deploy.onnx_package import Wanted, build
 from deploy.result import add_json_argument, tell
 from edge_agent.runtime import verify
 from edge_agent.runtime.engines import lack
+from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.package import (
     MANIFEST,
     Package,
@@ -26,6 +27,9 @@ HELP = "build, inspect or verify a model package"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """`build`, `inspect` and `verify`."""
+    parser.epilog = (
+        "export, quantize, prune and distill make variants: isochrone package WORD --help"
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     made = actions.add_parser("build", help="make a package from an ONNX file")
     made.add_argument("--onnx", type=Path, required=True, help="the model, weights inside")
@@ -113,11 +117,20 @@ def _outline(package: Package) -> Iterator[str]:
     if manifest.labels:
         yield f"  labels {', '.join(manifest.labels)}"
     for variant in manifest.variants:
-        missing = lack(variant)
         yield (
             f"  variant {variant.name}: {variant.file}, {variant.bytes} bytes,"
-            f" {missing or 'can run here'}"
+            f" {lack(variant) or 'can run here'}{_origin(variant)}"
         )
+
+
+def _origin(variant: Variant) -> str:
+    made = variant.made
+    if made is None:
+        return ""
+    right = (
+        f"{made.right_share:.4f} of {made.items_count} right, before {made.right_share_before:.4f}"
+    )
+    return f"; made from {made.source} by {made.by} ({right})"
 
 
 def _spec(spec: TensorSpec) -> str:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from random import Random, SystemRandom
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
@@ -120,8 +120,8 @@ class Agent:
         self.metrics.moved(event)
         model, version = event.name, event.version
         if event.cold_start is not None:
-            load_s = event.cold_start.load_s
-            log.event(_log, "model_loaded", model=model, version=version, load_s=load_s)
+            told: dict[str, Any] = {"variant": event.variant, "load_s": event.cold_start.load_s}
+            log.event(_log, "model_loaded", model=model, version=version, **told)
         if event.cause is not None:
             log.event(_log, "model_leaves", model=model, version=version, cause=event.cause)
         if event.step is Step.CRASHED:

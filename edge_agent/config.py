@@ -60,6 +60,7 @@ class ModelConfig(Settings, frozen=True, kw_only=True):
     """What is otherwise for one model; its package's manifest and `keep_alive` are the default."""
 
     isolation: Isolation | None = None
+    variant: Name | None = None
     keep_alive_s: Annotated[float, Meta(gt=0, le=1e9)] | None = None
 
 
@@ -108,6 +109,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
             idle_bin_s=self.keep_alive.bin_s,
             keep_alive_of={name: one.keep_alive_s for name, one in models if one.keep_alive_s},
             isolation_of={name: one.isolation for name, one in models if one.isolation},
+            variant_of={name: one.variant for name, one in models if one.variant},
         )
 
 

@@ -74,6 +74,13 @@ class Metrics:
             "Resident memory of the agent's process that no file backs.",
             registry=registry,
         )
+        self._variant = Gauge(
+            "isochrone_agent_variant",
+            "1 for the variant that was loaded last, which is the fastest here.",
+            ["model", "version", "variant"],
+            registry=registry,
+        )
+        self._variants: dict[tuple[str, str], str] = {}
         self._wait = Histogram(
             "isochrone_agent_wait_seconds",
             "Before the inference: the queue, and a cold model's load.",
@@ -118,12 +125,22 @@ class Metrics:
             self._cold_start.labels(model).observe(cold_start.wait_s + cold_start.load_s)
             self._load.labels(model).observe(cold_start.read_s)
             self._warm_up.labels(model).observe(cold_start.warm_up_s)
+            self._tell_variant(model, event.version, event.variant)
         if event.cause is not None:
             self._unloads.labels(model, event.cause).inc()
         if event.step is Step.FAILED:
             self._failed.labels(model).inc()
         if event.step is Step.CRASHED:
             self._crashes.labels(model).inc()
+
+    def _tell_variant(self, model: str, version: str, variant: str | None) -> None:
+        """It stands in for the one before."""
+        before = self._variants.pop((model, version), None)
+        if before is not None:
+            self._variant.remove(model, version, before)
+        if variant is not None:
+            self._variant.labels(model, version, variant).set(1)
+            self._variants[model, version] = variant
 
     def answered(self, status: int) -> None:
         """A request was answered with an HTTP status."""

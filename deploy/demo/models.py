@@ -17,6 +17,7 @@ import safetensors.torch
 
 from deploy.demo import bare, onnx_graph, training
 from deploy.demo.training import Digits, Weights
+from deploy.variants import teach
 from edge_agent.runtime import manifest as manifest_module
 from edge_agent.runtime.manifest import (
     Architecture,
@@ -48,7 +49,7 @@ PROBABILITIES = TensorSpec("probabilities", "FP32", (-1, 10))
 LABELS = tuple("0123456789")
 _MADE_FROM = tuple(
     inspect.getsource(module)
-    for module in (training, onnx_graph, manifest_module, sys.modules[__name__])
+    for module in (training, teach, onnx_graph, manifest_module, sys.modules[__name__])
 )
 _MADE_WITH = ("torch", "scikit-learn", "numpy", "onnx", "safetensors")
 _BARE_TIMEOUT_S = 120

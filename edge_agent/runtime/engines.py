@@ -7,13 +7,14 @@ from typing import Protocol, cast
 
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.model import Model
-from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.package import Package
 
 _MODULES = {
     "onnx": "edge_agent.runtime.onnx_engine",
     "torch": "edge_agent.runtime.torch_engine",
 }
-_NEEDS = {"onnx": ("onnxruntime", "edge"), "torch": ("torch", "torch")}
+NEEDS = {"onnx": ("onnxruntime", "edge"), "torch": ("torch", "torch")}
+"""The distribution that an engine needs, and our extra that installs it."""
 PLATFORMS = {"onnx": "onnx_onnxv1", "torch": "pytorch_safetensors"}
 """What model metadata calls an engine's packages (information only)."""
 
@@ -37,28 +38,13 @@ def engine(name: str) -> EngineModule:
 
 def installed(variant: Variant) -> bool:
     """The engine that a variant needs is there; nothing is imported to find out."""
-    return importlib.util.find_spec(_NEEDS[variant.engine][0]) is not None
-
-
-def choose(package: Package) -> Variant:
-    """The first variant that can run here.
-
-    Raises:
-        PackageError: none can; the message says what each lacks.
-    """
-    lacking = []
-    for variant in package.manifest.variants:
-        missing = lack(variant)
-        if missing is None:
-            return variant
-        lacking.append(f"variant {variant.name} {missing}")
-    raise PackageError(f"{package.path}: cannot run here: {'; '.join(lacking)}")
+    return importlib.util.find_spec(NEEDS[variant.engine][0]) is not None
 
 
 def lack(variant: Variant) -> str | None:
     """Why a variant cannot run here; None where it can."""
     if not installed(variant):
-        return f"needs {_NEEDS[variant.engine][0]}: install isochrone[{_NEEDS[variant.engine][1]}]"
+        return f"needs {NEEDS[variant.engine][0]}: install isochrone[{NEEDS[variant.engine][1]}]"
     if variant.accelerator == "gpu" and not engine(variant.engine).has_gpu():
-        return f"wishes a GPU, and {_NEEDS[variant.engine][0]} sees none"
+        return f"wishes a GPU, and {NEEDS[variant.engine][0]} sees none"
     return None

@@ -11,7 +11,8 @@ from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 
 from edge_agent.runtime.back_off import BackOff
-from edge_agent.runtime.engines import PLATFORMS, installed
+from edge_agent.runtime.choice import likely
+from edge_agent.runtime.engines import PLATFORMS
 from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.outlook import Outlook
@@ -34,19 +35,19 @@ class Held:
         self.state = after(ModelState.ABSENT, Step.STORE)
         self.failure: IsochroneError | None = None
         """Why the newest load failed, or how the model was lost; None where neither was."""
-        variants = package.manifest.variants
-        likely = next(filter(installed, variants), variants[0])
-        self.platform = PLATFORMS[likely.engine]
-        self.size_bytes = likely.bytes
+        variant = likely(package)
+        self.platform = PLATFORMS[variant.engine]
+        self.size_bytes = variant.bytes
         """In memory, once it was measured; before, the file's."""
-        self._file_bytes = likely.bytes
+        self._file_bytes = variant.bytes
         self._workshop = workshop
         self._clock = workshop.tools.clock
         upkeep = workshop.upkeep
         self._quarantine = Quarantine() if upkeep.isolated(package) else None
         self.outlook = Outlook(
-            package.name, self.title, likely.bytes, upkeep, workshop.loads, self._clock()
+            package.name, self.title, variant.bytes, upkeep, workshop.loads, self._clock()
         )
+        self._variant: str | None = None
         self._model: Model | None = None
         self._work: Future[Loaded] | None = None
         self._loading: asyncio.Future[Loaded] | None = None
@@ -263,7 +264,7 @@ class Held:
             self._workshop.loader.submit(shut_down, loaded.model)
             self._fail(unfit)
             return
-        self._model = loaded.model
+        self._model, self._variant = loaded.model, loaded.variant
         self._back_off.succeeded(self._clock())
         self._move(Step.ANSWERED, cold_start=cold_start)
 
@@ -356,4 +357,7 @@ class Held:
     ) -> None:
         self.state = after(self.state, step)
         name, version = self.package.name, self.package.version
-        self._workshop.moved(ModelMoved(name, version, self.state, step, cold_start, error, cause))
+        variant = self._variant if cold_start is not None else None
+        self._workshop.moved(
+            ModelMoved(name, version, self.state, step, cold_start, error, cause, variant)
+        )

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 
 from edge_agent.runtime import memory
-from edge_agent.runtime.engines import choose, engine
+from edge_agent.runtime.choice import Choices
+from edge_agent.runtime.engines import engine
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package, PackageError
@@ -23,9 +25,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A warm model, the seconds that its weights and its warm-up took, its size in memory."""
+    """A warm model: its variant, the seconds of its weights and its warm-up, its size in memory."""
 
     model: Model
+    variant: str
     read_s: float
     warm_up_s: float
     size_bytes: int
@@ -35,13 +38,15 @@ class Loaded:
 class Tools:
     """What loading needs: threads that run calls, how many, on how many cores each, and time.
 
-    No load takes less than `min_load_s`, so that a small model can play one of real size.
+    `choices` knows which variant to load. No load takes less than `min_load_s`, so that a small
+    model can play one of real size.
     """
 
     runner: Executor
     slots: int
     threads: int
     clock: Clock
+    choices: Choices
     min_load_s: float = 0.0
 
 
@@ -58,9 +63,10 @@ def load(
         Crashed: its own process died.
     """
     began_s = tools.clock()
-    variant = choose(package)
     if quarantine is None:
+        variant = tools.choices.choose(package, tools.threads)
         return _inside(package, variant, tools, read, began_s)
+    variant = tools.choices.choose(package, tools.threads, partial(_begun_outside, tools))
     return _outside(package, variant, tools, read, began_s, quarantine)
 
 
@@ -74,7 +80,18 @@ def _inside(
     grown_bytes = memory.private_bytes() - before_bytes
     # Freed memory that is used again does not show as growth; the weights are there in any case.
     size_bytes = max(grown_bytes, variant.bytes)
-    return Loaded(model, read_s, tools.clock() - began_s - read_s, size_bytes)
+    return Loaded(model, variant.name, read_s, tools.clock() - began_s - read_s, size_bytes)
+
+
+def _begun_outside(
+    tools: Tools, package: Package, variant: Variant, executor: Executor, threads: int
+) -> Model:
+    """A variant that is only measured, in the kind of process in which it will run."""
+
+    def build(package: Package, variant: Variant, executor: Executor, threads: int) -> ProcessModel:
+        return ProcessModel(package, variant, executor, threads, Quarantine(), tools.slots)
+
+    return start(package, variant, executor, threads, build=build)
 
 
 def _outside(
@@ -92,7 +109,8 @@ def _outside(
         return made[0]
 
     model, read_s = _started(package, variant, tools, read, began_s, build)
-    return Loaded(model, read_s, tools.clock() - began_s - read_s, made[0].size_bytes)
+    warm_up_s = tools.clock() - began_s - read_s
+    return Loaded(model, variant.name, read_s, warm_up_s, made[0].size_bytes)
 
 
 def _started(

@@ -138,6 +138,37 @@ Architecture = tuple[Layer, ...]
 """A network without branches. Layer i keeps its weights as `i.weight` and `i.bias`."""
 
 
+class KeepIf(Settings, frozen=True, kw_only=True):
+    """When a variant made from another one is worth keeping; all three must hold.
+
+    Against the variant it was made from: the share of right answers it may lose, how many times
+    faster it must answer, and how many times smaller its file must be. Below 1 it may be slower,
+    or larger.
+    """
+
+    accuracy_loss: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    speed_up: Annotated[float, Meta(ge=0, le=1000)] = 1.1
+    compression: Annotated[float, Meta(ge=0, le=1000)] = 0.9
+
+
+class Made(Settings, frozen=True, kw_only=True):
+    """How a variant was made from another one, and what was found when it was.
+
+    `right_share` is the share of the `items_count` items of the evaluation set that it answered
+    right, `right_share_before` that of its source, and what the source had lost by its own making;
+    without labels, right is what the source says. `deviation` is how far any number of its answers
+    was from the source's, and those from what the source was made from.
+    """
+
+    source: str
+    by: str
+    right_share: Annotated[float, Meta(ge=0, le=1)]
+    right_share_before: Annotated[float, Meta(ge=0, le=1)]
+    deviation: Annotated[float, Meta(ge=0)]
+    items_count: Annotated[int, Meta(ge=1)]
+    evaluation: Literal["labels", "agreement", "made-up inputs"]
+
+
 class Variant(Settings, frozen=True, kw_only=True):
     """One way to run the model: an engine, a precision and a file of weights."""
 
@@ -149,6 +180,7 @@ class Variant(Settings, frozen=True, kw_only=True):
     bytes: Annotated[int, Meta(ge=1)]
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     architecture: Annotated[Architecture, Meta(min_length=1)] | None = None
+    made: Made | None = None
 
     def __post_init__(self) -> None:
         suffix = SUFFIX[self.engine]
@@ -161,9 +193,10 @@ class Variant(Settings, frozen=True, kw_only=True):
 class Manifest(Settings, frozen=True, kw_only=True):
     """Everything that `model.yaml` says.
 
-    Variants answer alike within `tolerance` (absolute and relative). A call may be sent again
-    after a failure where `repeatable`. With `isolation: process` the engine runs in a process of
-    its own: what it leaks is given back, and its crash is not the agent's.
+    Variants answer alike within `tolerance` (absolute and relative); one that was `made` from
+    another may deviate by what was found then as well. A call may be sent again after a failure
+    where `repeatable`. With `isolation: process` the engine runs in a process of its own: what it
+    leaks is given back, and its crash is not the agent's.
     """
 
     name: Name
@@ -174,6 +207,7 @@ class Manifest(Settings, frozen=True, kw_only=True):
     tolerance: Annotated[float, Meta(ge=0)] = 1e-3
     repeatable: bool = True
     isolation: Isolation = "none"
+    keep_if: KeepIf = KeepIf()
     generate: Generate | None = None
     warm_up: Annotated[tuple[Sample, ...], Meta(min_length=1)]
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]

@@ -198,6 +198,31 @@ def write_package(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -
     return open_package(target)
 
 
+def add_variant(package: Package, variant: Variant, data: bytes) -> Package:
+    """The package with one more variant: first its file, then the manifest, each whole.
+
+    At every moment the package on disk is the old one or the new one.
+
+    Raises:
+        PackageError: the name or the file is taken, or the place cannot be written.
+    """
+    variants = package.manifest.variants
+    if any(variant.name == one.name or variant.file == one.file for one in variants):
+        raise PackageError(
+            f"{package.path}: has a variant {variant.name} or a file {variant.file} already;"
+            " give the new one another name"
+        )
+    manifest = msgspec.structs.replace(package.manifest, variants=(*variants, variant))
+    _check(manifest)
+    try:
+        for name, content in ((variant.file, data), (MANIFEST, _written(manifest))):
+            _replace(package.path / name, content)
+    except OSError as error:
+        package.file(variant).unlink(missing_ok=True)  # no manifest names it
+        raise PackageError(f"{package.path}: cannot be written: {error.strerror}") from error
+    return open_package(package.path)
+
+
 def _check(manifest: Manifest) -> None:
     try:  # structs that were made by code have not seen their own bounds yet
         msgspec.convert(msgspec.to_builtins(manifest), Manifest)
@@ -270,6 +295,16 @@ def _write_through(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        _write_through(draft, data)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
+from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.held import Held
 from edge_agent.runtime.lineage import Lineage
 from edge_agent.runtime.loading import Tools
@@ -64,9 +65,10 @@ class Pool:
         self._active = active
         self._upkeep = upkeep
         self.residents = Residents(Residency(upkeep.budget_bytes, overcommit=upkeep.overcommit))
+        choices = Choices(clock, pinned=upkeep.variant_of)
         self._workshop = Workshop(
             self._loader,
-            Tools(self._runner, slots, threads, clock, min_load_s),
+            Tools(self._runner, slots, threads, clock, choices, min_load_s),
             self.residents,
             Loads(),
             upkeep,

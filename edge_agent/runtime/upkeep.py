@@ -15,7 +15,8 @@ class Upkeep:
 
     `budget_bytes` is what all models may take together, unless `overcommit`. A model that nobody
     calls leaves after `keep_alive_s`, or when its idle times, counted in bins of `idle_bin_s`, say
-    so; those in `keep_warm` stay. `keep_alive_of` and `isolation_of` say otherwise for some models.
+    so; those in `keep_warm` stay. `keep_alive_of` and `isolation_of` say otherwise for some models,
+    `variant_of` which variant is to be taken without measuring.
     """
 
     budget_bytes: int = sys.maxsize
@@ -25,6 +26,7 @@ class Upkeep:
     idle_bin_s: float = 60.0
     keep_alive_of: Mapping[str, float] = field(default_factory=dict)
     isolation_of: Mapping[str, Isolation] = field(default_factory=dict)
+    variant_of: Mapping[str, str] = field(default_factory=dict)
 
     def fixed_s(self, name: str) -> float:
         """How long a model is kept as long as its idle times say nothing."""

@@ -52,13 +52,20 @@ def _failure(package: Package, variant: Variant, error: Exception) -> str:
 
 
 def _disagreements(package: Package, answers: dict[str, list[InferResponse]]) -> Iterator[str]:
-    names = list(answers)
-    for name in names[1:]:
-        if not _alike(answers[names[0]], answers[name], package.manifest.tolerance):
+    variants = [one for one in package.manifest.variants if one.name in answers]
+    for variant in variants[1:]:
+        first, other = variants[0], variant
+        tolerance = package.manifest.tolerance + _deviation(first) + _deviation(other)
+        if not _alike(answers[first.name], answers[other.name], tolerance):
             yield (
-                f"{package.path}: variants {names[0]} and {name} differ by more than tolerance"
-                f" {package.manifest.tolerance}; correct the weaker one, or raise tolerance"
+                f"{package.path}: variants {first.name} and {other.name} differ by more than"
+                f" tolerance {tolerance:g}; correct the weaker one, or raise tolerance"
             )
+
+
+def _deviation(variant: Variant) -> float:
+    """How far from its source a variant was found to be when it was made."""
+    return variant.made.deviation if variant.made else 0.0
 
 
 def _alike(

@@ -31,8 +31,8 @@ class ColdStart:
 class ModelMoved:
     """A model's state changed by a step.
 
-    `cold_start` when it became warm, `error` when it could not or crashed; `cause` when its memory
-    is to be given back: asked, evicted or idle.
+    `cold_start` and `variant` when it became warm, `error` when it could not or crashed; `cause`
+    when its memory is to be given back: asked, evicted or idle.
     """
 
     name: str
@@ -42,6 +42,7 @@ class ModelMoved:
     cold_start: ColdStart | None = None
     error: str | None = None
     cause: str | None = None
+    variant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from time import monotonic, perf_counter
@@ -25,6 +25,7 @@ import yaml
 
 from deploy.demo.onnx_graph import onnx_bytes
 from edge_agent.runtime import memory
+from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.loading import Tools, load, shut_down
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Relu, Sample, SampleTensor
 from edge_agent.runtime.package import Package, described, write_package
@@ -97,6 +98,11 @@ def started(store: Path, model: str, width: int) -> dict[str, float]:
     }
 
 
+def tools(runner: Executor) -> Tools:
+    """One slot on one core."""
+    return Tools(runner, 1, 1, perf_counter, Choices(perf_counter))
+
+
 def loaded(package: Package, width: int) -> dict[str, float]:
     """Seconds of one load of a package, and of its inevitable parts, one after the other."""
     variant = package.manifest.variants[0]
@@ -115,7 +121,9 @@ def loaded(package: Package, width: int) -> dict[str, float]:
     memory.give_back()
     with ThreadPoolExecutor(1) as runner:
         ours_began_s = perf_counter()
-        found = load(package, Tools(runner, 1, 1, perf_counter), lambda: None, None)
+        found = load(
+            package, Tools(runner, 1, 1, perf_counter, Choices(perf_counter)), lambda: None, None
+        )
         ours_s = perf_counter() - ours_began_s
     shut_down(found.model)
     return {
@@ -132,7 +140,9 @@ def given_back(package: Package) -> dict[str, float]:
     memory.give_back()
     before = memory.private_bytes()
     with ThreadPoolExecutor(1) as runner:
-        found = load(package, Tools(runner, 1, 1, perf_counter), lambda: None, None)
+        found = load(
+            package, Tools(runner, 1, 1, perf_counter, Choices(perf_counter)), lambda: None, None
+        )
         during = memory.private_bytes()
         shut_down(found.model)
     return {

@@ -1,9 +1,11 @@
-"""A small HTTP server in a thread, for commands that ask a running part."""
+"""A small HTTP server in a thread for commands that ask a running part; the demo's models."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+
+from deploy.demo.models import DemoModels, prepare
 
 
 class Part(ThreadingHTTPServer):
@@ -48,3 +50,15 @@ def part():
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """Where the demo's models are kept."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def made(cache) -> DemoModels:
+    """The demo's models, trained once for all tests."""
+    return prepare(cache, lambda _: None)

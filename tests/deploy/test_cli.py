@@ -20,7 +20,7 @@ def test_every_command_of_the_table_is_there_and_says_the_same_of_itself(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as exit_:
-        main([name, "--help"])
+        main([*name.split(), "--help"])
     assert exit_.value.code == FINE
     assert COMMANDS[name].help in " ".join(capsys.readouterr().out.split())
 
@@ -38,6 +38,19 @@ def test_help_lists_every_command_and_imports_none():
     )
     assert done.stderr == ""
     assert all(f"  {name} " in done.stdout for name in COMMANDS)
+
+
+def test_what_a_command_needs_and_is_not_installed_is_named():
+    probe = (
+        "import sys; sys.modules['onnx'] = None; from deploy.cli import main\n"
+        "sys.exit(main(['package', 'quantize', 'there']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == USAGE
+    assert "package quantize needs onnx" in done.stderr
+    assert "pip install 'isochrone[variants]'" in done.stderr
 
 
 def test_the_version_is_told(capsys):

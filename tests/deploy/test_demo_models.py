@@ -13,16 +13,6 @@ from router.wire.message import InferRequest
 from router.wire.tensor import Tensor
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="module")
-def made(cache):
-    return prepare(cache, lambda _: None)
-
-
 def test_both_are_as_right_as_promised(made):
     assert len(made.held_out.labels) == 540
     for name, least in LEAST_ACCURACY.items():

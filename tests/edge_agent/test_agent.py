@@ -224,6 +224,7 @@ async def test_metrics_and_loading_are_on_the_admin_side(agent, http):
         text = await answer.text()
     for name in ("load_seconds_count", "requests_total", "in_flight", "wait_seconds_bucket"):
         assert f"isochrone_agent_{name}" in text
+    assert 'isochrone_agent_variant{model="talk",variant="fp32",version="1"} 1.0' in text
     async with http.get(f"{agent.admin}/health") as answer:
         assert await answer.json() == {"phase": "ready", "healthy": True}
 

@@ -66,7 +66,7 @@ async def until(condition):
 async def test_who_waits_for_a_load_takes_no_slot_from_a_warm_model(write, question, tap):
     async with opened(write(), write(name="other")) as (calls, pool, gate):
         await pool.load("small")
-        load = tap(loading, "choose")
+        load = tap(loading, "start")
         async with asyncio.TaskGroup() as tasks:
             cold = [tasks.create_task(answer(calls, ask(question, "other"))) for _ in range(2)]
             await asyncio.sleep(0)
@@ -86,7 +86,7 @@ async def test_who_waits_for_a_load_takes_no_slot_from_a_warm_model(write, quest
 
 async def test_a_deadline_ends_the_wait_for_a_load_and_leaves_its_place(write, question, tap):
     async with opened(write()) as (calls, _, gate):
-        load = tap(loading, "choose")
+        load = tap(loading, "start")
         with pytest.raises(DeadlineExceeded):
             await calls.open(ask(question, timeout_s=0.01))
         assert (gate.in_flight, gate.queued) == (0, 0)

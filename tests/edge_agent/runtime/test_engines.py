@@ -316,16 +316,6 @@ def _words_manifest(takes, gives, variant):
     )
 
 
-def test_a_variant_that_cannot_run_here_is_named(write):
-    package = write("torch")
-    variant = msgspec.structs.replace(package.manifest.variants[0], accelerator="gpu")
-    manifest = msgspec.structs.replace(package.manifest, variants=(variant,))
-    if engines.engine("torch").has_gpu():
-        pytest.skip("this machine has a GPU")
-    with pytest.raises(PackageError, match="variant torch wishes a GPU"):
-        engines.choose(type(package)(package.path, manifest))
-
-
 def test_the_same_weights_make_the_same_onnx_bytes():
     takes, gives = TensorSpec("x", "FP32", (-1, 2)), TensorSpec("y", "FP32", (-1, 2))
     nodes = [helper.make_node("Relu", ["x"], ["y"])]

@@ -224,7 +224,7 @@ async def test_unloading_a_name_unloads_every_version(write, open_pool):
 
 async def test_closing_waits_no_longer_than_it_is_told_to(write, monkeypatch):
     goes_on = Event()
-    monkeypatch.setattr(loading, "choose", lambda _: goes_on.wait(10))
+    monkeypatch.setattr(loading, "start", lambda *_: goes_on.wait(10))
     pool = Pool([write(version="1"), write(version="2")])
     async with asyncio.TaskGroup() as group:
         waiting = [group.create_task(_caught(pool.load("small", number))) for number in "12"]

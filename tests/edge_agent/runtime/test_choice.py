@@ -1,0 +1,220 @@
+"""Which variant runs best here, and that it is measured no more than once."""
+
+import subprocess
+import sys
+
+import msgspec
+import numpy as np
+import pytest
+from onnx import helper
+
+from deploy.demo.onnx_graph import model_bytes
+from edge_agent.runtime import choice
+from edge_agent.runtime.choice import Choices, contenders, likely
+from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
+from edge_agent.runtime.package import PackageError, described, open_package, write_package
+from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.start import start
+from edge_agent.runtime.workshop import ModelMoved
+from router.process.clock import monotonic
+from router.wire.tensor import TensorSpec
+
+TAKES, GIVES = TensorSpec("x", "FP32", (-1, 64)), TensorSpec("y", "FP32", (-1, 64))
+
+
+def _file(width: int) -> bytes:
+    """A network that takes the longer the wider it is."""
+    rng = np.random.default_rng(1)
+    weights = {
+        "a": rng.random((64, width), np.float32),
+        "b": rng.random((width, 64), np.float32),
+    }
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"]),
+        helper.make_node("MatMul", ["h", "b"], ["y"]),
+    ]
+    return model_bytes(nodes, TAKES, GIVES, weights)
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Write a package with one ONNX variant for each width."""
+
+    def written(**widths: int):
+        files = {f"{name}.onnx": _file(width) for name, width in widths.items()}
+        manifest = Manifest(
+            name="net",
+            version="1",
+            inputs=(Declared.of(TAKES),),
+            outputs=(Declared.of(GIVES),),
+            warm_up=(Sample((SampleTensor("x", (1, 64)),)),),
+            variants=tuple(
+                described(files[f"{name}.onnx"], name=name, engine="onnx", file=f"{name}.onnx")
+                for name in widths
+            ),
+        )
+        return write_package(tmp_path, manifest, files)
+
+    return written
+
+
+def _never() -> float:
+    pytest.fail("the clock was read: something was measured")
+
+
+def _still() -> float:
+    return 0.0
+
+
+def test_the_fastest_is_chosen_wherever_it_stands(package):
+    assert Choices(monotonic).choose(package(wide=20_000, narrow=8)).name == "narrow"
+
+
+def test_equals_go_to_the_manifests_order(package):
+    assert Choices(_still).choose(package(second=8, first=8)).name == "second"
+
+
+def test_one_variant_alone_is_not_measured(package):
+    assert Choices(_never).choose(package(only=8)).name == "only"
+
+
+def test_the_next_process_does_not_measure_again(package):
+    made = package(wide=20_000, narrow=8)
+    Choices(monotonic).choose(made)
+    later = Choices(_never)
+    assert later.choose(made).name == "narrow"
+    assert later.chosen(made) == "narrow"
+    assert [one.path for one in [open_package(made.path)]] == [made.path]
+
+
+def test_a_store_that_cannot_be_written_is_remembered_in_memory(package, monkeypatch):
+    made = package(wide=20_000, narrow=8)
+    here = Choices(monotonic)
+    monkeypatch.setattr("pathlib.Path.write_bytes", _full)
+    assert here.choose(made).name == "narrow"
+    here._clock = _never
+    assert here.choose(made).name == "narrow"
+
+
+def _full(*_):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda _: b"", id="cut short by a power failure"),
+        pytest.param(lambda _: b'{"variant": 3}', id="not ours"),
+        pytest.param(lambda note: note.replace(b'"wide"', b'"gone"'), id="of a variant that went"),
+        pytest.param(lambda note: note.replace(b'holds_for":"', b'holds_for":"x'), id="elsewhere"),
+    ],
+)
+def test_a_note_that_does_not_hold_is_made_again(package, spoil):
+    made = package(wide=20_000, narrow=8)
+    Choices(monotonic).choose(made)
+    (note,) = made.path.parent.glob(".*.json")
+    wrong = note.read_bytes().replace(b'"variant":"narrow"', b'"variant":"wide"')
+    note.write_bytes(spoil(wrong))
+    assert Choices(monotonic).choose(made).name == "narrow"
+    assert msgspec.json.decode(note.read_bytes())["variant"] == "narrow"
+
+
+def test_other_cores_are_another_case(package):
+    made = package(a=8, b=16)
+    Choices(monotonic).choose(made)
+    with pytest.raises(pytest.fail.Exception):
+        Choices(_never).choose(made, threads=2)
+
+
+def test_a_variant_that_cannot_be_loaded_leaves_the_others(package):
+    made = package(wide=2000, narrow=8)
+    file = made.path / "narrow.onnx"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    assert Choices(monotonic).choose(made).name == "wide"
+    assert not list(made.path.parent.glob(".*.json")), "mended, it is measured"
+
+
+def test_where_none_can_be_loaded_the_first_is_to_say_why(package):
+    made = package(one=8, two=8)
+    for file in made.path.glob("*.onnx"):
+        file.write_bytes(bytes(file.stat().st_size))
+    assert Choices(monotonic).choose(made).name == "one"
+
+
+class _Watched:
+    """A model that takes its name off a list when it is shut down."""
+
+    def __init__(self, model, name, alive):
+        self.request, self._model, self._name, self._alive = model.request, model, name, alive
+
+    def shutdown(self):
+        self._model.shutdown()
+        self._alive.discard(self._name)
+
+
+@pytest.mark.parametrize(("together", "most"), [(1 << 30, 2), (1, 1)], ids=["small", "large"])
+def test_large_variants_are_never_in_memory_together(package, together, most):
+    alive: set[str] = set()
+    seen: list[int] = []
+
+    def begin(package, variant, *rest):
+        alive.add(variant.name)
+        seen.append(len(alive))
+        return _Watched(start(package, variant, *rest), variant.name, alive)
+
+    made = package(wide=20_000, narrow=8)
+    assert Choices(monotonic, together).choose(made, 1, begin).name == "narrow"
+    assert (max(seen), alive) == (most, set())
+
+
+def test_torch_is_not_begun_with_where_onnx_will_do(write):
+    made = write("torch", "onnx")
+    code = (
+        "import sys; from pathlib import Path;"
+        "from edge_agent.runtime.choice import Choices, likely;"
+        "from edge_agent.runtime.package import open_package;"
+        "from router.process.clock import monotonic;"
+        f"package = open_package(Path({str(made.path)!r}));"
+        "print(likely(package).name, Choices(monotonic).choose(package).name,"
+        " 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["onnx", "onnx", "False"] or choice._GPU.exists()
+
+
+def test_a_pinned_variant_is_not_measured(package):
+    made = package(wide=20_000, narrow=8)
+    assert Choices(_never, pinned={"net": "wide"}).choose(made).name == "wide"
+    assert Choices(monotonic, pinned={"other": "wide"}).choose(made).name == "narrow"
+    with pytest.raises(PackageError, match="has no variant gone, which is pinned; it has wide, na"):
+        Choices(_never, pinned={"net": "gone"}).choose(made)
+
+
+def test_torch_alone_is_used(write):
+    made = write("torch")
+    assert [one.name for one in contenders(made)] == ["torch"]
+    assert likely(made).name == "torch"
+
+
+def test_what_cannot_run_here_is_named(write):
+    package = write("torch", "onnx")
+    variants = tuple(
+        msgspec.structs.replace(one, accelerator="gpu") for one in package.manifest.variants
+    )
+    if choice._GPU.exists():
+        pytest.skip("this machine has a GPU")
+    manifest = msgspec.structs.replace(package.manifest, variants=variants)
+    with pytest.raises(
+        PackageError, match=r"variant torch wishes a GPU.*variant onnx wishes a GPU"
+    ):
+        Choices(monotonic).choose(type(package)(package.path, manifest))
+
+
+async def test_a_pool_says_which_variant_it_loaded(package):
+    heard: list[ModelMoved] = []
+    pool = Pool([package(wide=20_000, narrow=8)], on_event=heard.append)
+    await pool.load("net")
+    assert [event.variant for event in heard if event.cold_start is not None] == ["narrow"]
+    await pool.close()
