@@ -17,7 +17,7 @@ from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.start import start
 from edge_agent.runtime.state import Step, after
-from router.errors import IsochroneError, NoSpace, Unavailable
+from router.errors import IsochroneError, NoSpace, NotFound, Unavailable
 from router.process.clock import Clock
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
@@ -73,6 +73,7 @@ class Held:
         self._retry_s = 0.0
         self._failures = 0
         self._running = 0
+        self._retired = False
 
     def told(self) -> HeldModel:
         """What is reported of it."""
@@ -103,6 +104,10 @@ class Held:
         """Begin a load that nobody waits for, where it is cold and its back-off has passed."""
         if self.state is ModelState.COLD and self.may_load:
             self._loading = self._begin()
+
+    def retire(self) -> None:
+        """It was removed: it is not loaded again."""
+        self._retired = True
 
     def call_off(self) -> None:
         """A load that has not begun does not begin."""
@@ -162,6 +167,8 @@ class Held:
 
     def _begin(self) -> asyncio.Future[Model]:
         self._began_s = self._workshop.clock()
+        if self._retired:
+            raise NotFound(f"{self._title} was removed")
         if not self.may_load:
             raise self._refusal()
         self.failure = None

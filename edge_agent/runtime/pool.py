@@ -1,15 +1,18 @@
 """The models that one process holds: found by name, loaded once however many ask, unloaded."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from edge_agent.runtime.held import Held, ModelMoved, Workshop
+from edge_agent.runtime.lineage import Lineage
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import NoSpace, NotFound, Unavailable
 from router.process.clock import Clock, monotonic
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
-from router.wire.report import HeldModel, ModelState, version_order
+from router.wire.report import HeldModel, ModelState
+
+_NONE_ACTIVE: Mapping[str, str] = {}
 
 
 def _unheard(_moved: ModelMoved) -> None:
@@ -19,8 +22,8 @@ def _unheard(_moved: ModelMoved) -> None:
 class Pool:
     """Packages and their loaded models. Made and used on one event loop.
 
-    Wherever a version may be None, it stands for the highest one that may be loaded; where that one
-    failed when it was last loaded, for the highest warm one, if there is any.
+    Wherever a version may be None, it stands for the active one, or else the highest one, that may
+    be loaded; where that one failed when it was last loaded, for a warm one, if there is any.
     """
 
     def __init__(
@@ -32,10 +35,12 @@ class Pool:
         clock: Clock = monotonic,
         on_event: Callable[[ModelMoved], None] = _unheard,
         min_load_s: float = 0.0,
+        active: Mapping[str, str] = _NONE_ACTIVE,
     ) -> None:
         """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move.
 
-        No load takes less than `min_load_s`.
+        No load takes less than `min_load_s`. `active` names the version of a model that calls
+        without a version get; for other models it is the highest.
 
         Raises:
             PackageError: two packages have the same name and version.
@@ -45,15 +50,17 @@ class Pool:
         self._on_event = on_event
         self._generation = 0
         self._closed = False
-        self._models: dict[str, dict[str, Held]] = {}
-        workshop = Workshop(self._loader, self._runner, threads, clock, self._moved, min_load_s)
-        for package in sorted(packages, key=_highest_first, reverse=True):
-            versions = self._models.setdefault(package.name, {})
-            if package.version in versions:
+        self._models: dict[str, Lineage] = {}
+        self._active = active
+        self._workshop = Workshop(
+            self._loader, self._runner, threads, clock, self._moved, min_load_s
+        )
+        for package in packages:
+            if self._held_as(package) is not None:
                 raise PackageError(
                     f"{package.path}: {package.name} {package.version} is here twice; remove one"
                 )
-            versions[package.version] = Held(package, workshop)
+            self._put(package)
 
     @property
     def models_generation(self) -> int:
@@ -88,7 +95,7 @@ class Pool:
         """
         held = self._find(name, version)
         manifest = held.package.manifest
-        versions = (held.package.version,) if version else tuple(self._models[name])
+        versions = (held.package.version,) if version else self._models[name].versions
         return ModelMetadata(name, versions, held.platform, manifest.takes(), manifest.gives())
 
     def state(self, name: str, version: str | None = None) -> ModelState:
@@ -106,16 +113,16 @@ class Pool:
     def choose(self, name: str, version: str | None = None) -> HeldModel:
         """The version that is to answer a call, warm or not.
 
-        A higher one that it stands in for is tried again beside it, once its back-off has passed.
+        One that it stands in for is tried again beside it, once its back-off has passed.
 
         Raises:
             NotFound: no such model or version is held.
             Unavailable: the pool is closed.
         """
         held = self._open(name, version)
-        highest = _highest(self._models[name].values())
-        if version is None and highest is not held:
-            highest.try_again()
+        first = self._models[name].first()
+        if version is None and first is not held:
+            first.try_again()
         return held.told()
 
     async def load(self, name: str, version: str | None = None) -> str:
@@ -147,8 +154,58 @@ class Pool:
             NotFound: no such model or version is held.
         """
         one = self._find(name, version)
-        for held in [one] if version else list(self._models[name].values()):
+        for held in [one] if version else list(self._models[name]):
             await held.unload()
+
+    def add(self, package: Package) -> None:
+        """One more version, cold; who answers calls without a version stays the same.
+
+        The same package again changes nothing.
+
+        Raises:
+            PackageError: that version is here with other content.
+        """
+        known = self._held_as(package)
+        if known is not None:
+            _check_same(known.package, package)
+            return
+        if package.name in self._models:
+            self._models[package.name].keep_first()
+        self._put(package)
+        self._generation += 1
+
+    async def remove(self, name: str, version: str) -> None:
+        """No call finds this version any more; once the running ones have ended, it is gone.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
+        held = self._find(name, version)
+        held.retire()
+        self._models[name].remove(version)
+        if not self._models[name].versions:
+            del self._models[name]
+        self._generation += 1
+        await held.unload()
+
+    async def activate(self, name: str, version: str) -> None:
+        """Have a version warm, let it answer the calls that name none, drain who did before.
+
+        Raises:
+            NotFound, Unavailable, NoSpace: as `load`; who answered goes on answering.
+        """
+        held = self._open(name, version)
+        await held.load()
+        before = self._models[name].preferred()
+        self._models[name].activate(version)
+        self._generation += 1
+        if before is not held:
+            await before.unload()
+
+    def active(self, name: str) -> str | None:
+        """The version that a call without a version gets; None where the model is not held."""
+        lineage = self._models.get(name)
+        return None if lineage is None else lineage.preferred().package.version
 
     async def request(
         self, name: str, version: str | None, request: InferRequest
@@ -192,7 +249,16 @@ class Pool:
         return True
 
     def _all(self) -> Iterable[Held]:
-        return (held for versions in self._models.values() for held in versions.values())
+        return (held for lineage in self._models.values() for held in lineage)
+
+    def _put(self, package: Package) -> None:
+        name = package.name
+        lineage = self._models.setdefault(name, Lineage(name, self._active.get(name)))
+        lineage.add(Held(package, self._workshop))
+
+    def _held_as(self, package: Package) -> Held | None:
+        lineage = self._models.get(package.name)
+        return None if lineage is None else lineage.get(package.version)
 
     def _open(self, name: str, version: str | None) -> Held:
         if self._closed:
@@ -200,31 +266,19 @@ class Pool:
         return self._find(name, version)
 
     def _find(self, name: str, version: str | None) -> Held:
-        versions = self._models.get(name)
-        if versions is None:
+        lineage = self._models.get(name)
+        if lineage is None:
             raise NotFound(f"no model {name!r} is here")
-        if version is None:
-            return _preferred(versions.values())
-        held = versions.get(version)
-        if held is None:
-            raise NotFound(f"{name!r} has no version {version!r}; it has {', '.join(versions)}")
-        return held
+        return lineage.preferred() if version is None else lineage.find(version)
 
     def _moved(self, event: ModelMoved) -> None:
         self._generation += 1
         self._on_event(event)
 
 
-def _preferred(versions: Collection[Held]) -> Held:
-    highest = _highest(versions)
-    warm = (held for held in versions if held.state is ModelState.WARM)
-    return highest if highest.sound else next(warm, highest)
-
-
-def _highest(versions: Collection[Held]) -> Held:
-    """Of those that may be loaded; of all, where none may."""
-    return next((held for held in versions if held.may_load), next(iter(versions)))
-
-
-def _highest_first(package: Package) -> tuple[tuple[int, int | str], ...]:
-    return version_order(package.version)
+def _check_same(known: Package, package: Package) -> None:
+    if known.manifest != package.manifest:
+        raise PackageError(
+            f"{package.path}: {package.name} {package.version} is held with other content;"
+            " give the new content another version"
+        )
