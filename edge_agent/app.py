@@ -12,10 +12,15 @@ from typing import NoReturn
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
 
+from edge_agent.admin import Admin
+from edge_agent.artefacts import joined
+from edge_agent.artefacts.choices import Choices
+from edge_agent.artefacts.parts import Trust, trust_of
 from edge_agent.client_trips import ClientTrips, Teller, noting
 from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
 from edge_agent.front import Front
+from edge_agent.guard import OPEN, Guard, guard_of
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.metrics import Metrics
 from edge_agent.report import Report, broken_in, identity
@@ -26,7 +31,7 @@ from edge_agent.runtime.load import Load
 from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.package import Package, packages_in
 from edge_agent.runtime.pool import Pool
-from edge_agent.server import Admin, Public
+from edge_agent.server import Public
 from edge_agent.slots import SlotGate
 from router.errors import ConfigError, IsochroneError
 from router.process import log
@@ -54,9 +59,16 @@ class Agent:
         clock: Clock,
         rng: Random,
         tasks: asyncio.TaskGroup,
+        trust: Trust | None = None,
+        guard: Guard = OPEN,
     ) -> None:
-        """Loads that no request waits for run in `tasks`."""
-        packages = _packages(config.packages)
+        """Loads that no request waits for run in `tasks`.
+
+        With `trust`, only packages that it does not refuse are there; `guard` stands before the
+        administration.
+        """
+        packages = _packages(config.packages, trust)
+        choices = Choices(config.packages)
         registry = CollectorRegistry()
         self.config = config
         self.lifecycle = Lifecycle(config.keep_warm)
@@ -68,6 +80,10 @@ class Agent:
             clock=clock,
             on_event=self._moved,
             min_load_s=config.min_load_s,
+            active=choices.active(),
+        )
+        self.repository = joined.repository(
+            config.packages, config.artefacts, self.pool, choices, trust, tasks, rng
         )
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
@@ -79,7 +95,7 @@ class Agent:
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
         self.public = Public(face, self.pool, self.report, self.lifecycle, tasks)
-        self.admin = Admin(self.pool, self.lifecycle, registry)
+        self.admin = Admin(self.repository, self.pool, self.lifecycle, registry, guard)
         self._rng = rng
 
     async def warm(self, names: Iterable[str]) -> dict[str, float]:
@@ -137,12 +153,13 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
 
 async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     """Run an agent until `stop` is set, then drain it; prints `ready URL` once it is ready."""
+    trust, guard = trust_of(config.artefacts), guard_of(config.admin.token_file)
     sockets = bind(config.listen), bind(config.admin.listen)
     url = f"http://{address_of(sockets[0])}"
     access = None if config.access_log is None else AccessLog(config.access_log)
     rng = SystemRandom()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=monotonic, rng=rng, tasks=tasks)
+        agent = Agent(config, clock=monotonic, rng=rng, tasks=tasks, trust=trust, guard=guard)
         front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
         trips = ClientTrips()
         service = noting(asynchronous(front.handle, tasks), trips)
@@ -157,6 +174,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
         background.append(tasks.create_task(teller.keep()))
         background.append(tasks.create_task(_become_ready(agent, url)))
+        background.append(tasks.create_task(agent.repository.resume(wall())))
         await stop.wait()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
@@ -206,11 +224,12 @@ async def _leave(
     for task in background:
         task.cancel()
     await asyncio.wait(background)
+    await agent.repository.close()
     await asyncio.gather(*(enroller.leave() for enroller in enrollers))
 
 
-def _packages(store: Path) -> list[Package]:
-    packages, errors = packages_in(store)
+def _packages(store: Path, trust: Trust | None) -> list[Package]:
+    packages, errors = packages_in(store, trust)
     for error in errors:
         log.event(_log, "package_broken", level=logging.ERROR, error=error.message)
     return packages

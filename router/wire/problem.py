@@ -23,6 +23,9 @@ STATUS = {
     "unusable_answer": HTTPStatus.BAD_GATEWAY,
     "poison": HTTPStatus.BAD_GATEWAY,
     "deadline_exceeded": HTTPStatus.GATEWAY_TIMEOUT,
+    "package": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "source_failed": HTTPStatus.BAD_GATEWAY,
+    "source_refused": HTTPStatus.BAD_GATEWAY,
     "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """Code of an error class to the status it leaves with; anything else is a 500."""
