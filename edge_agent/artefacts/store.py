@@ -127,7 +127,11 @@ class Store:
         with _locked(path) as locked:
             if not locked:
                 raise Unavailable(f"another process pulls {manifest.name} {manifest.version}")
-            _write_heads(path, raw, signature)
+            try:
+                _write_heads(path, raw, signature)
+            except OSError as error:
+                shutil.rmtree(path, ignore_errors=True)
+                raise unwritable(path, error) from error
             yield Staging(path, manifest, digest)
 
     def has(self, staging: Staging, variant: Variant) -> bool:
@@ -222,13 +226,10 @@ class Store:
 def _write_heads(path: Path, raw: bytes, signature: bytes | None) -> None:
     """The manifest's name appears last, so that it never stands for less than all of it."""
     draft = path / f"{MANIFEST}{SUFFIX}"
-    try:
-        if signature is not None:
-            write_through(path / SIGNATURE, signature)
-        write_through(draft, raw)
-        draft.rename(path / MANIFEST)
-    except OSError as error:
-        raise unwritable(path, error) from error
+    if signature is not None:
+        write_through(path / SIGNATURE, signature)
+    write_through(draft, raw)
+    draft.rename(path / MANIFEST)
 
 
 def _staged(path: Path) -> Staging | None:
