@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: a key file cannot be used.
         PackageError: the package cannot be signed.
     """
-    for line in _keygen(args.output) if args.action == "keygen" else _sign(args.path, args.key):
+    for line in keygen(args.output) if args.action == "keygen" else sign(args.path, args.key):
         print(line)
     return 0
 
@@ -68,7 +68,7 @@ def problems(packages: Iterable[Package], trusted: Iterable[Path]) -> Iterator[s
             yield error.message
 
 
-def _keygen(output: Path) -> Iterator[str]:
+def keygen(output: Path) -> Iterator[str]:
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     public = signature.told(key.public_key())
@@ -88,7 +88,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         raise ConfigError(f"{path}: cannot be made: {error.strerror}") from error
 
 
-def _sign(path: Path, key_file: Path) -> Iterator[str]:
+def sign(path: Path, key_file: Path) -> Iterator[str]:
     key = _key(key_file)
     package = open_package(path)
     manifest = (path / MANIFEST).read_bytes()

@@ -65,6 +65,7 @@ class Repository:
         self._choices = choices
         self._tasks = tasks
         self._changing = asyncio.Lock()
+        self._working: set[asyncio.Task[Any]] = set()
         self._pulls: Pulls | None = None
 
     def pull_with(self, pulls: Pulls) -> None:
@@ -140,9 +141,13 @@ class Repository:
                 self._pulls.begin(Wish(manifest.name, manifest.version, digest))
 
     async def close(self) -> None:
-        """Stop pulling; what has come is kept."""
+        """Stop pulling, and changing who serves; what has come is kept."""
         if self._pulls is not None:
             await self._pulls.close()
+        for task in self._working:
+            task.cancel()
+        if self._working:
+            await asyncio.wait(self._working)
         self._disk.close()
 
     async def expect(self, manifest: Manifest) -> None:
@@ -218,7 +223,10 @@ class Repository:
         )
 
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        outcome = await asyncio.shield(self._tasks.create_task(_outcome(work)))
+        task = self._tasks.create_task(_outcome(work))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        outcome = await asyncio.shield(task)
         if isinstance(outcome, IsochroneError):
             raise outcome
         return outcome

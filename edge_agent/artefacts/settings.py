@@ -1,7 +1,6 @@
 """`artefacts` in agent.yaml: where packages come from, whose signature counts, how much fits."""
 
 import base64
-import binascii
 from pathlib import Path
 from typing import Annotated
 
@@ -76,7 +75,7 @@ def public_bytes(text: str) -> bytes:
     """
     try:
         raw = base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ValueError(f"{text[:60]!r} is no base64 ({error})") from error
     if len(raw) != KEY_BYTES:
         raise ValueError(f"{text[:60]!r} has {len(raw)} bytes; an Ed25519 public key has 32")

@@ -88,7 +88,7 @@ async def test_what_another_process_had_got_is_gone_on_with(tmp_path, package, s
     shop.faults["a.onnx"] = [shop.cut_after(163840), faults.stall()]
     root = tmp_path / "here"
     async with pulling(root, config_for(shop, pull_timeout_s=0.5)) as first:
-        with pytest.raises(SourceFailed, match="given up after 0.5 s"):
+        with pytest.raises(SourceFailed, match=r"given up after 0\.5 s"):
             await first.pull(package)
         assert in_store(root) == []
     async with pulling(root, config_for(shop)) as second:
@@ -124,7 +124,7 @@ async def test_a_server_that_stalls_is_asked_again(tmp_path, package, shop):
         await here.pull(package)
 
 
-async def test_a_server_that_is_gone_is_waited_for_until_time_is_up(tmp_path, package, shop):
+async def test_a_server_that_is_gone_is_waited_for_until_time_is_up(tmp_path, package):
     gone = ArtefactsConfig(source=FromHttp(url="http://127.0.0.1:1"), pull_timeout_s=0.3)
     async with pulling(tmp_path / "here", gone) as here:
         with pytest.raises(SourceFailed, match="given up after"):
