@@ -15,7 +15,7 @@ from edge_agent.artefacts.room import Room
 from edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
 from edge_agent.artefacts.store import Store
 from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
-from edge_agent.runtime.package import described, write_package
+from edge_agent.runtime.package import Package, described, write_package
 from tests.edge_agent.artefacts.shop import open_shop
 
 BIG_BYTES = 400_000
@@ -65,7 +65,7 @@ class Pulling:
         self.root = root
         self.store = Store(root)
         self.keeper = Nobody()
-        self.came = []
+        self.came: list[Package] = []
         disk = Disk()
         room = Room(
             self.store, disk, self.keeper, config.disk_budget_bytes, config.disk_reserve_bytes

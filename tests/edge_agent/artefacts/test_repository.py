@@ -134,7 +134,7 @@ async def test_who_stops_waiting_does_not_stop_a_change(root):
 async def test_calls_are_answered_all_through_a_change(root):
     async with opened(root) as (pool, models):
         await models.load("double", "1")
-        seen = []
+        seen: list[str] = []
 
         async def ask():
             while seen[-10:] != ["2"] * 10:
