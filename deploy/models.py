@@ -91,27 +91,32 @@ def _pulled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
         wishes["digest"] = args.digest.removeprefix("sha256:")
     path = f"/isochrone/models/{quote(args.model, safe='')}/pull"
     while (reply := agent.order(path, wishes)).status == HTTPStatus.ACCEPTED:
-        told = json.loads(reply.body)
-        print(f"{told['bytes_done']} of {told['bytes_total']} bytes", file=sys.stderr, flush=True)
+        print(_progress(json.loads(reply.body)), file=sys.stderr, flush=True)
     return dict(reply.json())
 
 
 def _done(args: argparse.Namespace, result: Mapping[str, Any]) -> str:
-    title = " ".join(filter(None, (args.model, result.get("version"))))
+    model, version = args.model, result["version"]
     return {
-        "load": f"{title} is warm",
-        "unload": f"{title} is unloaded",
-        "pull": f"{title} is there; serve it: isochrone models load {args.model} --version N",
-        "rollback": f"{title} serves again",
-    }[args.action].replace("--version N", f"--version {result.get('version')}")
+        "load": f"{model} {version} is warm",
+        "unload": f"{model} {version or ''} is unloaded".replace("  ", " "),
+        "pull": f"{model} {version} is there; serve it:"
+        f" isochrone models load {model} --version {version}",
+        "rollback": f"{model} {version} serves again",
+    }[args.action]
+
+
+def _progress(pull: Mapping[str, Any]) -> str:
+    done = f"{pull['bytes_done']} of {pull['bytes_total']} bytes"
+    why = pull["interrupted"]
+    return f"{done}; to be tried again: {why}" if why else done
 
 
 def _listed(result: Mapping[str, Any]) -> Iterator[str]:
     heads = ["MODEL", "VERSION", "STATE", "SERVES", "SIZE", "LOAD", "DIGEST"]
     yield from columns([heads, *map(_row, result["models"])])
     for pull in result["pulls"]:
-        done, total = pull["bytes_done"], pull["bytes_total"]
-        yield f"pulling {pull['name']} {pull['version']}: {done} of {total} bytes"
+        yield f"pulling {pull['name']} {pull['version']}: {_progress(pull)}"
 
 
 def _row(model: Mapping[str, Any]) -> list[str]:

@@ -71,10 +71,14 @@ class BlockingSource:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._stall_s):
-                return await loop.run_in_executor(self._thread, work)
+                return await loop.run_in_executor(self._thread, self._told, path, work)
         except TimeoutError as error:
             text = f"{self.title}: {path}: nothing came for {self._stall_s:g} s"
             raise SourceFailed(text) from error
+
+    def _told(self, path: str, work: Callable[[], T]) -> T:
+        try:
+            return work()
         except Exception as error:
             told = self._shelves.failed(path, error)
             if told is None:

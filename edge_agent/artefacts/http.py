@@ -4,6 +4,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
 from typing import Literal
@@ -26,14 +27,21 @@ class _Http:
     def __init__(self, config: FromHttp, stall_s: float) -> None:
         self.title = config.url
         self._url = config.url.rstrip("/")
-        headers = {"accept-encoding": "identity"}  # what is counted and digested is what is sent
+        # What is counted and digested is what is sent.
+        self._headers = {"accept-encoding": "identity"}
         if config.bearer_file is not None:
-            headers["authorization"] = f"Bearer {_token(config.bearer_file)}"
-        self._session = ClientSession(
-            headers=headers,
+            self._headers["authorization"] = f"Bearer {_token(config.bearer_file)}"
+        self._tls = _tls(config.ca_file)
+        self._stall_s = stall_s
+
+    @cached_property
+    def _session(self) -> ClientSession:
+        """Made when it is first needed, and so on the event loop."""
+        return ClientSession(
+            headers=self._headers,
             auto_decompress=False,
-            connector=TCPConnector(ssl=_tls(config.ca_file)),
-            timeout=ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=stall_s),
+            connector=TCPConnector(ssl=self._tls),
+            timeout=ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=self._stall_s),
             read_bufsize=CHUNK_BYTES,
         )
 
@@ -78,13 +86,17 @@ class _Http:
                 f"{self.title}: {path} is redirected ({status}), which is not followed;"
                 " name the place itself in artefacts.source.url"
             )
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return SourceRefused(
+                f"{self.title}: {path} is shorter there than the manifest promises"
+            )
         again = status in _AGAIN or status >= HTTPStatus.INTERNAL_SERVER_ERROR
         kind = SourceFailed if again else SourceRefused
         return kind(f"{self.title}: {path}: the server answers {status}")
 
 
 def make(config: FromHttp, stall_s: float) -> Source:
-    """The source that a configuration names; to be made on the event loop.
+    """The source that a configuration names. Blocking.
 
     Raises:
         ConfigError: a file that it names cannot be used.

@@ -44,9 +44,7 @@ async def source_of(config: ArtefactsConfig) -> Source:
     """
     if config.source is None:
         raise ConfigError("nothing can be pulled: agent.yaml names no artefacts.source")
-    part = await asyncio.to_thread(_part, _SOURCES[type(config.source)])  # boto3 takes 0.3 s
-    made: Source = part.make(config.source, config.stall_s)
-    return made
+    return await asyncio.to_thread(_made, config.source, config.stall_s)  # boto3 takes 0.3 s
 
 
 def trust_of(config: ArtefactsConfig) -> Trust | None:
@@ -59,6 +57,11 @@ def trust_of(config: ArtefactsConfig) -> Trust | None:
         return None
     made: Trust = _part(_SIGNATURE).make(config.trusted_keys, config.trusted_key_files)
     return made
+
+
+def _made(config: SourceConfig, stall_s: float) -> Source:
+    source: Source = _part(_SOURCES[type(config)]).make(config, stall_s)
+    return source
 
 
 def _part(module: str) -> Any:  # noqa: ANN401 - each has `make`, of its own configuration

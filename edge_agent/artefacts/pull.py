@@ -44,6 +44,8 @@ class Progress:
     wish: Wish
     bytes_done: int = 0
     bytes_total: int = 0
+    interrupted: str = ""
+    """Why it waits before the source is asked again; nothing while it goes on."""
     _told_share: float = field(default=0.0, repr=False)
 
     def on(self, count: int) -> None:
@@ -74,6 +76,7 @@ class Bringing:
             SourceRefused, PackageError, NoSpace, Unavailable: it cannot be had like this.
         """
         raw, signature = await self._heads(source, progress.wish)
+        progress.interrupted = ""
         manifest = manifest_in(self._store.place(progress.wish.model, progress.wish.version), raw)
         given = Wish(manifest.name, manifest.version).title
         if given != progress.wish.title:

@@ -135,6 +135,7 @@ class Pulls:
     def _later(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
         progress: Progress = state.args[1]
+        progress.interrupted = str(error)
         self._tell(logging.WARNING, "pull_interrupted", progress.wish, error)
 
     def _tell(self, level: int, event: str, wish: Wish, error: BaseException | None) -> None:

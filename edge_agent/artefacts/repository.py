@@ -50,6 +50,8 @@ class PullTold(msgspec.Struct, frozen=True):
     done: bool
     bytes_done: int
     bytes_total: int
+    interrupted: str
+    """Why it waits before it goes on; nothing while it does."""
 
 
 class Repository:
@@ -109,9 +111,9 @@ class Repository:
         """
         if version is not None:
             return await self._to_its_end(self._activate(name, version))
-        newest, *_ = self._pool.metadata(name).versions
-        choice = self._choices.get(name)
-        return await self._pool.load(name, choice.active if choice else newest)
+        versions, choice = self._pool.metadata(name).versions, self._choices.get(name)
+        chosen = choice is not None and choice.active in versions
+        return await self._pool.load(name, choice.active if choice and chosen else versions[0])
 
     async def unload(self, name: str, version: str | None = None) -> None:
         """Let a version's running calls end and give its memory back; without one, every version.
@@ -242,7 +244,8 @@ def _check_same(package: Package, manifest: Manifest) -> None:
 
 def _told(pull: Progress, *, done: bool) -> PullTold:
     wish = pull.wish
-    return PullTold(wish.model, wish.version, done, pull.bytes_done, pull.bytes_total)
+    here, total = pull.bytes_done, pull.bytes_total
+    return PullTold(wish.model, wish.version, done, here, total, pull.interrupted)
 
 
 async def _outcome(work: Coroutine[Any, Any, T]) -> T | IsochroneError:

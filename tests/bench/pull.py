@@ -46,7 +46,7 @@ async def main(folder: Path, mib: int) -> None:
     once_s = min(once_s, bare_s(package.path / "a.onnx", folder / "bare"))
     print(f"bare: {once_s:.3f} s for {mib} MiB")
     async with open_shop(folder / "remote") as shop:
-        sources = {
+        sources: dict[str, SourceConfig] = {
             "directory": FromDirectory(path=folder / "remote"),
             "http": FromHttp(url=shop.url),
         }

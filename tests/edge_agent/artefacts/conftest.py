@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 import pytest
+from blockbuster import BlockBuster
 
 from edge_agent.artefacts.disk import Disk
 from edge_agent.artefacts.parts import source_of
@@ -20,6 +21,8 @@ from tests.edge_agent.artefacts.shop import open_shop
 
 BIG_BYTES = 400_000
 SMALL_BYTES = 10_000
+ON_THE_LOOP = ("pulls", "pull", "room", "http", "blocking", "disk", "parts")
+"""Modules that the event loop runs: nothing in them may hold it."""
 
 
 def write_weights(folder, version="1", name="net", seed=1, sizes=(BIG_BYTES, SMALL_BYTES)):
@@ -97,11 +100,14 @@ class Pulling:
 @asynccontextmanager
 async def pulling(root, config, trust=None):
     root.mkdir(exist_ok=True)
+    guard = BlockBuster([f"edge_agent.artefacts.{name}" for name in ON_THE_LOOP])
     async with asyncio.TaskGroup() as tasks:
         one = Pulling(root, config, tasks, trust)
+        guard.activate()
         try:
             yield one
         finally:
+            guard.deactivate()
             await one.pulls.close()
             one.disk.close()
 

@@ -136,7 +136,7 @@ async def test_a_process_that_is_killed_leaves_a_whole_package_or_none(tmp_path,
     root, rng = tmp_path / "here", Random(5)
     arguments = (str(root), shop.url, package.name, package.version, package.digest)
     kills = 0
-    for _ in range(8):
+    for _ in range(6):
         said = await run_and_kill(arguments, rng.uniform(0.0, 0.3))
         kills += said == b""
         seen = await asyncio.to_thread(check_whole, root)
