@@ -83,7 +83,7 @@ class Agent:
             active=choices.active(),
         )
         self.repository = joined.repository(
-            config.packages, config.artefacts, self.pool, choices, trust, tasks, rng
+            config.packages, config.artefacts, self.pool, choices, trust, rng
         )
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
@@ -174,7 +174,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
         background.append(tasks.create_task(teller.keep()))
         background.append(tasks.create_task(_become_ready(agent, url)))
-        background.append(tasks.create_task(agent.repository.resume(wall())))
+        background.append(tasks.create_task(agent.repository.keep(wall())))
         await stop.wait()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
@@ -224,7 +224,6 @@ async def _leave(
     for task in background:
         task.cancel()
     await asyncio.wait(background)
-    await agent.repository.close()
     await asyncio.gather(*(enroller.leave() for enroller in enrollers))
 
 

@@ -1,6 +1,5 @@
 """Everything about artefacts, joined once from the configuration of an agent."""
 
-import asyncio
 from pathlib import Path
 from random import Random
 
@@ -22,12 +21,11 @@ def repository(
     pool: Pool,
     choices: Choices,
     trust: Trust | None,
-    tasks: asyncio.TaskGroup,
     rng: Random,
 ) -> Repository:
-    """The repository of the packages below `root`; what it begins runs in `tasks`."""
+    """The repository of the packages below `root`."""
     store, disk = Store(root), Disk()
-    made = Repository(pool, store, disk, choices, tasks)
+    made = Repository(pool, store, disk, choices)
     if config.source is not None:
         room = Room(store, disk, made, config.disk_budget_bytes, config.disk_reserve_bytes)
         made.pull_with(
@@ -35,7 +33,7 @@ def repository(
                 Bringing(store, disk, room, trust),
                 lambda: source_of(config),
                 made.arrived,
-                tasks,
+                made.spawn,
                 rng,
                 timeout_s=config.pull_timeout_s,
             )

@@ -2,16 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from edge_agent.artefacts.pull import Bringing, Progress, Wish
 from edge_agent.artefacts.source import Source, SourceFailed
 from edge_agent.runtime.package import Package
-from router.errors import BadRequest, IsochroneError, Unavailable
+from router.errors import BadRequest, IsochroneError
 from router.process import log
 
 FIRST_PAUSE_S = 0.5
@@ -31,14 +32,14 @@ class Pull:
 
 
 class Pulls:
-    """Runs them in `tasks`; `arrived` is told of every package that came."""
+    """`spawn` runs them, in a group that cancels them; `arrived` is told of what came."""
 
     def __init__(
         self,
         bringing: Bringing,
         source: Callable[[], Awaitable[Source]],
         arrived: Callable[[Package], None],
-        tasks: asyncio.TaskGroup,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         rng: Random,
         *,
         timeout_s: float,
@@ -47,44 +48,33 @@ class Pulls:
         self._bringing = bringing
         self._source = source
         self._arrived = arrived
-        self._tasks = tasks
+        self._spawn = spawn
         self._rng = rng
         self._timeout_s = timeout_s
         self._first_pause_s = first_pause_s
-        self._running: dict[tuple[str, str], tuple[Pull, asyncio.Task[None]]] = {}
-        self._closed = False
+        self._running: dict[tuple[str, str], Pull] = {}
 
     def running(self) -> list[Progress]:
         """How far each has come."""
-        return [pull.progress for pull, _ in self._running.values()]
+        return [pull.progress for pull in self._running.values()]
 
     def begin(self, wish: Wish) -> Pull:
         """Begin a pull, or join the one that brings the same package.
 
         Raises:
             BadRequest: one runs for another digest of that version.
-            Unavailable: this agent is leaving.
+            Unavailable: this agent is starting or leaving.
         """
-        if self._closed:
-            raise Unavailable("this agent is leaving")
         key = wish.model, wish.version
         if key in self._running:
-            pull, _ = self._running[key]
+            pull = self._running[key]
             if wish.digest not in (None, pull.progress.wish.digest):
                 raise BadRequest(f"{wish.title} is being pulled with another digest; wait for it")
             return pull
         pull = Pull(Progress(wish))
-        self._running[key] = pull, self._tasks.create_task(self._run(key, pull))
+        self._spawn(self._run(key, pull))
+        self._running[key] = pull
         return pull
-
-    async def close(self) -> None:
-        """Stop them; what has come is kept."""
-        self._closed = True
-        tasks = [task for _, task in self._running.values()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
 
     async def _run(self, key: tuple[str, str], pull: Pull) -> None:
         wish = pull.progress.wish

@@ -5,6 +5,7 @@ warmed, the old one drains, the change counts. A failure on the way leaves the o
 """
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -18,10 +19,12 @@ from edge_agent.artefacts.store import Store
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, IsochroneError
+from router.errors import BadRequest, Unavailable
+from router.process import log
 from router.wire.report import HeldModel, ModelState, version_order
 
 T = TypeVar("T")
+_log = logging.getLogger("isochrone.agent.models")
 
 
 class ModelTold(msgspec.Struct, frozen=True):
@@ -57,17 +60,14 @@ class PullTold(msgspec.Struct, frozen=True):
 class Repository:
     """The models of one agent."""
 
-    def __init__(
-        self, pool: Pool, store: Store, disk: Disk, choices: Choices, tasks: asyncio.TaskGroup
-    ) -> None:
-        """What is begun runs to its end in `tasks`, whoever stops waiting for it."""
+    def __init__(self, pool: Pool, store: Store, disk: Disk, choices: Choices) -> None:
+        """Pulls nothing and changes no version before `keep` runs."""
         self._pool = pool
         self._store = store
         self._disk = disk
         self._choices = choices
-        self._tasks = tasks
+        self._tasks: asyncio.TaskGroup | None = None
         self._changing = asyncio.Lock()
-        self._working: set[asyncio.Task[Any]] = set()
         self._pulls: Pulls | None = None
 
     def pull_with(self, pulls: Pulls) -> None:
@@ -121,7 +121,7 @@ class Repository:
         Raises:
             NotFound: it is not here.
         """
-        await self._to_its_end(self._pool.unload(name, version))
+        await self._pool.unload(name, version)
 
     async def rollback(self, name: str) -> str:
         """Have the version active that was so before; the one that was is kept as the previous.
@@ -136,21 +136,33 @@ class Repository:
             raise BadRequest(f"{name}: no other version has been active; load one by its number")
         return await self._to_its_end(self._activate(name, choice.previous))
 
-    async def resume(self, now_s: float) -> None:
-        """Remove what crashed pulls left behind, and go on with those that were cut."""
-        for manifest, digest in await self._disk.do(self._store.sweep, now_s):
-            if self._pulls is not None:
-                self._pulls.begin(Wish(manifest.name, manifest.version, digest))
+    async def keep(self, now_s: float) -> None:
+        """Go on with pulls that were cut, then do what is asked for until this is cancelled.
 
-    async def close(self) -> None:
-        """Stop pulling, and changing who serves; what has come is kept."""
-        if self._pulls is not None:
-            await self._pulls.close()
-        for task in self._working:
-            task.cancel()
-        if self._working:
-            await asyncio.wait(self._working)
-        self._disk.close()
+        What is begun runs to its end, whoever stops waiting for it. `now_s` is wall-clock time:
+        what crashed pulls left behind is removed once it is a week old.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                try:
+                    await self._resume(now_s)
+                    await asyncio.Event().wait()
+                finally:
+                    self._tasks = None
+        finally:
+            self._disk.close()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run something until its end, or the agent's.
+
+        Raises:
+            Unavailable: the agent is starting or leaving.
+        """
+        if self._tasks is None:
+            work.close()
+            raise Unavailable("this agent is starting or leaving", retry_after_s=1.0)
+        return self._tasks.create_task(work)
 
     async def expect(self, manifest: Manifest) -> None:
         """Whoever serves now goes on doing so, also after a restart, when this package is there.
@@ -224,12 +236,18 @@ class Repository:
             digest=package.digest,
         )
 
+    async def _resume(self, now_s: float) -> None:
+        try:
+            cut = await self._disk.do(self._store.sweep, now_s)
+        except OSError as error:  # a disk that is not well must not keep the agent from serving
+            log.event(_log, "not_swept", level=logging.ERROR, error=str(error))
+            return
+        for manifest, digest in cut if self._pulls is not None else ():
+            self._begun(Wish(manifest.name, manifest.version, digest))
+
     async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        task = self._tasks.create_task(_outcome(work))
-        self._working.add(task)
-        task.add_done_callback(self._working.discard)
-        outcome = await asyncio.shield(task)
-        if isinstance(outcome, IsochroneError):
+        outcome = await asyncio.shield(self.spawn(_outcome(work)))
+        if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
@@ -248,9 +266,9 @@ def _told(pull: Progress, *, done: bool) -> PullTold:
     return PullTold(wish.model, wish.version, done, here, total, pull.interrupted)
 
 
-async def _outcome(work: Coroutine[Any, Any, T]) -> T | IsochroneError:
-    """A refusal belongs to who asked; raised in a task, it would end the agent."""
+async def _outcome(work: Coroutine[Any, Any, T]) -> T | Exception:
+    """An error belongs to who asked; raised in a task, it would end the agent."""
     try:
         return await work
-    except IsochroneError as error:
+    except Exception as error:
         return error

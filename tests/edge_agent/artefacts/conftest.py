@@ -68,6 +68,7 @@ class Pulling:
         self.root = root
         self.store = Store(root)
         self.keeper = Nobody()
+        self.tasks: list[asyncio.Task] = []
         self.came: list[Package] = []
         disk = Disk()
         room = Room(
@@ -78,11 +79,23 @@ class Pulling:
             Bringing(self.store, disk, room, trust),
             lambda: source_of(config),
             self.came.append,
-            tasks,
+            self._spawned(tasks),
             Random(1),
             timeout_s=config.pull_timeout_s,
             first_pause_s=0.01,
         )
+
+    def _spawned(self, tasks):
+        def spawn(work):
+            self.tasks.append(tasks.create_task(work))
+
+        return spawn
+
+    async def stop(self):
+        """End every pull, as an agent does that leaves."""
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def pull(self, package):
         """The package as it came; raises what keeps it from coming."""
@@ -108,7 +121,7 @@ async def pulling(root, config, trust=None):
             yield one
         finally:
             guard.deactivate()
-            await one.pulls.close()
+            await one.stop()
             one.disk.close()
 
 

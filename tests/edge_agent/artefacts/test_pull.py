@@ -294,6 +294,6 @@ async def test_an_agent_that_leaves_stops_pulling_and_keeps_what_came(tmp_path, 
         async with asyncio.timeout(5):
             while not pull.progress.bytes_done:  # noqa: ASYNC110 - another task's progress
                 await asyncio.sleep(0.01)
-        await here.pulls.close()
+        await here.stop()
     (partial,) = (here.root / PULLS).rglob("a.onnx.partial")
     assert 0 < partial.stat().st_size < BIG_BYTES

@@ -14,6 +14,7 @@ from edge_agent.artefacts import joined
 from edge_agent.artefacts.choices import FILE, Choice, Choices
 from edge_agent.artefacts.pull import Wish
 from edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory
+from edge_agent.artefacts.store import Store
 from edge_agent.runtime.package import PackageError, packages_in
 from edge_agent.runtime.pool import Pool
 from router.errors import BadRequest, NoSpace, NotFound, Unavailable
@@ -34,11 +35,14 @@ async def opened(root, source=None, **changes):
         **changes,
     )
     async with asyncio.TaskGroup() as tasks:
-        one = joined.repository(root, config, pool, choices, None, tasks, Random(1))
+        one = joined.repository(root, config, pool, choices, None, Random(1))
+        kept = tasks.create_task(one.keep(0.0))
+        await asyncio.sleep(0)
         try:
             yield pool, one
         finally:
-            await one.close()
+            kept.cancel()
+            await asyncio.wait([kept])
             await pool.close()
 
 
@@ -215,8 +219,26 @@ async def test_a_cut_pull_goes_on_at_the_next_start(root, tmp_path):
         with models._store.stage("double", raw, None):
             pass
     async with opened(root, tmp_path / "remote") as (pool, models):
-        await models.resume(0.0)
         async with asyncio.timeout(5):
             while len(pool.held()) < 3:  # noqa: ASYNC110 - a pull of its own
                 await asyncio.sleep(0.01)
         assert pool.state("double", "3") is ModelState.COLD
+
+
+async def test_a_disk_that_cannot_be_swept_keeps_nobody_from_serving(root, monkeypatch, caplog):
+    def sweep(_self, _now_s):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Store, "sweep", sweep)
+    async with opened(root) as (pool, models):
+        await models.load("double", "1")
+        assert await answered(pool) == "1"
+    assert "not_swept" in caplog.text
+
+
+async def test_an_agent_that_leaves_changes_nothing_any_more(root):
+    async with opened(root) as (_, models):
+        pass
+    with pytest.raises(Unavailable, match="starting or leaving"):
+        await models.load("double", "1")
+    assert not (root / FILE).exists()
