@@ -14,7 +14,7 @@ from deploy.call import Reply, call
 from deploy.result import add_json_argument, columns, tell
 from router.errors import ConfigError
 
-HELP = "list, pull, load, unload or roll back the models of an agent"
+HELP = "list, pull, load, unload or roll back an agent's models"
 TOKEN_VARIABLE = "ISOCHRONE_TOKEN_FILE"
 _LOAD_TIMEOUT_S = 600.0
 _VERBS = {

@@ -83,9 +83,8 @@ class Repository:
 
     def pulling(self) -> list[PullTold]:
         """Every pull that runs."""
-        return (
-            [] if self._pulls is None else [_told(one, done=False) for one in self._pulls.running()]
-        )
+        running = () if self._pulls is None else self._pulls.running()
+        return [_told(progress, done=False) for progress in running]
 
     async def pull(self, wish: Wish, wait_s: float) -> PullTold:
         """Have a package come, or join the pull that brings it; how far it is in `wait_s` at most.
@@ -110,7 +109,7 @@ class Repository:
             NotFound, Unavailable, NoSpace, PackageError: it cannot be; who served goes on.
         """
         if version is not None:
-            return await self._to_its_end(self._activate(name, version))
+            return await self._change(name, version)
         versions, choice = self._pool.metadata(name).versions, self._choices.get(name)
         chosen = choice is not None and choice.active in versions
         return await self._pool.load(name, choice.active if choice and chosen else versions[0])
@@ -134,7 +133,7 @@ class Repository:
         choice = self._choices.get(name)
         if choice is None or choice.previous is None:
             raise BadRequest(f"{name}: no other version has been active; load one by its number")
-        return await self._to_its_end(self._activate(name, choice.previous))
+        return await self._change(name, choice.previous)
 
     async def keep(self, now_s: float) -> None:
         """Go on with pulls that were cut, then do what is asked for until this is cancelled.
@@ -198,18 +197,18 @@ class Repository:
         """Use it no more."""
         await self._pool.remove(package.name, package.version)
 
-    async def _activate(self, name: str, version: str) -> str:
+    async def _activate(self, name: str, version: str) -> None:
         async with self._changing:
             self._pool.package(name, version)
             choice = self._choices.get(name)
-            before = choice.active if choice else self._pool.active(name)
-            if before == version:
+            if choice is not None and choice.active == version:
                 await self._pool.activate(name, version)
-                return version
-            draft = await self._disk.do(self._choices.draft, name, Choice(version, before))
+                return
+            before = choice.active if choice else self._pool.active(name)
+            chosen = Choice(version, before if before != version else None)
+            draft = await self._disk.do(self._choices.draft, name, chosen)
             await self._pool.activate(name, version)
             await self._disk.do(draft.commit)
-        return version
 
     def _begun(self, wish: Wish) -> Pull:
         if self._pulls is None:
@@ -245,11 +244,19 @@ class Repository:
         for manifest, digest in cut if self._pulls is not None else ():
             self._begun(Wish(manifest.name, manifest.version, digest))
 
-    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
-        outcome = await asyncio.shield(self.spawn(_outcome(work)))
+    async def _change(self, name: str, version: str) -> str:
+        outcome = await asyncio.shield(self.spawn(self._outcome(name, version)))
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        return version
+
+    async def _outcome(self, name: str, version: str) -> Exception | None:
+        """An error belongs to who asked; raised in a task, it would end the agent."""
+        try:
+            await self._activate(name, version)
+        except Exception as error:
+            return error
+        return None
 
 
 def _check_same(package: Package, manifest: Manifest) -> None:
@@ -264,11 +271,3 @@ def _told(pull: Progress, *, done: bool) -> PullTold:
     wish = pull.wish
     here, total = pull.bytes_done, pull.bytes_total
     return PullTold(wish.model, wish.version, done, here, total, pull.interrupted)
-
-
-async def _outcome(work: Coroutine[Any, Any, T]) -> T | Exception:
-    """An error belongs to who asked; raised in a task, it would end the agent."""
-    try:
-        return await work
-    except Exception as error:
-        return error

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from edge_agent.artefacts.choices import Choice, Choices
 from edge_agent.artefacts.disk import Disk
 from edge_agent.artefacts.parts import source_of
 from edge_agent.artefacts.pull import Bringing, Progress, Wish
@@ -18,6 +19,7 @@ from edge_agent.artefacts.room import Room
 from edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory
 from edge_agent.artefacts.store import KEPT_S, PULLS, Store
 from edge_agent.runtime.package import packages_in
+from router.errors import Unavailable
 from tests.edge_agent.artefacts.conftest import BIG_BYTES, Nobody, write_weights
 
 MUTATORS = ("fsync", "rename", "mkdir", "unlink", "rmdir", "link", "ftruncate")
@@ -192,3 +194,35 @@ def test_garbage_is_swept_and_what_may_go_on_is_kept(tmp_path):
     with store.stage("net", raws["1"], None):
         store.sweep(now_s + 2 * KEPT_S)
         assert (root / PULLS / package.digest).exists(), "another process is at it"
+
+
+def test_a_choice_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
+    old, new = Choice("1"), Choice("2", "1")
+    seen = set()
+    for left in range(20):
+        root = tmp_path / str(left)
+        root.mkdir()
+        choices = Choices(root)
+        choices.draft("net", old).commit()
+        with monkeypatch.context() as patched:
+            fuse = Fuse(patched, left)
+            try:
+                choices.draft("net", new).commit()
+            except PowerCut:
+                assert fuse.left == 0
+        seen.add(Choices(root).get("net"))
+    assert seen == {old, new}
+
+
+def test_a_package_is_put_together_by_one_process_at_a_time(tmp_path):
+    package = write_weights(tmp_path / "remote")
+    raw = (package.path / "model.yaml").read_bytes()
+    one, other = Store(tmp_path / "here"), Store(tmp_path / "here")
+    with (
+        one.stage("net", raw, None),
+        pytest.raises(Unavailable, match="another process pulls net 1"),
+        other.stage("net", raw, None),
+    ):
+        pass
+    with other.stage("net", raw, None) as staging:
+        assert staging.digest == package.digest

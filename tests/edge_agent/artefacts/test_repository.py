@@ -88,6 +88,16 @@ async def test_the_choice_survives_a_restart(root):
         assert await answered(pool) == "2"
 
 
+async def test_a_version_that_was_chosen_stays_whatever_is_copied_beside_it(root):
+    async with opened(root) as (_, models):
+        await models.load("double", "2")
+        with pytest.raises(BadRequest, match="no other version"):
+            await models.rollback("double")
+    write_double(root, version="3")
+    async with opened(root) as (pool, _):
+        assert await answered(pool) == "2"
+
+
 async def test_loading_without_a_number_is_loading_what_was_chosen(root):
     async with opened(root) as (_, models):
         assert await models.load("double") == "2"
