@@ -52,6 +52,7 @@ COMMANDS = {
     "infer": Entry("deploy.infer", "send one image to a model and say who answered and why"),
     "explain": Entry("deploy.explain", "say why a request was answered where it was"),
     "simulate": Entry("deploy.simulate", "try routing rules against each other in virtual time"),
+    "models": Entry("deploy.models", "list, pull, load, unload or roll back an agent's models"),
     "package": Entry("deploy.package", "build, inspect or verify a model package"),
     "package export": Entry(
         "deploy.variants.export", "add an ONNX variant of a torch one", "variants"

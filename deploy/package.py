@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from deploy import signing
 from deploy.onnx_package import Wanted, build
 from deploy.result import add_json_argument, tell
 from edge_agent.runtime import verify
@@ -26,7 +27,7 @@ HELP = "build, inspect or verify a model package"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`build`, `inspect` and `verify`."""
+    """`build`, `inspect`, `verify`, and what signs."""
     parser.epilog = (
         "export, quantize, prune and distill make variants: isochrone package WORD --help"
     )
@@ -41,15 +42,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=text)
         action.add_argument("path", type=Path, help="a package, or a directory of packages")
         add_json_argument(action)
+        if name == "verify":
+            signing.add_trust_argument(action)
+    signing.add_actions(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; 1 where a package has a problem."""
     if args.action == "build":
         return _build(args)
+    if args.action in signing.ACTIONS:
+        return signing.run(args)
     packages, problems = _found(args.path)
     if args.action == "verify":
         problems += [text for package in packages for text in verify.problems(package)]
+        problems += signing.problems(packages, args.trusted_key)
     result = {
         "schema": "isochrone.package/1",
         "ok": not problems,
@@ -97,7 +104,12 @@ def _record(package: Package) -> dict[str, Any]:
     variants = [
         {**msgspec.to_builtins(variant), "lacks": lack(variant)} for variant in manifest.variants
     ]
-    return {"path": str(package.path), **msgspec.to_builtins(manifest), "variants": variants}
+    return {
+        "path": str(package.path),
+        "digest": package.digest,
+        **msgspec.to_builtins(manifest),
+        "variants": variants,
+    }
 
 
 def _told(packages: Sequence[Package], problems: Sequence[str], *, verified: bool) -> Iterator[str]:
@@ -112,6 +124,7 @@ def _told(packages: Sequence[Package], problems: Sequence[str], *, verified: boo
 def _outline(package: Package) -> Iterator[str]:
     manifest = package.manifest
     yield f"{manifest.name} {manifest.version} in {package.path}"
+    yield f"  digest {package.digest}"
     for word, specs in (("takes", manifest.takes()), ("gives", manifest.gives())):
         yield from (f"  {word} {_spec(spec)}" for spec in specs)
     if manifest.labels:

@@ -12,10 +12,15 @@ from typing import Any, NoReturn
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
 
+from edge_agent.admin import Admin
+from edge_agent.artefacts import joined
+from edge_agent.artefacts.activation import Activations
+from edge_agent.artefacts.parts import Trust, trust_of
 from edge_agent.client_trips import ClientTrips, Teller, noting
 from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
 from edge_agent.front import Front
+from edge_agent.guard import OPEN, Guard, guard_of
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.metrics import Metrics
 from edge_agent.report import Report, broken_in, identity
@@ -28,7 +33,7 @@ from edge_agent.runtime.package import Package, packages_in
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.state import Step
 from edge_agent.runtime.workshop import ModelMoved
-from edge_agent.server import Admin, Public
+from edge_agent.server import Public
 from edge_agent.slots import SlotGate
 from router.errors import ConfigError, IsochroneError
 from router.process import log
@@ -56,8 +61,15 @@ class Agent:
         *,
         clock: Clock,
         rng: Random,
+        trust: Trust | None = None,
+        guard: Guard = OPEN,
     ) -> None:
-        packages = _packages(config.packages)
+        """With `trust`, only packages that it does not refuse are there.
+
+        `guard` stands before the administration.
+        """
+        packages = _packages(config.packages, trust)
+        activations = Activations(config.packages)
         registry = CollectorRegistry()
         self.config = config
         self.lifecycle = Lifecycle(config.keep_warm)
@@ -69,7 +81,11 @@ class Agent:
             clock=clock,
             on_event=self._moved,
             min_load_s=config.min_load_s,
+            active=activations.active(),
             upkeep=config.upkeep(memory.limit_bytes()),
+        )
+        self.repository = joined.repository(
+            config.packages, config.artefacts, self.pool, activations, trust, rng
         )
         self.metrics.watch_memory(self.pool.residents)
         who = identity(f"{rng.getrandbits(64):016x}")
@@ -82,7 +98,7 @@ class Agent:
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
         self.public = Public(face, self.pool, self.report, self.lifecycle)
-        self.admin = Admin(self.pool, self.lifecycle, registry)
+        self.admin = Admin(self.repository, self.pool, self.lifecycle, registry, guard)
         self._rng = rng
 
     async def warm(self, names: Iterable[str]) -> dict[str, float]:
@@ -146,12 +162,13 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
 
 async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     """Run an agent until `stop` is set, then drain it; prints `ready URL` once it is ready."""
+    trust, guard = trust_of(config.artefacts), guard_of(config.admin.token_file)
     sockets = bind(config.listen), bind(config.admin.listen)
     url = f"http://{address_of(sockets[0])}"
     access = None if config.access_log is None else AccessLog(config.access_log)
     rng = SystemRandom()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=monotonic, rng=rng)
+        agent = Agent(config, clock=monotonic, rng=rng, trust=trust, guard=guard)
         front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
         trips = ClientTrips()
         service = noting(asynchronous(front.handle, tasks), trips)
@@ -167,6 +184,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         background.append(tasks.create_task(teller.keep()))
         background.append(tasks.create_task(_become_ready(agent, url)))
         background.append(tasks.create_task(_tend(agent.pool)))
+        background.append(tasks.create_task(agent.repository.keep(wall())))
         await stop.wait()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
@@ -225,8 +243,8 @@ async def _leave(
     await asyncio.gather(*(enroller.leave() for enroller in enrollers))
 
 
-def _packages(store: Path) -> list[Package]:
-    packages, errors = packages_in(store)
+def _packages(store: Path, trust: Trust | None) -> list[Package]:
+    packages, errors = packages_in(store, trust)
     for error in errors:
         log.event(_log, "package_broken", level=logging.ERROR, error=error.message)
     return packages

@@ -6,13 +6,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from edge_agent.artefacts.settings import ArtefactsConfig
 from edge_agent.runtime.manifest import Isolation
 from edge_agent.runtime.upkeep import Upkeep
 from router.errors import BadRequest
 from router.process.limits import Limits
 from router.process.log import LogConfig
 from router.process.settings import Settings, load_settings
-from router.process.sockets import Address
+from router.process.sockets import Address, is_loopback
 from router.wire.report import Name
 from router.wire.url import parse_url
 
@@ -32,9 +33,18 @@ class RouterConfig(Settings, frozen=True, kw_only=True):
 
 
 class AdminConfig(Settings, frozen=True):
-    """The listener for administrators: loading, unloading, metrics."""
+    """The listener for administrators: pulling, loading, unloading, metrics."""
 
     listen: Address = "127.0.0.1:8091"
+    token_file: Path | None = None
+    """Holds the token that administrators show; without one whoever reaches `listen` is one."""
+
+    def __post_init__(self) -> None:
+        if self.token_file is None and not is_loopback(self.listen):
+            raise ValueError(
+                f"listen: {self.listen} can be reached from elsewhere: name a token_file"
+                " (openssl rand -hex 32), or listen on 127.0.0.1"
+            )
 
 
 class MemoryConfig(Settings, frozen=True, kw_only=True):
@@ -84,6 +94,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     min_load_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 20.0
+    artefacts: ArtefactsConfig = ArtefactsConfig()
     routers: tuple[RouterConfig, ...] = ()
     limits: Limits = Limits()
     log: LogConfig = LogConfig()

@@ -73,7 +73,7 @@ class Report:
         """`GET /isochrone/report`."""
         ready, draining = self._lifecycle.ready, self._lifecycle.draining
         told = self._load.endpoint_report(ready=ready, draining=draining)
-        return msgspec.structs.replace(told, models=told.models + self._broken)
+        return msgspec.structs.replace(told, models=told.models + self._still_broken())
 
     def enrolment_at(self, url: str) -> Callable[[], Enrolment]:
         """Makes the enrolment with a router that reaches this agent at `url`."""
@@ -92,7 +92,12 @@ class Report:
                 zone=config.zone,
                 hardware_class=config.hardware_class,
                 slots=config.slots,
-                models=self._pool.held() + self._broken,
+                models=self._pool.held() + self._still_broken(),
             )
 
         return enrolment
+
+    def _still_broken(self) -> tuple[HeldModel, ...]:
+        """Without those that were replaced meanwhile by sound ones."""
+        sound = {(held.name, held.version) for held in self._pool.held()}
+        return tuple(held for held in self._broken if (held.name, held.version) not in sound)

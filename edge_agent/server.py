@@ -1,24 +1,17 @@
-"""What an agent answers: OIP and its report to everybody, loading and metrics to administrators."""
+"""What an agent answers everybody: OIP, its report, wakes and samples."""
 
-import re
-from collections.abc import Callable
 from http import HTTPStatus
-
-from prometheus_client import CollectorRegistry
 
 from edge_agent.lifecycle import Lifecycle
 from edge_agent.report import Report
 from edge_agent.runtime.oip import OpenInference, check_method
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.sample import Sampling
-from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
-from router.process.metrics import render
+from router.errors import IsochroneError, Unavailable
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
 from router.wire.report import Wake, Waking
-
-_CONTROL_PATH = re.compile(r"/v2/repository/models/([^/]+)/(load|unload)")
 
 
 class Public:
@@ -75,48 +68,3 @@ class Public:
         if self._lifecycle.draining:
             raise Unavailable("this agent is leaving")
         return wish
-
-
-class Admin:
-    """The admin listener: load (the newest version), unload (every version), metrics, health."""
-
-    def __init__(self, pool: Pool, lifecycle: Lifecycle, registry: CollectorRegistry) -> None:
-        self._pool = pool
-        self._lifecycle = lifecycle
-        self._registry = registry
-
-    async def handle(self, request: Request) -> Response:
-        """The answer, also where it is a refusal."""
-        try:
-            return await self._answer(request)
-        except IsochroneError as error:
-            return problem_response(error)
-
-    async def _answer(self, request: Request) -> Response:
-        control = _CONTROL_PATH.fullmatch(request.path)
-        if control:
-            check_method(request, "POST")
-            return await self._control(control[1], control[2], request.body)
-        answers: dict[str, Callable[[], Response]] = {
-            "/metrics": lambda: render(self._registry),
-            "/health": self._health,
-        }
-        if request.path not in answers:
-            raise NotFound(f"{request.path} is not offered here")
-        check_method(request, "GET")
-        return answers[request.path]()
-
-    async def _control(self, model: str, verb: str, body: bytes) -> Response:
-        if body.strip() not in (b"", b"{}") and verb == "load":
-            raise BadRequest("load takes no configuration: packages on disk say everything")
-        if verb == "load":
-            newest, *_ = self._pool.metadata(model).versions
-            await self._pool.load(model, newest)
-        else:
-            await self._pool.unload(model)
-        return json_response({})
-
-    def _health(self) -> Response:
-        healthy = self._pool.is_healthy()
-        status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
-        return json_response({"phase": self._lifecycle.phase, "healthy": healthy}, status)

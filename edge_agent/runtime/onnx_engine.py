@@ -7,13 +7,13 @@ from mmap import mmap
 
 import numpy as np
 
+from edge_agent.runtime.checked import checked_copy
 from edge_agent.runtime.fit import check_inputs, check_tensors, feeds, wanted
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort import state
 from edge_agent.runtime.package import Package, PackageError
-from edge_agent.runtime.sealed import sealed
 from edge_agent.runtime.thread import in_thread
 from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest, InferResponse
@@ -135,7 +135,7 @@ class OnnxModel:
         """
         where = str(self._package.file(self._variant))
         gpu = self._variant.accelerator != "cpu"
-        with sealed(self._package, self._variant) as file:
+        with checked_copy(self._package, self._variant) as file:
             session = _session(file.content, file.path, where, self._threads, gpu=gpu)
         check_inputs(where, self._package.takes, declared(session.get_inputs(), where))
         check_tensors(where, self._package.gives, declared(session.get_outputs(), where))

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import FileIO
@@ -19,13 +19,19 @@ from typing import Any
 import msgspec
 import yaml
 
+from edge_agent.runtime.durable import replace, sync, write_through
 from edge_agent.runtime.manifest import Architecture, Engine, Manifest, Precision, Variant
 from router.errors import ConfigError, IsochroneError
-from router.process.settings import load_settings
+from router.process.document import MAX_BYTES, document_in
+from router.process.settings import settings_in
 from router.wire.tensor import TensorSpec
 
 MANIFEST = "model.yaml"
+SIGNATURE = "manifest.sig"
 _REBUILD = "build or copy the package again"
+
+Check = Callable[[Path, bytes], None]
+"""Told a package's directory and the bytes of its manifest; raises PackageError to refuse it."""
 
 
 class PackageError(IsochroneError):
@@ -40,6 +46,8 @@ class Package:
 
     path: Path
     manifest: Manifest
+    digest: str = ""
+    """The sha256 of the manifest as it stands on disk, which names every byte of the package."""
 
     @property
     def name(self) -> str:
@@ -115,30 +123,44 @@ class Package:
             )
 
 
-def open_package(path: Path) -> Package:
+def open_package(path: Path, check: Check | None = None) -> Package:
     """The package in a directory `NAME/VERSION`.
 
     Raises:
         PackageError: the manifest is wrong, does not fit the directory, or a file is missing or of
-            another size. Digests are checked by `Package.read`.
+            another size, or `check` refuses it. Digests are checked by `Package.read`.
     """
-    try:
-        manifest = load_settings(path / MANIFEST, Manifest)
-    except ConfigError as error:
-        raise PackageError(error.message) from error
+    raw = _manifest_bytes(path / MANIFEST)
+    if check is not None:
+        check(path, raw)
+    manifest = manifest_in(path / MANIFEST, raw)
     place = path.absolute()
     if (place.parent.name, place.name) != (manifest.name, manifest.version):
         raise PackageError(
             f"{path / MANIFEST}: is {manifest.name}/{manifest.version}; move the directory to"
             f" {manifest.name}/{manifest.version}, or correct name and version"
         )
-    package = Package(path, manifest)
+    package = Package(path, manifest, hashlib.sha256(raw).hexdigest())
     for variant in manifest.variants:
         _check_file(package.file(variant), variant.bytes)
     return package
 
 
-def packages_in(store: Path) -> tuple[list[Package], list[PackageError]]:
+def manifest_in(path: Path, raw: bytes) -> Manifest:
+    """The manifest that `raw` is; `path` says in the refusal where it stands.
+
+    Raises:
+        PackageError: it is none.
+    """
+    try:
+        return settings_in(document_in(path, raw), Manifest)
+    except ConfigError as error:
+        raise PackageError(error.message) from error
+
+
+def packages_in(
+    store: Path, check: Check | None = None
+) -> tuple[list[Package], list[PackageError]]:
     """Every package below a directory, by name and version, and what is wrong with the others.
 
     Names that begin with a dot are left out: they are packages still being written.
@@ -149,7 +171,7 @@ def packages_in(store: Path) -> tuple[list[Package], list[PackageError]]:
         return [], [PackageError(f"{store}: is no directory; make it, or correct the path")]
     for path in sorted(store.glob("[!.]*/[!.]*/")):
         try:
-            packages.append(open_package(path))
+            packages.append(open_package(path, check))
         except PackageError as error:
             errors.append(error)
     return packages, errors
@@ -216,7 +238,7 @@ def add_variant(package: Package, variant: Variant, data: bytes) -> Package:
     _check(manifest)
     try:
         for name, content in ((variant.file, data), (MANIFEST, _written(manifest))):
-            _replace(package.path / name, content)
+            replace(package.path / name, content)
     except OSError as error:
         package.file(variant).unlink(missing_ok=True)  # no manifest names it
         raise PackageError(f"{package.path}: cannot be written: {error.strerror}") from error
@@ -228,6 +250,14 @@ def _check(manifest: Manifest) -> None:
         msgspec.convert(msgspec.to_builtins(manifest), Manifest)
     except msgspec.ValidationError as error:
         raise PackageError(f"{manifest.name} {manifest.version}: {error}; correct it") from error
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise PackageError(f"{path}: cannot be read: {error.strerror}; {_REBUILD}") from error
 
 
 def _check_file(path: Path, promised: int) -> None:
@@ -276,40 +306,15 @@ def _write_whole(target: Path, content: Mapping[str, bytes]) -> None:
     draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         for name, data in content.items():
-            _write_through(draft / name, data)
+            write_through(draft / name, data)
         draft.chmod(0o755)
-        _sync(draft)
+        sync(draft)
         try:
             draft.rename(target)
         except OSError:
             if not target.exists():
                 raise
             _check_same(target, content)  # somebody else was faster
-        _sync(target.parent)
+        sync(target.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)  # renamed, it is not there any more
-
-
-def _write_through(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        _write_through(draft, data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -127,7 +127,16 @@ def read_document(path: Path) -> Document:
     Raises:
         SettingsError: it cannot be read, is no YAML, or uses what is refused here.
     """
-    text = _text(path)
+    return document_in(path, _raw(path))
+
+
+def document_in(path: Path, raw: bytes) -> Document:
+    """The YAML document that `raw` is; `path` says in the refusal where it stands.
+
+    Raises:
+        SettingsError: it is no YAML, or uses what is refused here.
+    """
+    text = _text(path, raw)
     try:
         root = _Loader(text).get_single_node()
     except yaml.MarkedYAMLError as error:
@@ -138,15 +147,19 @@ def read_document(path: Path) -> Document:
     return _Unfolding(path).document(root)
 
 
-def _text(path: Path) -> str:
+def _raw(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise _at(path, None, "too_large", f"is over {MAX_BYTES} bytes; split it")
-        return raw.decode("utf-8-sig")
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise _at(path, None, "unreadable", f"cannot be read: {error.strerror}") from error
+
+
+def _text(path: Path, raw: bytes) -> str:
+    if len(raw) > MAX_BYTES:
+        raise _at(path, None, "too_large", f"is over {MAX_BYTES} bytes; split it")
+    try:
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _at(path, None, "encoding", "must be UTF-8 text") from error
 

@@ -95,6 +95,10 @@ def _tuple(kind: inspect.TupleType, value: Plain, at: KeyPath) -> Iterator[Diffe
 
 
 def _union(kind: inspect.UnionType, value: Plain, at: KeyPath) -> Iterator[Difference]:
+    tagged = [one for one in kind.types if isinstance(one, inspect.StructType) and one.tag_field]
+    if tagged and isinstance(value, dict):
+        yield from _tagged(tagged, value, at)
+        return
     found = [list(differences(one, value, at)) for one in kind.types]
     if not all(found):
         return
@@ -105,6 +109,21 @@ def _union(kind: inspect.UnionType, value: Plain, at: KeyPath) -> Iterator[Diffe
     yield _unlike(
         kind, value, at, _closest(value, [c for one in kind.types for c in _choices(one)])
     )
+
+
+def _tagged(
+    kinds: list[inspect.StructType], value: dict[str, Plain], at: KeyPath
+) -> Iterator[Difference]:
+    """A mapping of which one key says what it is."""
+    by_tag: dict[object, inspect.StructType] = {kind.tag: kind for kind in kinds}
+    key, tags = str(kinds[0].tag_field), [str(tag) for tag in by_tag]
+    if key not in value:
+        yield Difference((*at, key), f"is missing; it must be {listed(tags)}", "missing_key")
+    elif isinstance(value[key], str) and value[key] in by_tag:
+        yield from _struct(by_tag[value[key]], value, at)
+    else:
+        text = f"must be {listed(tags)}, not {_shown(value[key])}"
+        yield Difference((*at, key), text, suggestion=_closest(value[key], [*tags]))
 
 
 def _choice(kind: inspect.Type, value: Plain, at: KeyPath) -> Iterator[Difference]:

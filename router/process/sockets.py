@@ -1,6 +1,7 @@
 """Listening sockets, and the addresses that people write for them."""
 
 import errno
+import ipaddress
 import os
 import socket
 from typing import Annotated
@@ -41,6 +42,15 @@ def address_of(sock: socket.socket) -> str:
     """Where a socket is bound, as `HOST:PORT`."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches `HOST:PORT`; no name but `localhost` is looked up."""
+    host, _ = _split(address)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _listen(listening: socket.socket, target: tuple[object, ...]) -> None:

@@ -25,6 +25,9 @@ STATUS = {
     "crashed": HTTPStatus.INTERNAL_SERVER_ERROR,
     "quarantined": HTTPStatus.UNPROCESSABLE_ENTITY,
     "deadline_exceeded": HTTPStatus.GATEWAY_TIMEOUT,
+    "package": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "source_failed": HTTPStatus.BAD_GATEWAY,
+    "source_refused": HTTPStatus.BAD_GATEWAY,
     "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """Code of an error class to the status it leaves with; anything else is a 500."""

@@ -303,7 +303,18 @@ PLAIN = st.recursive(
 )
 
 
-@given(kind=st.sampled_from([Top, Rule, Hedge, dict[str, int], tuple[int, str], Tier]), data=PLAIN)
+class Near(Settings, frozen=True, tag_field="tier", tag="edge"):
+    name: str
+
+
+class Far(Settings, frozen=True, tag_field="tier", tag="cloud"):
+    slots: int = 1
+
+
+KINDS = [Top, Rule, Hedge, dict[str, int], tuple[int, str], Tier, Near | Far, Near | Far | None]
+
+
+@given(kind=st.sampled_from(KINDS), data=PLAIN)
 def test_the_shape_check_and_msgspec_agree_on_what_fits(kind, data):
     found = list(differences(inspect.type_info(kind), data))
     assert bool(found) == (_refused_by_msgspec(kind, data) is not None)

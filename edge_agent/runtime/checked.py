@@ -1,9 +1,8 @@
-"""A variant's file copied once into memory of our own, hashed on the way, and closed to writing.
+"""A variant's file copied once into memory that only this process reaches, hashed on the way.
 
 What was checked is what an engine then opens by name: the file on disk may change meanwhile.
 """
 
-import fcntl
 import hashlib
 import mmap
 import os
@@ -20,7 +19,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class CheckedCopy:
     """The checked bytes: under a name for engines that open files, and to look at."""
 
     path: str
@@ -28,7 +27,7 @@ class Sealed:
 
 
 @contextmanager
-def sealed(package: Package, variant: Variant) -> Iterator[Sealed]:
+def checked_copy(package: Package, variant: Variant) -> Iterator[CheckedCopy]:
     """A variant's weights, their digest found right; gone from memory afterwards.
 
     Raises:
@@ -38,7 +37,7 @@ def sealed(package: Package, variant: Variant) -> Iterator[Sealed]:
     try:
         _copy(package, variant, descriptor)
         content = mmap.mmap(descriptor, variant.bytes, prot=mmap.PROT_READ)
-        yield Sealed(f"/dev/fd/{descriptor}", content)
+        yield CheckedCopy(f"/dev/fd/{descriptor}", content)
     finally:
         os.close(descriptor)
 
@@ -53,12 +52,10 @@ def _copy(package: Package, variant: Variant, descriptor: int) -> None:
             os.write(descriptor, chunk[:count])
             size_bytes += count
     package.check(variant, size_bytes, digest.hexdigest())
-    if hasattr(fcntl, "F_ADD_SEALS"):
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK)
 
 
 def _anonymous() -> int:
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("weights", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        return os.memfd_create("weights", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

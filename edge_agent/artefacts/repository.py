@@ -1,0 +1,273 @@
+"""What administrators ask of the models here: list, pull, load, unload, another version, back.
+
+Which version serves is changed in one order: the change is drafted on disk, the new version is
+warmed, the old one drains, the change counts. A failure on the way leaves the old one serving.
+"""
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from edge_agent.artefacts.activation import Activation, Activations
+from edge_agent.artefacts.disk import Disk
+from edge_agent.artefacts.pull import Progress, Wish
+from edge_agent.artefacts.pulls import Pull, Pulls
+from edge_agent.artefacts.store import Store
+from edge_agent.runtime.manifest import Manifest
+from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.pool import Pool
+from router.errors import BadRequest, Unavailable
+from router.process import log
+from router.wire.report import HeldModel, ModelState, version_order
+
+T = TypeVar("T")
+_log = logging.getLogger("isochrone.agent.models")
+
+
+class ModelTold(msgspec.Struct, frozen=True):
+    """A model version as administrators see it."""
+
+    name: str
+    version: str
+    state: ModelState
+    active: bool
+    """Calls that name no version get it."""
+    previous: bool
+    """Rolling back makes it active."""
+    pulled: bool
+    """It came from the source, and may be removed to make room."""
+    bytes: int
+    """Of every variant."""
+    load_s: float | None
+    digest: str
+
+
+class PullTold(msgspec.Struct, frozen=True):
+    """A pull as administrators see it."""
+
+    name: str
+    version: str
+    done: bool
+    bytes_done: int
+    bytes_total: int
+    interrupted: str
+    """Why it waits before it goes on; nothing while it does."""
+
+
+class Repository:
+    """The models of one agent."""
+
+    def __init__(self, pool: Pool, store: Store, disk: Disk, activations: Activations) -> None:
+        """Pulls nothing and changes no version before `keep` runs."""
+        self._pool = pool
+        self._store = store
+        self._disk = disk
+        self._activations = activations
+        self._tasks: asyncio.TaskGroup | None = None
+        self._changing = asyncio.Lock()
+        self._pulls: Pulls | None = None
+
+    def pull_with(self, pulls: Pulls) -> None:
+        """From now on packages can be pulled."""
+        self._pulls = pulls
+
+    async def models(self) -> list[ModelTold]:
+        """Every version that is here."""
+        held = self._pool.held()
+        packages = [self._pool.package(one.name, one.version) for one in held]
+        pulled = await asyncio.to_thread(lambda: [self._store.pulled(one) for one in packages])
+        return [self._told(*one) for one in zip(held, packages, pulled, strict=True)]
+
+    def pulling(self) -> list[PullTold]:
+        """Every pull that runs."""
+        running = () if self._pulls is None else self._pulls.running()
+        return [_told(progress, done=False) for progress in running]
+
+    async def pull(self, wish: Wish, wait_s: float) -> PullTold:
+        """Have a package come, or join the pull that brings it; how far it is in `wait_s` at most.
+
+        Raises:
+            IsochroneError: it failed, and why.
+        """
+        pull = self._begun(wish)
+        try:
+            async with asyncio.timeout(wait_s):
+                await pull.ended.wait()
+        except TimeoutError:
+            return _told(pull.progress, done=False)
+        if pull.error is not None:
+            raise pull.error
+        return _told(pull.progress, done=True)
+
+    async def load(self, name: str, version: str | None = None) -> str:
+        """Have a version warm and active; without one, the chosen version, or else the highest.
+
+        Raises:
+            NotFound, Unavailable, NoSpace, PackageError: it cannot be; who served goes on.
+        """
+        if version is not None:
+            return await self._change(name, version)
+        versions, choice = self._pool.metadata(name).versions, self._activations.get(name)
+        chosen = choice is not None and choice.active in versions
+        return await self._pool.load(name, choice.active if choice and chosen else versions[0])
+
+    async def unload(self, name: str, version: str | None = None) -> None:
+        """Let a version's running calls end and give its memory back; without one, every version.
+
+        Raises:
+            NotFound: it is not here.
+        """
+        await self._pool.unload(name, version)
+
+    async def rollback(self, name: str) -> str:
+        """Have the version active that was so before; the one that was is kept as the previous.
+
+        Raises:
+            BadRequest: none was.
+            NotFound, Unavailable, NoSpace, PackageError: it cannot be; who served goes on.
+        """
+        self._pool.package(name)
+        choice = self._activations.get(name)
+        if choice is None or choice.previous is None:
+            raise BadRequest(f"{name}: no other version has been active; load one by its number")
+        return await self._change(name, choice.previous)
+
+    async def keep(self, now_s: float) -> None:
+        """Go on with pulls that were cut, then do what is asked for until this is cancelled.
+
+        What is begun runs to its end, whoever stops waiting for it. `now_s` is wall-clock time:
+        what crashed pulls left behind is removed once it is a week old.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                try:
+                    await self._resume(now_s)
+                    await asyncio.Event().wait()
+                finally:
+                    self._tasks = None
+        finally:
+            self._disk.close()
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run something until its end, or the agent's.
+
+        Raises:
+            Unavailable: the agent is starting or leaving.
+        """
+        if self._tasks is None:
+            work.close()
+            raise Unavailable("this agent is starting or leaving", retry_after_s=1.0)
+        return self._tasks.create_task(work)
+
+    async def expect(self, manifest: Manifest) -> None:
+        """Whoever serves now goes on doing so, also after a restart, when this package is there.
+
+        Raises:
+            PackageError: that version is in use with other content.
+            NoSpace: the disk is full.
+        """
+        name, active = manifest.name, self._pool.active(manifest.name)
+        if active is None:
+            return
+        for held in self._pool.held():
+            if (held.name, held.version) == (name, manifest.version):
+                _check_same(self._pool.package(name, held.version), manifest)
+        async with self._changing:
+            if self._activations.get(name) is None:
+                draft = await self._disk.do(self._activations.draft, name, Activation(active))
+                await self._disk.do(draft.commit)
+
+    def arrived(self, package: Package) -> None:
+        """A package has come."""
+        self._pool.add(package)
+
+    async def spare(self) -> Sequence[Package]:
+        """Pulled, cold, not the active version nor the one to go back to; the lowest first."""
+        held = sorted(self._pool.held(), key=lambda one: version_order(one.version))
+        cold = [one for one in held if one.state is ModelState.COLD]
+        packages = [self._pool.package(one.name, one.version) for one in cold]
+        unneeded = [one for one in packages if not self._needed(one)]
+        return await asyncio.to_thread(lambda: [p for p in unneeded if self._store.pulled(p)])
+
+    async def let_go(self, package: Package) -> None:
+        """Use it no more."""
+        await self._pool.remove(package.name, package.version)
+
+    async def _activate(self, name: str, version: str) -> None:
+        async with self._changing:
+            self._pool.package(name, version)
+            choice = self._activations.get(name)
+            if choice is not None and choice.active == version:
+                await self._pool.activate(name, version)
+                return
+            before = choice.active if choice else self._pool.active(name)
+            chosen = Activation(version, before if before != version else None)
+            draft = await self._disk.do(self._activations.draft, name, chosen)
+            await self._pool.activate(name, version)
+            await self._disk.do(draft.commit)
+
+    def _begun(self, wish: Wish) -> Pull:
+        if self._pulls is None:
+            raise BadRequest("nothing can be pulled: agent.yaml names no artefacts.source")
+        return self._pulls.begin(wish)
+
+    def _needed(self, package: Package) -> bool:
+        choice = self._activations.get(package.name)
+        active = self._pool.active(package.name)
+        kept = (active,) if choice is None else (active, choice.active, choice.previous)
+        return package.version in kept
+
+    def _told(self, held: HeldModel, package: Package, pulled: bool) -> ModelTold:
+        choice = self._activations.get(held.name)
+        return ModelTold(
+            name=held.name,
+            version=held.version,
+            state=held.state,
+            active=self._pool.active(held.name) == held.version,
+            previous=choice is not None and choice.previous == held.version,
+            pulled=pulled,
+            bytes=sum(variant.bytes for variant in package.manifest.variants),
+            load_s=held.load_s,
+            digest=package.digest,
+        )
+
+    async def _resume(self, now_s: float) -> None:
+        try:
+            cut = await self._disk.do(self._store.sweep, now_s)
+        except OSError as error:  # a disk that is not well must not keep the agent from serving
+            log.event(_log, "not_swept", level=logging.ERROR, error=str(error))
+            return
+        for manifest, digest in cut if self._pulls is not None else ():
+            self._begun(Wish(manifest.name, manifest.version, digest))
+
+    async def _change(self, name: str, version: str) -> str:
+        outcome = await asyncio.shield(self.spawn(self._outcome(name, version)))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return version
+
+    async def _outcome(self, name: str, version: str) -> Exception | None:
+        """An error belongs to who asked; raised in a task, it would end the agent."""
+        try:
+            await self._activate(name, version)
+        except Exception as error:
+            return error
+        return None
+
+
+def _check_same(package: Package, manifest: Manifest) -> None:
+    if package.manifest != manifest:
+        raise PackageError(
+            f"{package.name} {package.version} is in use with other content; give the new content"
+            " another version, or restart the agent"
+        )
+
+
+def _told(pull: Progress, *, done: bool) -> PullTold:
+    wish = pull.wish
+    here, total = pull.bytes_done, pull.bytes_total
+    return PullTold(wish.model, wish.version, done, here, total, pull.interrupted)

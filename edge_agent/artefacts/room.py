@@ -1,0 +1,105 @@
+"""Whether a package fits: the budget of its directory, the free space of the disk, what may go."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge_agent.artefacts.disk import Disk
+from edge_agent.artefacts.store import Staging, Store
+from edge_agent.runtime.manifest import Manifest
+from edge_agent.runtime.package import Package
+from router.errors import NoSpace
+from router.process import log
+
+_log = logging.getLogger("isochrone.agent.pull")
+
+
+class Keeper(Protocol):
+    """Who uses the packages of the store."""
+
+    async def expect(self, manifest: Manifest) -> None:
+        """A package is about to come.
+
+        Raises:
+            PackageError: that version is in use with other content.
+            NoSpace: the disk is full.
+        """
+        ...
+
+    async def spare(self) -> Sequence[Package]:
+        """Packages that nobody needs, the least wanted first."""
+        ...
+
+    async def let_go(self, package: Package) -> None:
+        """Use it no more: it is about to be removed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a package still needs, and what a directory and its disk have; all in bytes."""
+
+    needed: int
+    used: int
+    budget: int
+    free: int
+    reserve: int
+
+    @property
+    def short(self) -> int:
+        """How much must go first; 0 or less where it fits."""
+        return max(self.used + self.needed - self.budget, self.needed + self.reserve - self.free)
+
+    def refusal(self, title: str) -> NoSpace:
+        """Says the numbers, and what to do."""
+        return NoSpace(
+            f"{title} needs {self.needed} bytes more: the packages hold {self.used} of"
+            f" {self.budget} (artefacts.disk_budget_bytes), the disk has {self.free} free and keeps"
+            f" {self.reserve} (artefacts.disk_reserve_bytes); raise the budget or remove packages"
+        )
+
+
+class Room:
+    """Makes it, within `budget` bytes for the directory and `reserve` bytes left on the disk."""
+
+    def __init__(self, store: Store, disk: Disk, keeper: Keeper, budget: int, reserve: int) -> None:
+        self._store = store
+        self._disk = disk
+        self._keeper = keeper
+        self._budget = budget
+        self._reserve = reserve
+
+    async def make(self, staging: Staging) -> None:
+        """Announce a package, and remove what nobody needs, where that makes it fit.
+
+        Raises:
+            PackageError: that version is in use with other content.
+            NoSpace: it does not; nothing but what other pulls left behind was removed.
+        """
+        await self._keeper.expect(staging.manifest)
+        if (await self._disk.do(self._need, staging)).short <= 0:
+            return
+        await self._disk.do(self._store.remove_abandoned, staging)
+        short = (await self._disk.do(self._need, staging)).short
+        for package in enough_of(await self._keeper.spare(), short):
+            log.event(_log, "removed_for_room", model=package.name, version=package.version)
+            await self._keeper.let_go(package)
+            await self._disk.do(self._store.remove, package)
+        need = await self._disk.do(self._need, staging)
+        if need.short > 0:
+            raise need.refusal(f"{staging.manifest.name} {staging.manifest.version}")
+
+    def _need(self, staging: Staging) -> Need:
+        used, free = self._store.used_bytes(), self._store.free_bytes()
+        return Need(staging.missing_bytes(), used, self._budget, free, self._reserve)
+
+
+def enough_of(spare: Sequence[Package], short: int) -> Sequence[Package]:
+    """The first of `spare` that take at least `short` bytes; none where all take less."""
+    total = 0
+    for index, package in enumerate(spare):
+        if total >= short:
+            return spare[:index]
+        total += sum(variant.bytes for variant in package.manifest.variants)
+    return spare if total >= short else ()
