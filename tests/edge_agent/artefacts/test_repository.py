@@ -166,7 +166,7 @@ async def test_a_file_that_cannot_be_read_chooses_nothing(root, caplog):
         assert await answered(pool) == "2"
         await models.load("double", "1")
     assert Activations(root).get("double") == Activation("1", "2")
-    assert "choices_unreadable" in caplog.text
+    assert "activations_unreadable" in caplog.text
 
 
 async def test_what_is_not_there_is_not_gone_back_to(root):
