@@ -6,6 +6,8 @@ TAU_S = 10.0
 """How fast an estimate forgets."""
 FLOOR = 0.05
 """The least that one sample weighs."""
+MOST_SPREAD = 0.2
+"""The most that one sample weighs in a spread: one alone, however long after the last, has none."""
 _LEAST_SPREAD = 0.1
 """Lengths must differ by this share of their mean before a slope is believed."""
 
@@ -38,8 +40,8 @@ class ServiceTime:
     """How long one model holds a slot of one endpoint: mean, spread, and what a byte more costs.
 
     The slope is a weighted least-squares line through (payload length, seconds), never negative;
-    where lengths hardly differ there is none. The weights are those of `Ewma`, the moments are
-    updated as in West, "Updating Mean and Variance Estimates", CACM 1979.
+    where lengths hardly differ there is none. The weights are those of `Ewma`. The spread is that
+    of samples around what was expected of each, so that it holds how wrong a mean of few is.
     """
 
     __slots__ = (
@@ -90,7 +92,8 @@ class ServiceTime:
             return
         error_s = seconds - self.mean_s
         self.mean_s += weight * error_s
-        self._variance = (1 - weight) * (self._variance + weight * error_s * error_s)
+        spread_weight = weight if weight < MOST_SPREAD else MOST_SPREAD
+        self._variance += spread_weight * (error_s * error_s - self._variance)
         further = body_bytes - self.mean_bytes
         if further or self._byte_variance:
             self._learn_slope(weight, further, error_s)
