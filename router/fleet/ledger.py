@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from heapq import nsmallest
+from operator import attrgetter
 from types import MappingProxyType
 
 from router.fleet.breaker import Tolerance
-from router.fleet.endpoint import ANY_COUNT, Candidate, Endpoint, Shortlist
+from router.fleet.endpoint import ANY_COUNT, Candidate, Endpoint, Shortlist, Tier
 from router.fleet.index import Index
 from router.fleet.membership import Member, Membership
 from router.fleet.outlier import UNPROVEN, Sign, Thresholds, step
@@ -37,6 +38,9 @@ MOST_TURNS = 16.0
 """A wait that teaches more than this would be an endpoint's own story."""
 LATE_FACTOR = 3.0
 """A request that takes so many times what was predicted counts before it has ended."""
+
+
+_rank = attrgetter("rank_s")
 
 
 class Outcome(Enum):
@@ -152,12 +156,16 @@ class Ledger:
         return tested
 
     def unused(self, now_s: float, age_s: float) -> list[Holding]:
-        """Idle and long unused, and near enough to be the best one; whose turn it is first."""
+        """Idle and long unused, and the best if only it were as quick as who is; in turn."""
         found: dict[Holding, None] = {}
         for lawful in self._index.turn():
-            best = min((holding.rank_s for holding in lawful.near), default=math.inf)
+            best = min(lawful.near, key=_rank, default=None)
+            if best is None:
+                continue
+            reach_s = best.net_s + best.site.congestion_s
             for holding in lawful.near:
-                if holding.net_s < best and _is_unused(holding, now_s, age_s):
+                nearer = holding.net_s <= reach_s and holding.rank_s > best.rank_s
+                if nearer and _is_unused(holding, now_s, age_s, self._began_s or 0.0):
                     found[holding] = None
         return sorted(found, key=lambda holding: holding.sampled_s)
 
@@ -196,8 +204,8 @@ class Ledger:
                 self._watch.hurry(site)  # it was watched from afar, and is now relied on
         site.sent_s = now_s
         site.open[self.sequence] = lease
-        if holding is not None and holding.base_s == math.inf and holding.held is not None:
-            _begin_trial(lease, holding)
+        if holding is not None and holding.base_s == math.inf:
+            _begin_out_of_turn(lease, holding)
         site.refresh()
         return lease
 
@@ -216,6 +224,8 @@ class Ledger:
             rtt_s = elapsed_s - report.wait_s - report.infer_s
             site.path.observe(rtt_s, lease.body_bytes, now_s)
             if holding is not None:
+                if report.models_generation != site.generation and site.endpoint.tier is Tier.EDGE:
+                    lease.cold_s = lease.cold_s or holding.load_s  # perhaps it had to be loaded
                 self._served(lease, holding, report.wait_s, report.infer_s, now_s)
         site.heard(report, now_s)
         if site.stale:
@@ -328,6 +338,20 @@ class Ledger:
         if holding is not None and holding.site.in_flight == 0:
             self._doubted[holding] = None
 
+    def missed(self, endpoint: Endpoint, model: str, version: str, seconds: float) -> bool:
+        """A request would be answered so much sooner, were this one warm; True: it is worth a wake.
+
+        What was never warm is worth one at once. What its endpoint has unloaded is, when requests
+        have lost as many seconds as a load takes: whoever rents until the rent is what buying costs
+        pays at most twice what it would have, had it known (Karlin et al., Algorithmica 1988).
+        """
+        site = self._sites.get(endpoint.name)
+        holding = site.holdings.get((model, version)) if site else None
+        if holding is None:
+            return False
+        holding.missed_s += seconds
+        return not holding.falls_cold or holding.missed_s >= holding.load_s
+
     def woken(self, endpoint: Endpoint, model: str, version: str, now_s: float) -> None:
         """A wake leaves."""
         site = self._sites.get(endpoint.name)
@@ -346,7 +370,7 @@ class Ledger:
         site = self._sites.get(endpoint.name)
         holding = site.holdings.get((model, version)) if site else None
         if holding is not None:
-            if waking.expected_s is not None:
+            if waking.expected_s:  # who is warm says 0
                 holding.measured_load_s = waking.expected_s
             holding.saw(waking.state, now_s)
             holding.settle(now_s)
@@ -369,8 +393,10 @@ class Ledger:
         self, lease: Lease, holding: Holding, wait_s: float, infer_s: float, now_s: float
     ) -> None:
         site = lease.site
-        queued_s = max(0.0, wait_s - holding.overhead_s)
-        self._curve.observe(lease.place, min(queued_s / site.turn_s, MOST_TURNS))
+        if not lease.cold_s:  # a load is no queue
+            queued_s = max(0.0, wait_s - holding.overhead_s)
+            turn_s = site.turn_s
+            self._curve.observe(lease.place, min(queued_s / turn_s, MOST_TURNS), turn_s)
         site.ran(infer_s, now_s)
         holding.served(wait_s, infer_s, lease.body_bytes, now_s)
 
@@ -484,11 +510,14 @@ class Ledger:
             self.generation += 1
 
 
-def _begin_trial(lease: Lease, holding: Holding) -> None:
-    """Whatever goes to what is held is a trial."""
-    lease.trial = True
-    lease.site.trial = lease.site.health.trials
-    holding.breaker.trial = holding.breaker.open
+def _begin_out_of_turn(lease: Lease, holding: Holding) -> None:
+    """Whatever goes to what is held is a trial, and what goes to what is cold waits for a load."""
+    if holding.state is not ModelState.WARM:
+        lease.cold_s = holding.load_s
+    if holding.held is not None:
+        lease.trial = True
+        lease.site.trial = lease.site.health.trials
+        holding.breaker.trial = holding.breaker.open
 
 
 def _look_for_late(site: Site, now_s: float) -> None:
@@ -521,7 +550,8 @@ def _longest_s(lease: Lease, holding: Holding) -> float:
     """Beyond this a request is strangely late."""
     typical_s = holding.service.mean_s + 2 * holding.service.sigma_s
     queue_s = lease.site.turn_s * lease.site.curve.turns(lease.place)[0]
-    return lease.site.path.mean_s + queue_s + holding.overhead_s + LATE_FACTOR * typical_s
+    beside_s = lease.site.path.mean_s + queue_s + holding.overhead_s
+    return beside_s + LATE_FACTOR * (typical_s + lease.cold_s)
 
 
 def _instants(site: Site) -> Iterator[float]:
@@ -537,7 +567,9 @@ def _is_testable(holding: Holding) -> bool:
     return warm and holding.samples and not holding.sampling and holding.out is None
 
 
-def _is_unused(holding: Holding, now_s: float, age_s: float) -> bool:
+def _is_unused(holding: Holding, now_s: float, age_s: float, began_s: float) -> bool:
+    """After each sample that makes no difference, the next one is twice as far away."""
+    age_s = max(age_s, holding.sampled_s - max(holding.site.sent_s, began_s))
     return (
         _is_testable(holding)
         and holding.site.in_flight == 0

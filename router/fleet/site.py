@@ -33,12 +33,14 @@ _LOADING = (ModelState.LOADING, ModelState.WARMING)
 class Lease:
     """One request that is at an endpoint; closing it twice is the same as once.
 
-    `trial` says that it tests a quarantine. `place` is the load that it was sent at.
+    `trial` says that it tests a quarantine. `place` is the load that it was sent at, `cold_s` how
+    long it may have to wait for a load of the model.
     """
 
     __slots__ = (
         "answered",
         "body_bytes",
+        "cold_s",
         "holding",
         "open",
         "place",
@@ -57,6 +59,7 @@ class Lease:
         self.sent_s = sent_s
         self.body_bytes = body_bytes
         self.place = place(site.in_flight, site.slots)
+        self.cold_s = 0.0
         self.answered = False
         self.trial = False
         self.open = True
@@ -170,6 +173,11 @@ class Site:
     def loading(self) -> bool:
         """Some model is on its way to be warm."""
         return any(holding.state in _LOADING for holding in self.holdings.values())
+
+    @property
+    def cooling(self) -> bool:
+        """Some model is warm that is not kept for ever."""
+        return any(h.falls_cold and h.state is ModelState.WARM for h in self.holdings.values())
 
     def newest(self) -> Iterable["Holding"]:
         """The newest version of each model."""
@@ -305,10 +313,12 @@ class Holding:
         "breaker",
         "byte_s",
         "endpoint",
+        "falls_cold",
         "full_until_s",
         "gone",
         "mean_bytes",
         "measured_load_s",
+        "missed_s",
         "model",
         "net_s",
         "overhead_s",
@@ -354,6 +364,10 @@ class Holding:
         """Whether it runs the model's own sample for us."""
         self.woken = False
         self.woken_until_s = 0.0
+        self.falls_cold = False
+        """It was seen to be unloaded: its endpoint does not keep it for ever."""
+        self.missed_s = 0.0
+        """How much sooner requests would have been answered since then, had it been warm."""
         self.gone = False
         self.base_s = math.inf
         self.rank_s = math.inf
@@ -469,6 +483,9 @@ class Holding:
             self.warm_at_s = now_s + self.load_s
         if state is not ModelState.COLD:
             self.woken = False
+        elif self.state is ModelState.WARM:
+            self.falls_cold = True
+            self.missed_s = 0.0
         self.state = state
 
     def estimate(self) -> None:

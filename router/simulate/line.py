@@ -190,8 +190,7 @@ def _report(endpoint: SimulatedEndpoint) -> tuple[int, bytes]:
 
 
 def _wake(endpoint: SimulatedEndpoint) -> tuple[int, bytes]:
-    endpoint.wake()
-    return 202, b"{}"
+    return 202, msgspec.json.encode(endpoint.wake())
 
 
 _CONTROL = {"/isochrone/report": _report, "/isochrone/wake": _wake}

@@ -122,6 +122,15 @@ class TestAColdEndpoint:
         assert settled_share(endings, 3.0, 10.0, endpoint="near") > 0.9
         assert came_to.loads == 1
 
+    def test_is_woken_again_only_when_it_was_missed_for_as_long_as_a_load_takes(self):
+        near = entry("near", "west", load_s=10.0, keep_alive_s=1.5, slots=1)
+        far = entry("far", "east", slots=1)
+        asked = scenario(near, far, routers=(scenario().routers[0],), seconds=300.0)
+        _, came_to, endings = played(asked, load=0.01)
+        missed = sum(ending.endpoint == "far" for _, ending in endings)
+        assert missed > 20
+        assert 1 <= came_to.loads <= missed / 10
+
     def test_is_waited_for_where_the_cold_term_is_off(self):
         _, _, endings = played(self.ASKED, "isochrone-always-wait", load=0.2)
         first = min(endings, key=lambda one: one[0].number)[1]
