@@ -92,7 +92,7 @@ class ServiceTime:
             return
         error_s = seconds - self.mean_s
         self.mean_s += weight * error_s
-        spread_weight = weight if weight < MOST_SPREAD else MOST_SPREAD
+        spread_weight = min(MOST_SPREAD, weight)
         self._variance += spread_weight * (error_s * error_s - self._variance)
         further = body_bytes - self.mean_bytes
         if further or self._byte_variance:

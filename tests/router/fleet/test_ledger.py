@@ -345,6 +345,7 @@ class TestExploration:
         for site in ledger.sites():
             ledger.probe_answered(site, report(1, **own(site.endpoint)), rtt_s[site.endpoint], 1.0)
         lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
         ledger.answered(lease, call_report(2, infer_s=1.0), 2.0)
         ledger.close(lease, Outcome.ANSWERED, 2.0)
         ledger.shortlist("digits", None, None)
