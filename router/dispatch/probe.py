@@ -41,9 +41,8 @@ class Probing:
     Every endpoint in use that was not heard of for `interval_s` is asked (the others less often),
     and given up after `timeout_s`. One good probe or answer is news for `fresh_s`: beyond that, the
     best candidates are asked as well, up to `per_request` probes for each request, the former
-    included. What failed is sampled every `sample_s`, and
-    so is, after `explore_s` without a request, what would be the best if it were like its kind
-    (infinite: never).
+    included. What failed is sampled every `sample_s`, and so is, after `explore_s` without a
+    request, what would be the best if only it were as quick as who is (infinite: never).
     """
 
     interval_s: float = 1.0
