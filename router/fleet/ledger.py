@@ -156,15 +156,17 @@ class Ledger:
         return tested
 
     def unused(self, now_s: float, age_s: float) -> list[Holding]:
-        """Idle and long unused, and the best if only it were as quick as who is; in turn."""
+        """Idle and long unused, and the best if only it were as quick as who is; in turn.
+
+        Where the best one is not idle either, requests spill over and find out by themselves.
+        """
         found: dict[Holding, None] = {}
         for lawful in self._index.turn():
             best = min(lawful.near, key=_rank, default=None)
-            if best is None:
+            if best is None or best.site.congestion_s > 0:
                 continue
-            reach_s = best.net_s + best.site.congestion_s
             for holding in lawful.near:
-                nearer = holding.net_s <= reach_s and holding.rank_s > best.rank_s
+                nearer = holding.net_s <= best.net_s and holding.rank_s > best.rank_s
                 if nearer and _is_unused(holding, now_s, age_s, self._began_s or 0.0):
                     found[holding] = None
         return sorted(found, key=lambda holding: holding.sampled_s)
