@@ -42,6 +42,7 @@ from router.policy.law import Permit
 from router.policy.pick import Scored
 from router.policy.policy import Plan
 from router.policy.query import Query
+from router.policy.scores import seconds
 from router.process.clock import Clock
 from router.process.exchange import Exchange
 from router.wire.report import ModelState
@@ -295,10 +296,15 @@ class Dispatcher:
             _log.exception("the end of request %s cannot be told", record.query.request_id)
 
     def _wake(self, plan: Plan) -> None:
-        if plan.wake is not None and plan.query.action:
-            candidate = self._chooser.holder(plan.query, plan.wake.endpoint.name)
-            if candidate is not None:
-                self._effects.wake(plan.wake, plan.query.model, candidate.version)
+        if plan.wake is None or not plan.query.action:
+            return
+        query, cold = plan.query, self._chooser.holder(plan.query, plan.wake.endpoint.name)
+        if cold is None:
+            return
+        needs = seconds(query, cold)
+        sooner_s = plan.order[0].seconds.total - (needs.total - needs.cold)
+        if self._ledger.missed(cold.endpoint, query.model, cold.version, sooner_s):
+            self._effects.wake(plan.wake, query.model, cold.version)
 
     def _warm(self, best: Scored, query: Query) -> None:
         """Too late for this one; the next will find the model warm."""

@@ -42,9 +42,8 @@ class Probing:
     Every endpoint in use that was not heard of for `interval_s` is asked (the others less often),
     and given up after `timeout_s`. One good probe or answer is news for `fresh_s`: beyond that, the
     best candidates are asked as well, up to `per_request` probes for each request, the former
-    included. What failed is sampled every `sample_s`, and
-    so is, after `explore_s` without a request, what would be the best if it were like its kind
-    (infinite: never).
+    included. What failed is sampled every `sample_s`, and so is, after `explore_s` without a
+    request, what would be the best if only it were as quick as who is (infinite: never).
     """
 
     interval_s: float = 1.0
@@ -99,7 +98,7 @@ class Prober:
         for call in [c for c in self._under_way if now_s > c.due_s]:
             call.give_up()
         for site in self._ledger.due(now_s, self._probing.interval_s):
-            self._tokens = max(self._tokens - 1, -_BURST)
+            self._borrow()
             self._probe(site, now_s)
         self._earn()
         most = int(self._tokens)
@@ -111,10 +110,12 @@ class Prober:
             self._sample(holding, now_s)
 
     def explore(self, now_s: float) -> None:
-        """Sample who has not been used for long and may be better than it is thought to be."""
-        most = max(0, int(self._tokens))
-        for holding in self._ledger.unused(now_s, self._probing.explore_s)[:most]:
-            self._tokens -= 1
+        """Sample who has not been used for long and may be better than it is thought to be.
+
+        One at a time, and on credit: of what requests have paid for `sweep` leaves nothing.
+        """
+        for holding in self._ledger.unused(now_s, self._probing.explore_s)[:1]:
+            self._borrow()
             self._sample(holding, now_s)
 
     def wake(self, permit: Permit, model: str, version: str) -> None:
@@ -123,6 +124,10 @@ class Prober:
         body = msgspec.json.encode({"model": model, "version": version})
         settle = self._wake_ended(permit.endpoint, model, version)
         self._ask(permit.endpoint, Request("POST", "/isochrone/wake", _JSON, body), settle)
+
+    def _borrow(self) -> None:
+        """What cannot wait for requests to pay for it, up to a limit that is soon paid back."""
+        self._tokens = max(self._tokens - 1, -_BURST)
 
     def _earn(self) -> None:
         """Requests pay for probes."""

@@ -31,10 +31,12 @@ class Holding:
         "breaker",
         "byte_s",
         "endpoint",
+        "falls_cold",
         "full_until_s",
         "gone",
         "mean_bytes",
         "measured_load_s",
+        "missed_s",
         "model",
         "net_s",
         "overhead_s",
@@ -81,6 +83,10 @@ class Holding:
         """Whether it runs the model's own sample for us."""
         self.woken = False
         self.woken_until_s = 0.0
+        self.falls_cold = False
+        """It was seen to be unloaded: its endpoint does not keep it for ever."""
+        self.missed_s = 0.0
+        """How much sooner requests would have been answered since then, had it been warm."""
         self.gone = False
         self.base_s = math.inf
         self.rank_s = math.inf
@@ -207,6 +213,9 @@ class Holding:
             self.warm_at_s = now_s + self.load_s
         if state is not ModelState.COLD:
             self.woken = False
+        elif self.state is ModelState.WARM:
+            self.falls_cold = True
+            self.missed_s = 0.0
         self.state = state
 
     def estimate(self) -> None:

@@ -8,6 +8,8 @@ FLOOR = 0.05
 """The least that one sample weighs."""
 _BURST_SHARE = -math.log1p(-FLOOR)
 """Samples that follow each other within this share of `TAU_S` weigh that least."""
+MOST_SPREAD = 0.2
+"""The most that one sample weighs in a spread: one alone, however long after the last, has none."""
 _LEAST_SPREAD = 0.1
 """Lengths must differ by this share of their mean before a slope is believed."""
 
@@ -40,8 +42,8 @@ class ServiceTime:
     """How long one model holds a slot of one endpoint: mean, spread, and what a byte more costs.
 
     The slope is a weighted least-squares line through (payload length, seconds), never negative;
-    where lengths hardly differ there is none. The weights are those of `Ewma`, the moments are
-    updated as in West, "Updating Mean and Variance Estimates", CACM 1979.
+    where lengths hardly differ there is none. The weights are those of `Ewma`. The spread is that
+    of samples around what was expected of each, so that it holds how wrong a mean of few is.
     """
 
     __slots__ = (
@@ -93,7 +95,8 @@ class ServiceTime:
             return
         error_s = seconds - self.mean_s
         self.mean_s += weight * error_s
-        self.variance = (1 - weight) * (self.variance + weight * error_s * error_s)
+        spread_weight = min(MOST_SPREAD, weight)
+        self.variance += spread_weight * (error_s * error_s - self.variance)
         further = body_bytes - self.mean_bytes
         if further or self._byte_variance:
             self._learn_slope(weight, further, error_s)

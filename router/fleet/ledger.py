@@ -7,10 +7,11 @@ copied per request.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nsmallest
+from operator import attrgetter
 from types import MappingProxyType
 
 from router.fleet.breaker import Tolerance
-from router.fleet.endpoint import Candidate, Endpoint, Shortlist
+from router.fleet.endpoint import Candidate, Endpoint, Shortlist, Tier
 from router.fleet.holding import Holding
 from router.fleet.index import Index
 from router.fleet.membership import Member, Membership
@@ -32,6 +33,7 @@ LACK_LASTS_S = 5.0
 MOST_TURNS = 16.0
 """A wait that teaches more than this would be an endpoint's own story."""
 _ANSWERED = Outcome.ANSWERED
+_rank = attrgetter("rank_s")
 
 
 class Ledger:
@@ -114,12 +116,18 @@ class Ledger:
         return self._quarantine.suspects(now_s, again_s)
 
     def unused(self, now_s: float, age_s: float) -> list[Holding]:
-        """Idle and long unused, and near enough to be the best one; whose turn it is first."""
+        """Idle and long unused, and the best if only it were as quick as who is; in turn.
+
+        Where the best one is not idle either, requests spill over and find out by themselves.
+        """
         found: dict[Holding, None] = {}
         for lawful in self._index.turn():
-            best = min((holding.rank_s for holding in lawful.near), default=math.inf)
+            best = min(lawful.near, key=_rank, default=None)
+            if best is None or best.site.occupancy.congestion_s > 0:
+                continue
             for holding in lawful.near:
-                if holding.net_s < best and _is_unused(holding, now_s, age_s):
+                nearer = holding.net_s <= best.net_s and holding.rank_s > best.rank_s
+                if nearer and _is_unused(holding, now_s, age_s, self._quarantine.began_s):
                     found[holding] = None
         return sorted(found, key=lambda holding: holding.sampled_s)
 
@@ -157,8 +165,8 @@ class Ledger:
                 self._watch.hurry(site)  # it was watched from afar, and is now relied on
         site.sent_s = now_s
         site.open[self.sequence] = lease
-        if holding is not None and holding.base_s == math.inf and holding.held is not None:
-            begin_trial(lease, holding)
+        if holding is not None and holding.base_s == math.inf:
+            _begin_out_of_turn(lease, holding)
         site.refresh()
         return lease
 
@@ -177,6 +185,8 @@ class Ledger:
             rtt_s = elapsed_s - report.wait_s - report.infer_s
             site.path.observe(rtt_s, lease.body_bytes, now_s)
             if holding is not None:
+                if report.models_generation != site.generation and site.endpoint.tier is Tier.EDGE:
+                    lease.cold_s = lease.cold_s or holding.load_s  # perhaps it had to be loaded
                 self._served(lease, holding, report.wait_s, report.infer_s, now_s)
         site.heard(report, now_s)
         if site.stale:
@@ -272,6 +282,19 @@ class Ledger:
         if holding is not None:
             self._quarantine.doubt(holding)
 
+    def missed(self, endpoint: Endpoint, model: str, version: str, seconds: float) -> bool:
+        """A request would be answered so much sooner, were this one warm; True: it is worth a wake.
+
+        What was never warm is worth one at once. What its endpoint has unloaded is, when requests
+        have lost as many seconds as a load takes: whoever rents until the rent is what buying costs
+        pays at most twice what it would have, had it known (Karlin et al., Algorithmica 1988).
+        """
+        holding = self._holding(endpoint, model, version)
+        if holding is None:
+            return False
+        holding.missed_s += seconds
+        return not holding.falls_cold or holding.missed_s >= holding.load_s
+
     def woken(self, endpoint: Endpoint, model: str, version: str, now_s: float) -> None:
         """A wake leaves."""
         holding = self._holding(endpoint, model, version)
@@ -285,7 +308,7 @@ class Ledger:
         """The endpoint has answered a wake: how far the load is, and how long one takes there."""
         holding = self._holding(endpoint, model, version)
         if holding is not None:
-            if waking.expected_s is not None:
+            if waking.expected_s:  # who is warm says 0
                 holding.measured_load_s = waking.expected_s
             holding.saw(waking.state, now_s)
             holding.settle(now_s)
@@ -305,9 +328,10 @@ class Ledger:
         self, lease: Lease, holding: Holding, wait_s: float, infer_s: float, now_s: float
     ) -> None:
         occupancy = lease.site.occupancy
-        queued_s = wait_s - holding.overhead_s
-        turns = queued_s / occupancy.turn_s if queued_s > 0 else 0.0
-        self._curve.observe(lease.place, turns if turns < MOST_TURNS else MOST_TURNS)
+        if not lease.cold_s:  # a load is no queue
+            queued_s, turn_s = wait_s - holding.overhead_s, occupancy.turn_s
+            turns = queued_s / turn_s if queued_s > 0 else 0.0
+            self._curve.observe(lease.place, turns if turns < MOST_TURNS else MOST_TURNS, turn_s)
         occupancy.ran(infer_s, now_s)
         holding.served(wait_s, infer_s, lease.body_bytes, now_s)
 
@@ -382,7 +406,17 @@ class Ledger:
             self.generation += 1
 
 
-def _is_unused(holding: Holding, now_s: float, age_s: float) -> bool:
+def _begin_out_of_turn(lease: Lease, holding: Holding) -> None:
+    """Whatever goes to what is held is a trial, and what goes to what is cold waits for a load."""
+    if holding.state is not ModelState.WARM:
+        lease.cold_s = holding.load_s
+    if holding.held is not None:
+        begin_trial(lease, holding)
+
+
+def _is_unused(holding: Holding, now_s: float, age_s: float, began_s: float) -> bool:
+    """After each sample that makes no difference, the next one is twice as far away."""
+    age_s = max(age_s, holding.sampled_s - max(holding.site.sent_s, began_s))
     return (
         is_testable(holding)
         and holding.in_flight == 0

@@ -1,5 +1,7 @@
 """Who is held back for failures, who may be trusted again, and what should be tested for it."""
 
+from math import inf
+
 from router.fleet.holding import Holding
 from router.fleet.outcome import Outcome
 from router.fleet.outlier import UNPROVEN, Sign, Thresholds, step
@@ -21,14 +23,15 @@ class Quarantine:
     def __init__(self, thresholds: Thresholds, timetable: Timetable) -> None:
         self._thresholds = thresholds
         self._timetable = timetable
-        self._began_s: float | None = None
+        self.began_s = -inf
+        """When the router started."""
         self._held: dict[Holding, None] = {}
         self._doubted: dict[Holding, None] = {}
 
     def begin(self, now_s: float) -> None:
         """The router has started; only the first call counts."""
-        if self._began_s is None:
-            self._began_s = now_s
+        if self.began_s == -inf:
+            self.began_s = now_s
 
     def judge(self, site: Site, sign: Sign, now_s: float) -> None:
         """A piece of evidence about an endpoint as a whole."""
@@ -36,8 +39,8 @@ class Quarantine:
         site.health = step(before, sign, self._thresholds)
         if (before.out, before.trials) == (site.health.out, site.health.trials):
             return
-        began_s = self._began_s if self._began_s is not None else now_s
-        if site.health.out is None and (before.out != UNPROVEN.out or now_s - began_s > START_S):
+        new = before.out == UNPROVEN.out and now_s - self.began_s <= START_S
+        if site.health.out is None and not new:
             site.ramp_from_s = now_s
         self._timetable.settle(site, now_s)
 

@@ -17,12 +17,14 @@ from router.wire.report import CallReport, EndpointReport, HeldModel, ModelState
 class Lease:
     """One request at an endpoint; closing it twice is the same as once.
 
-    `trial` says that it tests a quarantine. `place` is the load that it was sent at.
+    `trial` says that it tests a quarantine. `place` is the load that it was sent at, `cold_s` how
+    long it may have to wait for a load of the model.
     """
 
     __slots__ = (
         "answered",
         "body_bytes",
+        "cold_s",
         "holding",
         "open",
         "place",
@@ -41,6 +43,7 @@ class Lease:
         self.sent_s = sent_s
         self.body_bytes = body_bytes
         self.place = site.occupancy.place
+        self.cold_s = 0.0
         self.answered = False
         self.trial = False
         self.open = True
@@ -127,6 +130,11 @@ class Site:
     def loading(self) -> bool:
         """Some model is on its way to be warm."""
         return any(holding.state in LOADING for holding in self.holdings.values())
+
+    @property
+    def cooling(self) -> bool:
+        """Some model is warm that is not kept for ever."""
+        return any(h.falls_cold and h.state is ModelState.WARM for h in self.holdings.values())
 
     def newest(self) -> Iterable[Holding]:
         """The newest version of each model."""

@@ -65,7 +65,8 @@ def longest_s(lease: Lease, holding: Holding) -> float:
     site, service = lease.site, holding.service
     typical_s = service.mean_s + 2 * service.sigma_s
     queue_s = site.occupancy.turn_s * site.curve.turns(lease.place)[0]
-    return site.path.mean_s + queue_s + holding.overhead_s + LATE_FACTOR * typical_s
+    beside_s = site.path.mean_s + queue_s + holding.overhead_s
+    return beside_s + LATE_FACTOR * (typical_s + lease.cold_s)
 
 
 def _look_for_late(site: Site, now_s: float) -> None:

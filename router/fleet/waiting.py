@@ -2,7 +2,9 @@
 
 Reports are late and other routers send too, so the wait at an endpoint that seemed free is not
 nothing, and a queue that seemed long has often gone. The curve keeps, for each load, the mean and
-the spread of what was seen, in turns (so that fast and slow endpoints teach each other).
+the spread of what was seen, in turns (so that fast and slow endpoints teach each other). A turn
+weighs as much as it lasts: what is predicted is seconds, and a slow endpoint is fled before there
+are as many turns of waiting as at a fast one.
 """
 
 _STEPS = 8
@@ -17,7 +19,7 @@ _MEMORY_COUNT = 40.0
 class WaitCurve:
     """Mean and variance of the wait, in turns, over the load known when sending."""
 
-    __slots__ = ("_counts", "_means", "_squares")
+    __slots__ = ("_counts", "_lengths_s", "_means", "_squares")
 
     def __init__(self) -> None:
         width = _MOST - _LEAST + 1
@@ -25,6 +27,7 @@ class WaitCurve:
         self._means = prior
         self._squares = [2.0 * mean * mean for mean in prior]
         self._counts = [_PRIOR_COUNT] * len(prior)
+        self._lengths_s = [0.0] * len(prior)
 
     def turns(self, place: int) -> tuple[float, float]:
         """The expected wait in turns, and its variance."""
@@ -32,16 +35,19 @@ class WaitCurve:
         variance = self._squares[place] - mean * mean
         return mean, variance if variance > 0 else 0.0
 
-    def observe(self, place: int, turns: float) -> None:
-        """A request that was sent at this load has waited so many turns.
+    def observe(self, place: int, turns: float, turn_s: float) -> None:
+        """A request that was sent at this load has waited so many turns, of this length.
 
         A mean over the last few dozen; what stands there at first weighs as much as ten.
         """
         count = self._counts[place]
         if count < _MEMORY_COUNT:
             count = self._counts[place] = count + 1.0
-        self._means[place] += (turns - self._means[place]) / count
-        self._squares[place] += (turns * turns - self._squares[place]) / count
+        length_s = self._lengths_s[place] or turn_s
+        length_s = self._lengths_s[place] = length_s + (turn_s - length_s) / count
+        share = turn_s / (length_s * count)
+        self._means[place] += share * (turns - self._means[place])
+        self._squares[place] += share * (turns * turns - self._squares[place])
 
 
 def place(in_flight: int, slots: int) -> int:

@@ -1,7 +1,8 @@
 """Whom to probe when: every endpoint that has not been heard of for an interval, without a walk.
 
 An answer to a request is as good as one to a probe. Whoever is in use, or out, is watched closely;
-the others less often, and in a large fleet so seldom that all of that stays below a fixed rate.
+so is, in a small fleet, who may fall cold. The others less often, and in a large fleet so seldom
+that all of that stays below a fixed rate.
 """
 
 from heapq import heappop, heappush
@@ -65,7 +66,8 @@ class Watch:
         in_use = site.open or now_s - max(site.sent_s, site.wake_s) < IN_USE_S
         if in_use or site.health.out is not None or site.loading:
             return interval_s
-        return max(QUIET_FACTOR * interval_s, len(self._due_s) / MOST_PER_S)
+        factor = 1.0 if site.cooling else QUIET_FACTOR
+        return max(factor * interval_s, len(self._due_s) / MOST_PER_S)
 
     def _push(self, site: Site, at_s: float) -> None:
         self._due_s[site] = at_s

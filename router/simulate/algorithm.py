@@ -98,6 +98,14 @@ class Oracle(Protocol):
         """The work that runs and waits there or is on its way, in slot-seconds."""
         ...
 
+    def present(self, site: Site) -> int:
+        """How many requests run and wait there."""
+        ...
+
+    def coming(self, site: Site) -> int:
+        """How many requests are on their way there, from every router."""
+        ...
+
     def service_s(self, call: Call, site: Site) -> float:
         """How long a call of this work is expected to hold a slot there, as things stand now."""
         ...

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from router.policy.query import Query
 from router.simulate.algorithm import Call
 from router.simulate.arrivals import Request
 from router.simulate.tally import Ending, Expected
@@ -45,6 +46,32 @@ class Asked:
         self.done = False
         self._regret = regret
         self._ended = ended
+
+    def query(self) -> Query:
+        """What a router of the product asks its policy."""
+        call = self.call
+        return Query(
+            request_id=str(call.number),
+            model=call.model,
+            now_s=call.asked_s,
+            deadline_s=call.deadline_s,
+            tenant=call.tenant,
+            required_regions=call.required_regions,
+            requirement=self.requirement,
+            priority=call.priority,
+            body_bytes=call.body_bytes,
+        )
+
+    def visit(self, sender: str, sequence: int, heard: Callable[[Visit], None]) -> Visit:
+        """One try of it, with the sender's number."""
+        return Visit(
+            self.request,
+            sender=sender,
+            sequence=sequence,
+            deadline_s=self.call.deadline_s,
+            priority=self.call.priority,
+            heard=heard,
+        )
 
     def leaves(self, way: Way) -> None:
         """A try is about to leave: what only the judge of a run sees is written down."""

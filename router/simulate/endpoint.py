@@ -18,6 +18,7 @@ from router.simulate.scenario import EndpointEntry
 from router.simulate.telling import Telling
 from router.simulate.visit import Loss, Visit
 from router.simulate.warmth import Warmth
+from router.wire.report import Waking
 
 FAST_FAIL_S = 0.001
 """How long an endpoint takes to say that it failed, where it fails at once."""
@@ -155,13 +156,14 @@ class SimulatedEndpoint:
         if visit in self.waiting and visit.ticket is not None:
             self._line.leave(visit.ticket)
 
-    def wake(self) -> None:
-        """Have the model warm soon."""
+    def wake(self) -> Waking:
+        """Have the model warm soon; tells how far it is."""
         self.warmth.use()
         if self.warmth.is_warm:
             self._rest()
         else:
             self.warmth.load()
+        return self.telling.waking()
 
     # Its work.
 

@@ -5,7 +5,6 @@ What travels is what travels in HTTP: paths, header fields, and reports as they 
 
 from collections.abc import Callable
 from functools import partial
-from math import ceil
 
 import msgspec
 
@@ -14,14 +13,12 @@ from router.dispatch.upstream import OnEvent
 from router.simulate.arrivals import Request as Arrival
 from router.simulate.asked import Asked
 from router.simulate.endpoint import SimulatedEndpoint
-from router.simulate.visit import Loss, Visit
+from router.simulate.hearing import events
+from router.simulate.visit import Visit
 from router.simulate.way import Way
 from router.wire.headers import REQUEST_ID, SEQUENCE
 from router.wire.http import Headers, Request, first
-from router.wire.report import LOAD_HEADER, encode_call_report
 
-_CAUSE = {Loss.REFUSED: Cause.REFUSED, Loss.RESET: Cause.RESET}
-_LENGTH = (b"content-length", b"0")
 _SAMPLE = Arrival(
     number=-1,
     at_s=0.0,
@@ -143,15 +140,7 @@ class Line:
     def _infer(self, request: Request, on_event: OnEvent) -> UnderWay:
         case = self._case_of(first(request.headers, REQUEST_ID) or b"")
         sender, _, number = (first(request.headers, SEQUENCE) or b"").decode().rpartition("=")
-        call = case.asked.call
-        visit = Visit(
-            case.asked.request,
-            sender=sender,
-            sequence=int(number),
-            deadline_s=call.deadline_s,
-            priority=call.priority,
-            heard=partial(self._heard, case, on_event),
-        )
+        visit = case.asked.visit(sender, int(number), partial(self._heard, case, on_event))
         case.asked.leaves(self._way)
         self._way.send(visit)
         return UnderWay(partial(self._way.cancel, visit))
@@ -190,8 +179,7 @@ def _report(endpoint: SimulatedEndpoint) -> tuple[int, bytes]:
 
 
 def _wake(endpoint: SimulatedEndpoint) -> tuple[int, bytes]:
-    endpoint.wake()
-    return 202, b"{}"
+    return 202, msgspec.json.encode(endpoint.wake())
 
 
 _CONTROL = {"/isochrone/report": _report, "/isochrone/wake": _wake}
@@ -208,13 +196,5 @@ def _deliver(on_event: OnEvent, answer: tuple[int, bytes] | None) -> None:
 
 
 def _tell(on_event: OnEvent, visit: Visit) -> None:
-    if visit.loss is not None:
-        on_event(Lost(_CAUSE[visit.loss], ""))
-        return
-    fields = [_LENGTH]
-    if visit.report is not None:
-        fields.append((LOAD_HEADER, encode_call_report(visit.report)))
-    if visit.retry_after_s is not None:
-        fields.append((b"retry-after", b"%d" % max(1, ceil(visit.retry_after_s))))
-    on_event(Head(visit.status, fields))
-    on_event(End())
+    for event in events(visit):
+        on_event(event)

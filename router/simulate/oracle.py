@@ -34,6 +34,14 @@ class Truth:
         ahead = (*endpoint.waiting, *endpoint.aside, *endpoint.coming)
         return runs_s + sum(visit.planned_s for visit in ahead)
 
+    def present(self, site: Site) -> int:
+        """How many run and wait there."""
+        return self._ways[site.name].endpoint.in_flight
+
+    def coming(self, site: Site) -> int:
+        """How many are on their way there, from everywhere."""
+        return len(self._ways[site.name].endpoint.coming)
+
     def service_s(self, call: Call, site: Site) -> float:
         """How long a call of this work is expected to hold a slot there."""
         return self._ways[site.name].endpoint.expected_s(call.work)

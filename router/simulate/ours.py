@@ -15,19 +15,17 @@ from router.dispatch.record import Record
 from router.dispatch.runner import Runner
 from router.dispatch.spare import Spare
 from router.errors import IsochroneError
-from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.ledger import Ledger
 from router.fleet.membership import Member, Membership
 from router.geo.network import light_rtt_s
 from router.geo.region import distance_km
 from router.policy.policy import Plan
-from router.policy.query import Query
 from router.process.exchange import Exchange
 from router.simulate.asked import Asked, observed
 from router.simulate.harness import Build
 from router.simulate.line import Case, Line
 from router.simulate.scenario import EndpointEntry
-from router.simulate.stage import Stage
+from router.simulate.stage import Stage, known_as
 from router.simulate.tally import Expected
 from router.simulate.variants import Tuning
 from router.wire.problem import STATUS
@@ -117,20 +115,9 @@ class OurRouter:
 
     def ask(self, asked: Asked) -> None:
         """Have the dispatcher see it to its end."""
-        call = asked.call
-        number = b"%d" % call.number
-        case = self._cases[number] = Case(asked, f"/v2/models/{call.model}/infer")
-        query = Query(
-            request_id=number.decode(),
-            model=call.model,
-            now_s=call.asked_s,
-            deadline_s=call.deadline_s,
-            tenant=call.tenant,
-            required_regions=call.required_regions,
-            requirement=asked.requirement,
-            priority=call.priority,
-            body_bytes=call.body_bytes,
-        )
+        query = asked.query()
+        case = Case(asked, f"/v2/models/{query.model}/infer")
+        self._cases[query.request_id.encode()] = case
         self.dispatcher.dispatch(case, query)
 
     def _tick(self) -> None:
@@ -167,7 +154,7 @@ class OurRouter:
             instance=endpoint.telling.instance,
             boot_id=endpoint.telling.instance,
             sequence=self._enrolments,
-            url=_url(endpoint.name),
+            url=known_as(endpoint.entry).url,
             region=endpoint.region,
             tier=endpoint.entry.tier,
             hardware_class=endpoint.entry.hardware_class,
@@ -223,14 +210,7 @@ def _is_configured(entry: EndpointEntry) -> bool:
 
 
 def _member(entry: EndpointEntry) -> Member:
-    endpoint = Endpoint(
-        name=entry.name,
-        url=_url(entry.name),
-        region=entry.region,
-        tier=Tier(entry.tier),
-        hardware_class=entry.hardware_class,
-    )
-    return Member(endpoint=endpoint, slots=entry.slots, models=())
+    return Member(endpoint=known_as(entry), slots=entry.slots, models=())
 
 
 def _round_trips(stage: Stage, router: int) -> tuple[dict[str, float], dict[str, float]]:
@@ -247,7 +227,3 @@ def _round_trips(stage: Stage, router: int) -> tuple[dict[str, float], dict[str,
         prior_s.setdefault(entry.region, world.prior_rtt_s[router][index])
         light_s.setdefault(entry.region, light_rtt_s(away_km / 2))
     return prior_s, light_s
-
-
-def _url(name: str) -> str:
-    return f"http://{name}"

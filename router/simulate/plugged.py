@@ -8,29 +8,25 @@ there: an answer, a probe or an endpoint more.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 from random import Random
 
 from router.dispatch.attempt import Attempt
 from router.dispatch.command import Cancel, Command, Deliver, GiveUp, Send, Settle
-from router.dispatch.event import Cause, End, Head, Lost, Timer
-from router.fleet.endpoint import Endpoint, FrozenCandidate, Tier
+from router.dispatch.event import Timer
+from router.fleet.endpoint import FrozenCandidate
 from router.fleet.outcome import Outcome
 from router.policy.law import Permit, permit
-from router.policy.query import Query
 from router.simulate.algorithm import Algorithm, Factory, Reply, Site
 from router.simulate.asked import Asked
 from router.simulate.harness import Build
-from router.simulate.stage import Stage
-from router.simulate.visit import Loss, Visit
+from router.simulate.hearing import events
+from router.simulate.stage import Stage, known_as
+from router.simulate.visit import Visit
 from router.simulate.way import Way
 from router.wire.report import CallReport
 
 PROBE_TIMEOUT_S = 0.5
 """A probe without an answer for so long has failed."""
-
-_CAUSE = {Loss.REFUSED: Cause.REFUSED, Loss.RESET: Cause.RESET}
-_LENGTH = (b"content-length", b"0")
 
 
 def plugged(factory: Factory, seed: int) -> Build:
@@ -79,8 +75,8 @@ class PluggedRouter:
         """From now on it knows this endpoint."""
         site = self.stage.sites(self._index)[index]
         entry = self.stage.world.scenario.endpoints[index]
-        endpoint = Endpoint(site.name, f"http://{site.name}", site.region, tier=Tier(entry.tier))
-        self._known[site.name] = _Known(site, self._ways[site.name], FrozenCandidate(endpoint))
+        candidate = FrozenCandidate(known_as(entry))
+        self._known[site.name] = _Known(site, self._ways[site.name], candidate)
         self._lawful.clear()
         self.serve()
 
@@ -133,24 +129,13 @@ class _Run:
     __slots__ = ("asked", "attempt", "held", "made", "query", "router", "tried")
 
     def __init__(self, router: PluggedRouter, asked: Asked) -> None:
-        call = asked.call
         self.router = router
         self.asked = asked
         self.attempt: Attempt | None = None
         self.held = False
         self.tried: list[str] = []
         self.made: list[tuple[Visit, _Known]] = []
-        self.query = Query(
-            request_id=str(call.number),
-            model=call.model,
-            now_s=call.asked_s,
-            deadline_s=call.deadline_s,
-            tenant=call.tenant,
-            required_regions=call.required_regions,
-            requirement=asked.requirement,
-            priority=call.priority,
-            body_bytes=call.body_bytes,
-        )
+        self.query = asked.query()
 
     def start(self) -> bool:
         """Ask the rule; False: the call has to wait."""
@@ -179,11 +164,8 @@ class _Run:
         if attempt is None:
             return
         number = next(n for n, (made, _) in enumerate(self.made) if made is visit)
-        if visit.loss is not None:
-            self._obey(attempt.on(Lost(_CAUSE[visit.loss], ""), number))
-        else:
-            self._obey(attempt.on(_head(visit), number))
-            self._obey(attempt.on(End(), number))
+        for event in events(visit):
+            self._obey(attempt.on(event, number))
         self.router.serve()
 
     def _pick(self) -> Permit | None:
@@ -226,14 +208,7 @@ class _Run:
         router, call = self.router, self.asked.call
         known = router.known(send.permit.endpoint.name)
         router.sequence += 1
-        visit = Visit(
-            self.asked.request,
-            sender=router.name,
-            sequence=router.sequence,
-            deadline_s=call.deadline_s,
-            priority=call.priority,
-            heard=self.heard,
-        )
+        visit = self.asked.visit(router.name, router.sequence, self.heard)
         self.tried.append(known.site.name)
         self.made.append((visit, known))
         self.asked.leaves(known.way)
@@ -290,12 +265,4 @@ def _reply(load: CallReport, latency_s: float) -> Reply:
         in_flight=load.in_flight,
         slots=load.slots,
         recent_s=load.latency_s,
-    )
-
-
-def _head(visit: Visit) -> Head:
-    if visit.retry_after_s is None:
-        return Head(visit.status, [_LENGTH])
-    return Head(
-        visit.status, [_LENGTH, (b"retry-after", b"%d" % max(1, ceil(visit.retry_after_s)))]
     )

@@ -4,11 +4,13 @@ import math
 from collections.abc import Iterable, Sequence
 from random import Random
 
+from router.fleet.endpoint import Endpoint, Tier
 from router.simulate.algorithm import Site
 from router.simulate.endpoint import SimulatedEndpoint
 from router.simulate.engine import Engine
 from router.simulate.faults import Disturbance
 from router.simulate.oracle import Truth
+from router.simulate.scenario import EndpointEntry
 from router.simulate.way import Way
 from router.simulate.world import World
 
@@ -95,6 +97,17 @@ class Stage:
         self.engine.at(from_s, begins)
         if ends is not None and until_s < math.inf:
             self.engine.at(until_s, ends)
+
+
+def known_as(entry: EndpointEntry) -> Endpoint:
+    """What the routers' permits and commands call it."""
+    return Endpoint(
+        name=entry.name,
+        url=f"http://{entry.name}",
+        region=entry.region,
+        tier=Tier(entry.tier),
+        hardware_class=entry.hardware_class,
+    )
 
 
 def _site(world: World, router: int, index: int) -> Site:

@@ -6,7 +6,14 @@ from typing import Protocol
 from router.simulate.engine import Engine
 from router.simulate.visit import Visit
 from router.simulate.warmth import Warmth
-from router.wire.report import WIRE_VERSION, CallReport, EndpointReport, HeldModel
+from router.wire.report import (
+    WIRE_VERSION,
+    CallReport,
+    EndpointReport,
+    HeldModel,
+    ModelState,
+    Waking,
+)
 
 VERSION = "1"
 """The only version of the only model there is."""
@@ -133,6 +140,12 @@ class Telling:
             models=self.models(),
             seen={name: seen for name, (seen, at_s) in self._seen.items() if at_s >= since_s},
         )
+
+    def waking(self) -> Waking:
+        """The answer to a wake."""
+        (held,) = self.models()
+        expected_s = 0.0 if held.state is ModelState.WARM else held.load_s
+        return Waking(held.name, held.version, held.state, expected_s)
 
     def models(self) -> tuple[HeldModel, ...]:
         """The model that it holds, and in which state."""

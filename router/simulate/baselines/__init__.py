@@ -19,6 +19,13 @@ from router.simulate.baselines.round_robin import RoundRobin
 from router.simulate.baselines.selective_push import SelectivePush
 from router.simulate.baselines.uniform import Uniform
 
+Make = Callable[[Sequence[Site], Random, int], Algorithm]
+
+
+def _alone(rule: Callable[[Random], Algorithm]) -> Make:
+    """A rule that is told of nothing beforehand and begins with its chance only."""
+    return lambda _sites, rng, _routers: rule(rng)
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -30,7 +37,7 @@ class Baseline:
 
     about: str
     source: str
-    make: Callable[[Sequence[Site], Random, int], Algorithm]
+    make: Make
     routers: int = 8
 
     def __call__(self, sites: Sequence[Site], rng: Random, oracle: Oracle) -> Algorithm:
@@ -47,7 +54,7 @@ BASELINES: Mapping[str, Baseline] = {
     "random": Baseline(
         "any endpoint",
         "the yardstick",
-        lambda _sites, rng, _routers: Uniform(rng),
+        _alone(Uniform),
     ),
     "round_robin": Baseline(
         "each in its turn",
@@ -57,27 +64,27 @@ BASELINES: Mapping[str, Baseline] = {
     "nearest": Baseline(
         "the least measured round trip, whatever its load",
         "latency-based DNS routing (Route 53, Traffic Manager)",
-        lambda _sites, rng, _routers: Nearest(rng),
+        _alone(Nearest),
     ),
     "nearest_k": Baseline(
         "the fewest own requests among the nearest four",
         "locality first, then least request (Envoy)",
-        lambda _sites, rng, _routers: NearestLeastRequest(rng),
+        _alone(NearestLeastRequest),
     ),
     "p2c": Baseline(
         "of two at random the one with fewer own requests",
         "Mitzenmacher, IEEE TPDS 2001; Envoy, gRPC",
-        lambda _sites, rng, _routers: LeastRequest(rng),
+        _alone(LeastRequest),
     ),
     "peak_ewma_p2c": Baseline(
         "of two at random the lesser peak-sensitive latency times requests",
         "Finagle, tower, linkerd2-proxy",
-        lambda _sites, rng, _routers: PeakEwmaTwo(rng),
+        _alone(PeakEwmaTwo),
     ),
     "peak_ewma": Baseline(
         "the least peak-sensitive latency times requests of all",
         "Finagle, tower, linkerd2-proxy, over all endpoints",
-        lambda _sites, rng, _routers: PeakEwmaScan(rng),
+        _alone(PeakEwmaScan),
     ),
     "c3": Baseline(
         "latency plus service times the cube of the queue to expect",
@@ -92,12 +99,12 @@ BASELINES: Mapping[str, Baseline] = {
     "gorgo": Baseline(
         "the least round trip + own work + work queued there",
         "Ricci Toniolo et al., arXiv 2602.11688, 2026",
-        lambda _sites, rng, _routers: Gorgo(rng),
+        _alone(Gorgo),
     ),
     "selective_push": Baseline(
         "the nearest with a free slot, else wait at the router",
         "Xia et al. (SkyWalker), EuroSys 2026",
-        lambda _sites, rng, _routers: SelectivePush(rng),
+        _alone(SelectivePush),
     ),
 }
 """By the name that `--algorithm` takes."""

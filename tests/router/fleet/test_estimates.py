@@ -43,11 +43,32 @@ def test_the_wait_is_what_the_arithmetic_says_until_it_was_seen():
             turns_ahead(in_flight, slots), abs=0.0626
         )
     for _ in range(5000):
-        curve.observe(place(1, 2), 0.4)
+        curve.observe(place(1, 2), 0.4, 0.1)
     mean, sigma = curve.turns(place(1, 2))
     assert mean == pytest.approx(0.4, rel=0.05)
     assert sigma < 0.2
     assert curve.turns(place(2, 2))[0] == 0.5, "another load is another matter"
+
+
+def test_what_is_waited_at_fast_and_slow_endpoints_is_right_in_seconds():
+    """A tenth of the requests goes to a slow one, where hardly anybody waits."""
+    curve, here = WaitCurve(), place(0, 2)
+    turn_s = [0.1] * 9 + [1.0]
+    for number in range(5000):
+        slow = number % 10 == 9
+        curve.observe(here, 0.0 if slow else 0.5, turn_s[number % 10])
+    predicted_s = sum(one * curve.turns(here)[0] for one in turn_s)
+    assert predicted_s == pytest.approx(9 * 0.5 * 0.1, rel=0.1)
+
+
+def test_samples_that_are_far_between_keep_their_spread():
+    service, rng = ServiceTime(1.0), Random(1)
+    sigmas = []
+    for number in range(500):
+        service.observe(rng.gauss(1.0, 0.2), 0, number * 1000.0)
+        sigmas.append(service.sigma_s)
+    # each is expected to be what the last one was: both are off
+    assert sum(sigmas[50:]) / 450 == pytest.approx(0.2 * 2**0.5, rel=0.1)
 
 
 def test_the_ramp_goes_from_one_to_all_slots():

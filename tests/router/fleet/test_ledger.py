@@ -371,17 +371,33 @@ def test_no_endpoint_can_spoil_what_is_expected_of_the_others():
     assert sigma < 16
 
 
-def test_who_is_idle_near_and_long_unused_is_explored_and_who_is_too_far_is_not():
-    far = replace(EDGE, name="far", url="http://127.0.0.1:7", region="us-east")
-    ledger = ledger_of(EDGE, far)
-    for site in ledger.sites():
-        rtt_s = 0.5 if site.endpoint == far else 0.001
-        ledger.probe_answered(site, report(1, **own(site.endpoint)), rtt_s, 1.0)
-    ledger.shortlist("digits", None, None)
-    (holding,) = ledger.unused(20.0, 10.0)
-    assert holding.endpoint == EDGE
-    holding.sampled_s = 20.0
-    assert ledger.unused(21.0, 10.0) == []
+class TestExploration:
+    """The near one was slow when it was last asked, the middle one is the best, one is far."""
+
+    @pytest.fixture
+    def ledger(self):
+        middle = replace(EDGE, name="middle", url="http://127.0.0.1:6")
+        far = replace(EDGE, name="far", url="http://127.0.0.1:7", region="us-east")
+        rtt_s = {EDGE: 0.001, middle: 0.05, far: 0.5}
+        ledger = ledger_of(EDGE, middle, far)
+        for site in ledger.sites():
+            ledger.probe_answered(site, report(1, **own(site.endpoint)), rtt_s[site.endpoint], 1.0)
+        lease = ledger.sent(EDGE, "digits", "1", 1.0)
+        assert lease is not None
+        ledger.answered(lease, call_report(2, infer_s=1.0), 2.0)
+        ledger.close(lease, Outcome.ANSWERED, 2.0)
+        ledger.shortlist("digits", None, None)
+        return ledger
+
+    def test_asks_who_is_near_and_unused_and_may_have_become_the_best(self, ledger):
+        assert ledger.unused(11.0, 10.0) == []
+        assert [holding.endpoint for holding in ledger.unused(20.0, 10.0)] == [EDGE]
+
+    def test_waits_twice_as_long_after_each_sample_that_makes_no_difference(self, ledger):
+        (holding,) = ledger.unused(20.0, 10.0)
+        holding.sampled_s = 20.0
+        assert ledger.unused(38.0, 10.0) == []
+        assert ledger.unused(39.5, 10.0) == [holding]
 
 
 def test_a_wake_has_the_endpoint_asked_soon_and_again():

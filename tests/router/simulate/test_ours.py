@@ -78,6 +78,22 @@ def test_the_guard_keeps_requests_from_an_endpoint_that_fails_fast():
     assert failed[OURS] < 0.05 < 0.3 < failed["isochrone-unguarded"]
 
 
+def test_an_endpoint_that_was_slow_once_is_found_out_by_exploration_only():
+    fault = Fault(kind="slow", where=("near",), at_s=5.0, for_s=5.0, factor=30)
+    asked = scenario(
+        entry("near", "west", slots=8),
+        entry("far", "east", slots=8),
+        routers=(scenario().routers[0],),
+        faults=(fault,),
+        seconds=90.0,
+    )
+    back = {}
+    for name in (OURS, "isochrone-incurious"):
+        _, _, endings = played(asked, name, load=0.1)
+        back[name] = settled_share(endings, 70, 90, endpoint="near")
+    assert back == {OURS: 1.0, "isochrone-incurious": 0.0}
+
+
 def test_a_prediction_is_of_what_is_observed_and_both_are_of_the_same_terms():
     asked = scenario(entry("w", "west", slots=20), network=Network(jitter_share=0.05))
     _, _, endings = played(asked, load=0.1)
@@ -105,6 +121,15 @@ class TestAColdEndpoint:
         assert settled_share(endings, 0.0, 0.5, endpoint="far") == 1
         assert settled_share(endings, 3.0, 10.0, endpoint="near") > 0.9
         assert came_to.loads == 1
+
+    def test_is_woken_again_only_when_it_was_missed_for_as_long_as_a_load_takes(self):
+        near = entry("near", "west", load_s=10.0, keep_alive_s=1.5, slots=1)
+        far = entry("far", "east", slots=1)
+        asked = scenario(near, far, routers=(scenario().routers[0],), seconds=300.0)
+        _, came_to, endings = played(asked, load=0.01)
+        missed = sum(ending.endpoint == "far" for _, ending in endings)
+        assert missed > 20
+        assert 1 <= came_to.loads <= missed / 10
 
     def test_is_waited_for_where_the_cold_term_is_off(self):
         _, _, endings = played(self.ASKED, "isochrone-always-wait", load=0.2)
