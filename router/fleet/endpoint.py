@@ -44,8 +44,8 @@ class Candidate(Protocol):
     `slots` run at once, at `limit` it refuses more. Seconds: `net_s` is the round trip from this
     router and `byte_s` what each payload byte adds to it; `service_s` is one request of
     `mean_bytes` alone in a slot and `service_byte_s` what each further byte adds; `turn_s` is how
-    long whatever runs there holds a slot, and `turns` how many such turns a request sent now should
-    wait, with their variance. `load_s` is a cold start from disk, `warm_at_s` when a load under way
+    long whatever runs there holds a slot, and `wait` how long a request sent now should wait, with
+    its variance. `load_s` is a cold start from disk, `warm_at_s` when a load under way
     should be done, `woken` that a wake is on its way.
     State: `full_until_s` is when asking again makes sense after it said that it is full; `out` why
     no traffic may go there (None: it may); `held` why only trials may go there, from
@@ -79,7 +79,7 @@ class Candidate(Protocol):
     @property
     def turn_s(self) -> float: ...
     @property
-    def turns(self) -> tuple[float, float]: ...
+    def wait(self) -> tuple[float, float]: ...
     @property
     def service_s(self) -> float: ...
     @property
@@ -192,10 +192,10 @@ class FrozenCandidate:
         return self.service_s
 
     @property
-    def turns(self) -> tuple[float, float]:
+    def wait(self) -> tuple[float, float]:
         """What nobody has measured better; as uncertain as it is long."""
-        ahead = turns_ahead(self.in_flight, self.slots)
-        return ahead, ahead * ahead
+        wait_s = self.turn_s * turns_ahead(self.in_flight, self.slots)
+        return wait_s, wait_s * wait_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from router.wire.report import ModelState
 if TYPE_CHECKING:  # each knows the other
     from router.fleet.site import Site
 
+_WARM = ModelState.WARM
 _LEAST_S = 1e-9
 """No wait at all, as a positive time."""
 TEACH_S = 1.0
@@ -24,6 +25,7 @@ class Holding:
     """One model version on one endpoint. Satisfies `Candidate`."""
 
     __slots__ = (
+        "_curve",
         "_occupancy",
         "_site",
         "_wait",
@@ -60,6 +62,7 @@ class Holding:
     def __init__(self, site: "Site", model: str, version: str) -> None:
         self._site = site
         self._occupancy = site.occupancy
+        self._curve = site.curve
         self.endpoint: Endpoint = site.endpoint
         self.model = model
         self.version = version
@@ -91,7 +94,7 @@ class Holding:
         self.base_s = math.inf
         self.rank_s = math.inf
         self.rank_byte_s = 0.0
-        self.estimate()
+        self.renew()
 
     @property
     def site(self) -> "Site":
@@ -139,9 +142,12 @@ class Holding:
         return self._occupancy.turn_s
 
     @property
-    def turns(self) -> tuple[float, float]:
-        """How many such turns a request sent now should wait, and their variance."""
-        return self._site.curve.turns(self._occupancy.place)
+    def wait(self) -> tuple[float, float]:
+        """How long a request sent now should wait, and the variance of that."""
+        occupancy = self._occupancy
+        turn_s = occupancy.turn_s
+        turns, variance = self._curve.turns(occupancy.place)
+        return turn_s * turns, turn_s * turn_s * variance
 
     @property
     def load_s(self) -> float:
@@ -201,7 +207,7 @@ class Holding:
         if self._wait is not None:
             self._wait.observe(max(wait_s, _LEAST_S), now_s)
             self.overhead_s = self._wait.estimate(now_s) or 0.0
-        if self.state is ModelState.WARM:
+        if self.state is _WARM:
             self.renew()
         else:
             self.saw(ModelState.WARM, now_s)
@@ -218,28 +224,24 @@ class Holding:
             self.missed_s = 0.0
         self.state = state
 
-    def estimate(self) -> None:
-        """Take over what is known of the way there and of the service."""
-        site, service = self._site, self.service
-        path = site.path
-        self.net_s = path.mean_s
-        self.byte_s = path.byte_s
-        self.mean_bytes = service.mean_bytes
-        self.service_byte_s = service.byte_s
-        self.service_s = max(service.mean_s, site.late_s) + self.overhead_s
-
     def settle(self, now_s: float) -> None:
         """Keep the part of its rank that does not depend on load; infinite where time decides."""
         self.base_s = 0.0 if self._plain(now_s) else math.inf
         self.renew()
 
     def renew(self) -> None:
-        """The same, where nothing but the estimates has changed."""
-        self.estimate()
+        """The same, where nothing but the estimates of the way and of the service has changed."""
+        site, service = self._site, self.service
+        path, service_s = site.path, service.mean_s
+        if service_s < site.late_s:
+            service_s = site.late_s
+        self.service_s = service_s = service_s + self.overhead_s
+        self.net_s, self.byte_s = path.mean_s, path.byte_s
+        self.mean_bytes, self.service_byte_s = service.mean_bytes, service.byte_s
         if self.base_s < math.inf:
-            slope_s = self.service_byte_s
-            self.rank_byte_s = self.byte_s + slope_s
-            self.base_s = self.net_s + self.service_s - slope_s * self.mean_bytes
+            slope_s = service.byte_s
+            self.rank_byte_s = path.byte_s + slope_s
+            self.base_s = path.mean_s + service_s - slope_s * service.mean_bytes
         self.rank_s = self.base_s + self._occupancy.congestion_s
 
     def leave(self) -> None:

@@ -156,15 +156,16 @@ class Ledger:
         site = self._sites.get(endpoint.name)
         if site is None:
             return None
-        self.sequence += 1
+        sequence = self.sequence = self.sequence + 1
         holding = site.holdings.get((model, version))
-        lease = Lease(site, holding, self.sequence, now_s, body_bytes)
-        if not site.open:
+        lease = Lease(site, holding, sequence, now_s, body_bytes)
+        own = site.open
+        if not own:
             self._timetable.busy[site] = None
             if now_s - site.sent_s > IN_USE_S and now_s - site.heard_s > SILENCE_S:
                 self._watch.hurry(site)  # it was watched from afar, and is now relied on
         site.sent_s = now_s
-        site.open[self.sequence] = lease
+        own[sequence] = lease
         if holding is not None and holding.base_s == math.inf:
             _begin_out_of_turn(lease, holding)
         site.refresh()

@@ -68,13 +68,14 @@ class RttWindow:
     one bucket of its time. Instants are monotonic seconds and must not go back.
     """
 
-    __slots__ = ("_asked", "_bucket_s", "_least_s", "_mins_s", "_newest", "_newest_s", "_numbers")
+    __slots__ = ("_asked", "_bucket_s", "_least_s", "_mins_s", "_numbers", "newest_s", "until_s")
 
     def __init__(self, *, bucket_count: int = 6, bucket_s: float = 10.0) -> None:
         self._bucket_s = bucket_s
         self._numbers = [-1] * bucket_count
         self._mins_s = [math.inf] * bucket_count
-        self._newest, self._newest_s = -1, math.inf  # the bucket last written to
+        self.until_s, self.newest_s = -math.inf, math.inf
+        """Before this instant only what is less than this changes anything."""
         self._asked = -1  # the bucket in which _least_s was last taken over all of them
         self._least_s = math.inf
 
@@ -83,11 +84,11 @@ class RttWindow:
 
         What is not a positive time is left out.
         """
-        number = int(now_s / self._bucket_s)
-        if number == self._newest and rtt_s >= self._newest_s:
+        if rtt_s >= self.newest_s and now_s < self.until_s:
             return False  # as nearly all do
         if not 0 < rtt_s < math.inf:
             return False
+        number = int(now_s / self._bucket_s)
         slot = number % len(self._numbers)
         if self._numbers[slot] != number:
             self._numbers[slot], self._mins_s[slot] = number, rtt_s
@@ -95,7 +96,7 @@ class RttWindow:
             self._mins_s[slot] = min(self._mins_s[slot], rtt_s)
         if number == self._asked:
             self._least_s = min(self._least_s, rtt_s)
-        self._newest, self._newest_s = number, self._mins_s[slot]
+        self.until_s, self.newest_s = (number + 1) * self._bucket_s, self._mins_s[slot]
         return True
 
     def estimate(self, now_s: float) -> float | None:
@@ -181,7 +182,8 @@ class Path:
             rtt_s = empty_s
         if rtt_s < self._bound_s:
             self.misplaced += 1
-        if self._window.observe(rtt_s, now_s):
+        window = self._window
+        if (rtt_s < window.newest_s or now_s >= window.until_s) and window.observe(rtt_s, now_s):
             self.least_s = self._window.estimate(now_s) or rtt_s
         self._fold(rtt_s, now_s)
 

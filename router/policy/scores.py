@@ -34,9 +34,9 @@ def net_s(query: Query, candidate: Candidate) -> float:
 
 
 def wait_s(query: Query, candidate: Candidate) -> float:
-    """Time in the endpoint's queue: the turns that requests sent at this load have waited."""
+    """Time in the endpoint's queue: what requests sent at this load have waited."""
     del query
-    return candidate.turn_s * candidate.turns[0]
+    return candidate.wait[0]
 
 
 def congestion_s(query: Query, candidate: Candidate) -> float:
@@ -94,21 +94,20 @@ class Seconds(msgspec.Struct, frozen=True, gc=False):
 
 def seconds(query: Query, candidate: Candidate) -> Seconds:
     """Every term of one candidate."""
-    turn_s = candidate.turn_s
-    turns, turns_variance = candidate.turns
+    wait, wait_variance = candidate.wait
     net_variance = candidate.net_variance
     if query.vantage is not None:
         endpoint = candidate.endpoint
         net_variance = query.vantage.net(endpoint.name, endpoint.region).sigma_s ** 2
     # the terms err independently of each other
-    variance = net_variance + turn_s * turn_s * turns_variance + candidate.service_variance
+    variance = net_variance + wait_variance + candidate.service_variance
     cold = 0.0
     if candidate.state is not _WARM:
         cold = cold_s(query, candidate)
         variance += (_COLD_SIGMA_SHARE * cold) ** 2
     return Seconds(
         net_s(query, candidate),
-        turn_s * turns,
+        wait,
         service_s(query, candidate),
         cold,
         taste_s(query, candidate) if query.preferred else 0.0,

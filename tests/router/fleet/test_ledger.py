@@ -365,10 +365,11 @@ def test_no_endpoint_can_spoil_what_is_expected_of_the_others():
     lease = ledger.sent(EDGE, "digits", "1", 1.0)
     assert lease is not None
     ledger.answered(lease, call_report(2, wait_s=1.0, infer_s=1e-300), 1.5)
-    turns, sigma = only(ledger).turns
-    assert 0 <= turns < 2
-    assert only(ledger).turn_s > 0
-    assert sigma < 16
+    wait_s, variance = only(ledger).wait
+    turn_s = only(ledger).turn_s
+    assert turn_s > 0
+    assert 0 <= wait_s < 2 * turn_s
+    assert variance < (16 * turn_s) ** 2
 
 
 class TestExploration:
