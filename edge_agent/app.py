@@ -81,6 +81,7 @@ class Agent:
         self.public = Public(face, self.pool, self.report, self.lifecycle, tasks)
         self.admin = Admin(self.pool, self.lifecycle, registry)
         self._rng = rng
+        self._enrollers: list[Enroller] = []
 
     async def warm(self, names: Iterable[str]) -> dict[str, float]:
         """Load some models; those that failed and may be tried again, and in how many seconds."""
@@ -99,7 +100,7 @@ class Agent:
 
     def enrollers(self, session: ClientSession, own_url: str) -> list[Enroller]:
         """One for every router of the configuration; `own_url` is where this agent listens."""
-        return [
+        self._enrollers = [
             Enroller(
                 router.url,
                 self.report.enrolment_at(router.advertise or own_url),
@@ -108,12 +109,19 @@ class Agent:
             )
             for router in self.config.routers
         ]
+        return self._enrollers
+
+    def tell_routers(self) -> None:
+        """What routers know of this agent has changed: they hear of it now."""
+        for enroller in self._enrollers:
+            enroller.renew_soon()
 
     def _served(self, model: str, wait_s: float, infer_s: float) -> None:
         self.load.served(model, infer_s)
         self.metrics.served(model, wait_s, infer_s)
 
     def _moved(self, event: ModelMoved) -> None:
+        self.tell_routers()
         if event.load_s is not None:
             self.metrics.loaded(event.name, event.load_s)
             version, load_s = event.version, event.load_s
