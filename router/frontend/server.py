@@ -72,6 +72,7 @@ class Server:
             "/isochrone/place": ("POST", places.handle),
             "/isochrone/measurements": ("POST", measured.handle),
             "/isochrone/agents": ("POST", agents.enrol),
+            "/isochrone/journal": ("POST", agents.journal),
         }
         self._leave = agents.leave
 

@@ -209,12 +209,20 @@ def decode_enrolment(body: bytes) -> Enrolment:
         TooLarge: it is over a mebibyte.
     """
     enrolment = read_json(body, Enrolment, "enrolment", most_bytes=REPORT_BYTES)
-    if abs(enrolment.wire_version - WIRE_VERSION) > 1:
-        raise BadRequest(
-            f"enrolment: wire_version {enrolment.wire_version} is too far from {WIRE_VERSION};"
-            " upgrade the older side"
-        )
+    check_wire_version(enrolment.wire_version, "enrolment")
     return enrolment
+
+
+def check_wire_version(version: int, what: str) -> None:
+    """Messages of the version before and after ours are understood.
+
+    Raises:
+        BadRequest: this one is too far off.
+    """
+    if abs(version - WIRE_VERSION) > 1:
+        raise BadRequest(
+            f"{what}: wire_version {version} is too far from {WIRE_VERSION}; upgrade the older side"
+        )
 
 
 def version_order(version: str) -> tuple[tuple[int, int | str], ...]:

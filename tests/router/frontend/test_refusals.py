@@ -282,6 +282,26 @@ async def test_agents_are_known_again_after_a_restart(start_router, start_endpoi
     assert (await second.infer())[0] == 200
 
 
+def journal_of(name, *numbers):
+    entries = [{"id": f"{9:016x}-{n}", "at_s": 1.5, "kind": "rolled_back"} for n in numbers]
+    return json.dumps({"wire_version": 1, "name": name, "entries": entries}).encode()
+
+
+async def test_what_an_agent_tells_is_kept_once_and_logged(start_router, start_endpoint, caplog):
+    caplog.set_level("INFO", "isochrone.router.agents")
+    agent = await start_endpoint("agent")
+    router = await start_router(trusted_proxies=["127.0.0.0/8"])
+    path = "/isochrone/journal"
+    assert (await router.call("POST", path, journal_of("agent", 1)))[0] == 404, "not enrolled"
+    await router.call("POST", "/isochrone/agents", enrolment(agent))
+    for numbers, new in (((1, 2), 2), ((2, 3), 1)):
+        told = await router.call("POST", path, journal_of("agent", *numbers))
+        assert told[:2] == (200, {"new": new})
+    assert sum(record.message == "agent_told" for record in caplog.records) == 3
+    outside = await router.call("POST", path, journal_of("agent", 4), x_forwarded_for="203.0.113.9")
+    assert outside[0] == 403
+
+
 async def test_nothing_a_client_sends_is_a_500(start_router, start_endpoint):
     router = await start_router(await start_endpoint("edge"))
     bodies = [
@@ -294,7 +314,12 @@ async def test_nothing_a_client_sends_is_a_500(start_router, start_endpoint):
         json.dumps({"inputs": None}).encode(),
         json.dumps({"url": "http://a..b:80"}).encode(),
     ]
-    paths = ["/v2/models/digits/infer", "/isochrone/agents", "/isochrone/place"]
+    paths = [
+        "/v2/models/digits/infer",
+        "/isochrone/agents",
+        "/isochrone/journal",
+        "/isochrone/place",
+    ]
     async with aiohttp.ClientSession() as client:
         for path in [*paths, "/v2/repository/index"]:
             for body in bodies:
