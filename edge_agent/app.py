@@ -16,8 +16,10 @@ from edge_agent.client_trips import ClientTrips, Teller, noting
 from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
 from edge_agent.front import Front
+from edge_agent.journal import Journal
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.metrics import Metrics
+from edge_agent.notes import Notes, Reconciler
 from edge_agent.report import Report, broken_in, identity
 from edge_agent.runtime.calls import Calls
 from edge_agent.runtime.held import ModelMoved
@@ -37,6 +39,7 @@ from router.process.listener import Listener
 from router.process.run import run
 from router.process.service import asynchronous
 from router.process.sockets import address_of, bind
+from router.wire.http import Request
 
 __all__ = ["Agent", "check", "main"]
 
@@ -52,10 +55,11 @@ class Agent:
         config: AgentConfig,
         *,
         clock: Clock,
+        wall: Clock,
         rng: Random,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        """Loads that no request waits for run in `tasks`."""
+        """Loads that no request waits for run in `tasks`; `wall` is for people."""
         packages = _packages(config.packages)
         registry = CollectorRegistry()
         self.config = config
@@ -80,6 +84,9 @@ class Agent:
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
         self.public = Public(face, self.pool, self.report, self.lifecycle, tasks)
         self.admin = Admin(self.pool, self.lifecycle, registry)
+        epoch = f"{rng.getrandbits(64):016x}"
+        self.notes = Notes(Journal(config.state_file, lambda: epoch), wall)
+        self._unloadable: set[tuple[str, str]] = set()
         self._rng = rng
         self._enrollers: list[Enroller] = []
 
@@ -120,12 +127,27 @@ class Agent:
         self.load.served(model, infer_s)
         self.metrics.served(model, wait_s, infer_s)
 
+    def answered(self, request: Request, status: int) -> None:
+        """A request was answered."""
+        self.metrics.answered(status)
+        self.notes.answered(request, status)
+
     def _moved(self, event: ModelMoved) -> None:
         self.tell_routers()
+        self._note_failure(event)
         if event.load_s is not None:
             self.metrics.loaded(event.name, event.load_s)
             version, load_s = event.version, event.load_s
             log.event(_log, "model_loaded", model=event.name, version=version, load_s=load_s)
+
+    def _note_failure(self, event: ModelMoved) -> None:
+        """That a model cannot be loaded is noted once, until it could be."""
+        model = event.name, event.version
+        if event.error is not None and model not in self._unloadable:
+            self._unloadable.add(model)
+            self.notes.note("load_failed", model=model[0], version=model[1], detail=event.error)
+        elif event.load_s is not None:
+            self._unloadable.discard(model)
 
 
 def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
@@ -150,8 +172,8 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     access = None if config.access_log is None else AccessLog(config.access_log)
     rng = SystemRandom()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=monotonic, rng=rng, tasks=tasks)
-        front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
+        agent = Agent(config, clock=monotonic, wall=wall, rng=rng, tasks=tasks)
+        front = Front(agent.public.handle, agent.answered, access, monotonic, wall, rng)
         trips = ClientTrips()
         service = noting(asynchronous(front.handle, tasks), trips)
         public = Listener(service, config.limits, monotonic)
@@ -161,9 +183,12 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         agent.lifecycle.on(Listening())
         log.event(_log, "listening", url=url, admin=f"http://{address_of(sockets[1])}")
         enrollers = agent.enrollers(session, url)
-        teller = Teller([router.url for router in config.routers], config.name, trips, session)
+        routers = [router.url for router in config.routers]
+        teller = Teller(routers, config.name, trips, session)
+        reconciler = Reconciler(routers, config.name, agent.notes, session)
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
-        background.append(tasks.create_task(teller.keep()))
+        keep = teller.keep, reconciler.keep, agent.notes.keep, agent.notes.sum_up
+        background += [tasks.create_task(task()) for task in keep]
         background.append(tasks.create_task(_become_ready(agent, url)))
         await stop.wait()
         await _leave(agent, enrollers, background)
@@ -172,6 +197,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         await admin.drain(_ADMIN_DRAIN_S)
         agent.lifecycle.on(Idle())
         ended = await agent.pool.close(until_s - monotonic())
+        await agent.notes.close()
         log.event(_log, "stopped", requests_cut=cut)
     if access is not None:
         access.close()

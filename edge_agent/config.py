@@ -55,6 +55,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     limits: Limits = Limits()
     log: LogConfig = LogConfig()
     access_log: Path | None = None
+    state_file: Path | None = None
 
     def __post_init__(self) -> None:
         urls = [router.url for router in self.routers]

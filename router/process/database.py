@@ -55,6 +55,7 @@ def set_aside(path: Path, error: Exception) -> None:
 
 def _opened(path: Path | None, schema: str) -> sqlite3.Connection:
     connection = sqlite3.connect(path or ":memory:", check_same_thread=False)
+    connection.text_factory = _text
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
@@ -67,3 +68,8 @@ def _opened(path: Path | None, schema: str) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _text(data: bytes) -> str:
+    """A text that was spoiled is read, too: an exception would look like a full disk."""
+    return data.decode("utf-8", "replace")

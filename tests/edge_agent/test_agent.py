@@ -390,7 +390,7 @@ async def inside(tmp_path, store):
     manifest.write_text(re.sub("(?m)^version: .*$", "version: '2'", manifest.read_text()))
     config = AgentConfig(name="edge-1", region="eu-west", packages=packages, keep_warm=("double",))
     async with asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=time.monotonic, rng=Random(1), tasks=tasks)
+        agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1), tasks=tasks)
         yield agent
         await agent.pool.close()
 
