@@ -18,8 +18,11 @@ from edge_agent.enrol import Enroller
 from edge_agent.front import Front
 from edge_agent.journal import Journal
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
+from edge_agent.machine import Machine
 from edge_agent.metrics import Metrics
 from edge_agent.notes import Notes, Reconciler
+from edge_agent.pressure import Pressing
+from edge_agent.relief import Relief
 from edge_agent.report import Report, broken_in, identity
 from edge_agent.runtime.calls import Calls
 from edge_agent.runtime.held import ModelMoved
@@ -78,14 +81,30 @@ class Agent:
         self.load = Load(config.name, config.region, who.instance, self.gate, self.pool, clock)
         self.metrics.watch(lambda: self.gate.in_flight, lambda: self.gate.queued)
         broken = broken_in(config.packages, packages)
-        self.report = Report(config, who, self.pool, self.load, self.lifecycle, broken)
+        self.pressing = Pressing(config.slots)
+        self.report = Report(
+            config, who, self.pool, self.load, self.lifecycle, broken, self.pressing
+        )
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
-        self.public = Public(face, self.pool, self.report, self.lifecycle, tasks)
+        self.public = Public(face, self.pool, self.report, self.lifecycle, self.pressing, tasks)
         self.admin = Admin(self.pool, self.lifecycle, registry)
         epoch = f"{rng.getrandbits(64):016x}"
         self.notes = Notes(Journal(config.state_file, lambda: epoch), wall)
+        self.access = None if config.access_log is None else AccessLog(config.access_log)
+        self.relief = Relief(
+            Machine((config.state_file or config.access_log or config.packages).parent),
+            self.pressing,
+            self.pool,
+            self.gate,
+            self.notes,
+            keep_warm=config.keep_warm,
+            lost_lines=lambda: self.access.dropped if self.access else 0,
+            changed=self.tell_routers,
+            clock=clock,
+        )
+        self.metrics.watch_machine(lambda: self.pressing.pressure)
         self._unloadable: set[tuple[str, str]] = set()
         self._rng = rng
         self._enrollers: list[Enroller] = []
@@ -125,6 +144,7 @@ class Agent:
 
     def _served(self, model: str, wait_s: float, infer_s: float) -> None:
         self.load.served(model, infer_s)
+        self.relief.served(model)
         self.metrics.served(model, wait_s, infer_s)
 
     def answered(self, request: Request, status: int) -> None:
@@ -169,11 +189,10 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     """Run an agent until `stop` is set, then drain it; prints `ready URL` once it is ready."""
     sockets = bind(config.listen), bind(config.admin.listen)
     url = f"http://{address_of(sockets[0])}"
-    access = None if config.access_log is None else AccessLog(config.access_log)
     rng = SystemRandom()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
         agent = Agent(config, clock=monotonic, wall=wall, rng=rng, tasks=tasks)
-        front = Front(agent.public.handle, agent.answered, access, monotonic, wall, rng)
+        front = Front(agent.public.handle, agent.answered, agent.access, monotonic, wall, rng)
         trips = ClientTrips()
         service = noting(asynchronous(front.handle, tasks), trips)
         public = Listener(service, config.limits, monotonic)
@@ -187,7 +206,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         teller = Teller(routers, config.name, trips, session)
         reconciler = Reconciler(routers, config.name, agent.notes, session)
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
-        keep = teller.keep, reconciler.keep, agent.notes.keep, agent.notes.sum_up
+        keep = teller.keep, reconciler.keep, agent.notes.keep, agent.notes.sum_up, agent.relief.keep
         background += [tasks.create_task(task()) for task in keep]
         background.append(tasks.create_task(_become_ready(agent, url)))
         await stop.wait()
@@ -199,8 +218,8 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         ended = await agent.pool.close(until_s - monotonic())
         await agent.notes.close()
         log.event(_log, "stopped", requests_cut=cut)
-    if access is not None:
-        access.close()
+    if agent.access is not None:
+        agent.access.close()
     if not ended:
         _end_process()
     return 0

@@ -22,8 +22,8 @@ from router.wire.report import WIRE_VERSION
 
 T = TypeVar("T")
 
-TELL_S = 5.0
-"""How often a router is told what is new: as often as a lease is renewed."""
+TELL_S = 2.0
+"""How often a router is told what is new, where there is anything."""
 _SUM_S = 300.0
 _WAITING = 256
 """So many notes wait in memory for a disk that takes nothing."""

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from prometheus_client import CollectorRegistry
 
 from edge_agent.lifecycle import Lifecycle
+from edge_agent.pressure import Pressing
 from edge_agent.report import Report
 from edge_agent.runtime.oip import OpenInference, check_method
 from edge_agent.runtime.pool import Pool
@@ -33,6 +34,7 @@ class Public:
         pool: Pool,
         report: Report,
         lifecycle: Lifecycle,
+        pressing: Pressing,
         tasks: asyncio.TaskGroup,
     ) -> None:
         """Loads that a wake begins run in `tasks`."""
@@ -41,6 +43,7 @@ class Public:
         self._pool = pool
         self._report = report
         self._lifecycle = lifecycle
+        self._pressing = pressing
         self._tasks = tasks
 
     async def handle(self, request: Request) -> Response:
@@ -55,6 +58,8 @@ class Public:
             if request.path == "/isochrone/sample":
                 check_method(request, "POST")
                 return await self._sample(request)
+            if request.method == "POST" and request.path.startswith("/v2/models/"):
+                self._pressing.admit()
         except IsochroneError as error:
             return problem_response(error)
         return await self._face.handle(request)
@@ -79,6 +84,7 @@ class Public:
 
     def _wish(self, request: Request, what: str) -> Wake:
         wish = read_json(request.body, Wake, what)
+        self._pressing.admit()
         if self._lifecycle.draining:
             raise Unavailable("this agent is leaving")
         return wish

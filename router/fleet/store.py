@@ -1,6 +1,4 @@
-"""What a router keeps across restarts: enrolments of the last day, so that their models stay known,
-and what agents have told of themselves.
-"""
+"""What a router keeps across restarts: enrolments of the last day, and what agents have told it."""
 
 import asyncio
 import sqlite3
