@@ -21,6 +21,7 @@ from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settl
 from edge_agent.machine import Machine
 from edge_agent.metrics import Metrics
 from edge_agent.notes import Notes, Reconciler
+from edge_agent.notify import Manager, Progress, keep_watchdog, own_manager
 from edge_agent.pressure import Pressing
 from edge_agent.relief import Relief
 from edge_agent.report import Report, broken_in, identity
@@ -105,6 +106,8 @@ class Agent:
             clock=clock,
         )
         self.metrics.watch_machine(lambda: self.pressing.pressure)
+        self._progress = Progress()
+        self._finished = 0
         self._unloadable: set[tuple[str, str]] = set()
         self._rng = rng
         self._enrollers: list[Enroller] = []
@@ -143,9 +146,15 @@ class Agent:
             enroller.renew_soon()
 
     def _served(self, model: str, wait_s: float, infer_s: float) -> None:
+        self._finished += 1
         self.load.served(model, infer_s)
         self.relief.served(model)
         self.metrics.served(model, wait_s, infer_s)
+
+    def progresses(self, now_s: float) -> bool:
+        """Do inferences come to an end?"""
+        full = self.gate.in_flight >= self.gate.slots
+        return self._progress.on(self._finished, now_s, full=full)
 
     def answered(self, request: Request, status: int) -> None:
         """A request was answered."""
@@ -189,7 +198,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     """Run an agent until `stop` is set, then drain it; prints `ready URL` once it is ready."""
     sockets = bind(config.listen), bind(config.admin.listen)
     url = f"http://{address_of(sockets[0])}"
-    rng = SystemRandom()
+    rng, manager = SystemRandom(), own_manager()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
         agent = Agent(config, clock=monotonic, wall=wall, rng=rng, tasks=tasks)
         front = Front(agent.public.handle, agent.answered, agent.access, monotonic, wall, rng)
@@ -208,8 +217,12 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
         keep = teller.keep, reconciler.keep, agent.notes.keep, agent.notes.sum_up, agent.relief.keep
         background += [tasks.create_task(task()) for task in keep]
-        background.append(tasks.create_task(_become_ready(agent, url)))
+        background += [
+            tasks.create_task(_become_ready(agent, url, manager)),
+            tasks.create_task(keep_watchdog(manager, agent.progresses, monotonic)),
+        ]
         await stop.wait()
+        manager.stopping()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
         cut = await public.drain(config.drain_s)
@@ -225,11 +238,12 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     return 0
 
 
-async def _become_ready(agent: Agent, url: str) -> None:
+async def _become_ready(agent: Agent, url: str, manager: Manager) -> None:
     """Warm what is kept warm, say so, and go on with what could not be warmed yet."""
     later = await agent.warm(agent.config.keep_warm)
     if agent.lifecycle.phase is Phase.READY:
         _say(f"ready {url}")
+        manager.ready(f"serving on {url}")
     while later:
         await asyncio.sleep(max(later.values()))
         later = await agent.warm(later)
