@@ -51,6 +51,8 @@ COMMANDS = {
     "infer": Entry("deploy.infer", "send one image to a model and say who answered and why"),
     "explain": Entry("deploy.explain", "say why a request was answered where it was"),
     "simulate": Entry("deploy.simulate", "try routing rules against each other in virtual time"),
+    "doctor": Entry("deploy.doctor", "check an edge agent's machine and say what to do"),
+    "unit": Entry("deploy.unit", "print a hardened systemd service for an edge agent"),
     "package": Entry("deploy.package", "build, inspect or verify a model package"),
 }
 

@@ -16,6 +16,7 @@ class Readings:
     """One look at the machine; what it does not tell is 0, or None."""
 
     memory_used_share: float = 0.0
+    memory_left_bytes: int | None = None
     memory_stalled_share: float = 0.0
     disk_free_bytes: int | None = None
     cores: int = 1
@@ -31,20 +32,21 @@ class Machine:
 
     def read(self) -> Readings:
         """How things are now."""
-        limited = [_used_share(group) for group in self._groups]
+        limits = [found for found in (self._whole(), *map(_limit, self._groups)) if found]
         return Readings(
-            memory_used_share=max([self._taken_share(), *limited]),
+            memory_used_share=max((1 - left / most for left, most in limits), default=0.0),
+            memory_left_bytes=min((left for left, _ in limits), default=None),
             memory_stalled_share=self._stalled_share(),
             disk_free_bytes=_free_bytes(self._folder),
             cores=self._cores(),
         )
 
-    def _taken_share(self) -> float:
-        """Of the whole machine's memory."""
+    def _whole(self) -> tuple[int, int] | None:
+        """Of the whole machine's memory: bytes left, and all."""
         lines = (line.split() for line in _text(self._proc / "meminfo").splitlines())
-        found = {words[0]: int(words[1]) for words in lines if len(words) > 1}
-        total, available = found.get("MemTotal:", 0), found.get("MemAvailable:", 0)
-        return 1 - available / total if total and "MemAvailable:" in found else 0.0
+        found = {words[0]: int(words[1]) << 10 for words in lines if len(words) > 1}
+        left, most = found.get("MemAvailable:"), found.get("MemTotal:")
+        return (left, most) if left is not None and most else None
 
     def _stalled_share(self) -> float:
         """Our own group's where the kernel keeps it, else the machine's."""
@@ -72,15 +74,15 @@ def _groups(root: Path, proc: Path) -> Iterator[Path]:
             yield from (group for group in (own, *own.parents) if group.is_relative_to(mount))
 
 
-def _used_share(group: Path) -> float:
-    """Of a group's limit: what it uses, without files that the kernel may drop from memory."""
-    limit, used = _number(group / "memory.max"), _number(group / "memory.current")
-    if limit is None or used is None:
-        limit = _number(group / "memory.limit_in_bytes")
+def _limit(group: Path) -> tuple[int, int] | None:
+    """Of a group's limit: bytes left, and all. Files that the kernel may drop count as left."""
+    most, used = _number(group / "memory.max"), _number(group / "memory.current")
+    if most is None or used is None:
+        most = _number(group / "memory.limit_in_bytes")
         used = _number(group / "memory.usage_in_bytes")
-    if not limit or used is None or limit >= _NO_LIMIT_BYTES:
-        return 0.0
-    return min(1.0, max(0, used - _droppable_bytes(group)) / limit)
+    if not most or used is None or most >= _NO_LIMIT_BYTES:
+        return None
+    return max(0, min(most, most - used + _droppable_bytes(group))), most
 
 
 def _droppable_bytes(group: Path) -> int:

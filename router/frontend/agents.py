@@ -21,17 +21,20 @@ from router.wire.http import Headers, Request, Response
 from router.wire.journal import Journal, Kept
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response
-from router.wire.report import check_wire_version, decode_enrolment
+from router.wire.report import SeenAgent, check_wire_version, decode_enrolment
 from router.wire.url import HostPort, parse_url
 
 RESOLVE_S = 2.0
+_AGENTS = "/isochrone/agents/"
 _log = logging.getLogger("isochrone.router.agents")
 
 
 class Agents:
-    """`POST /isochrone/agents`, `DELETE /isochrone/agents/{name}` and `POST /isochrone/journal`.
+    """`POST /isochrone/agents`, `GET` and `DELETE /isochrone/agents/{name}`, and
+    `POST /isochrone/journal`.
 
-    `changed` is called after somebody has joined or left.
+    `out_of` says why an endpoint takes no traffic; `changed` is called after somebody has joined or
+    left.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Agents:
         store: Store,
         allowed: Sequence[Network],
         client_address: Callable[[str, Headers], str],
+        out_of: Callable[[str], str | None],
         changed: Callable[[], None],
         clock: Clock,
         tasks: asyncio.TaskGroup,
@@ -48,6 +52,7 @@ class Agents:
         self._membership = membership
         self._store = store
         self._allowed = allowed
+        self._out_of = out_of
         self._changed = changed
         self._clock = clock
         self._client_address = client_address
@@ -75,6 +80,23 @@ class Agents:
         self._check_client(exchange.request)
         self._part(exchange)
 
+    def seen(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        """How this router sees an agent: for whoever looks for a fault there.
+
+        Raises:
+            Forbidden: the caller is outside the allowed networks.
+            NotFound: no agent of that name is enrolled.
+        """
+        del headers, request_id
+        self._check_client(exchange.request)
+        name = exchange.request.path.removeprefix(_AGENTS)
+        member = self._membership.get(name)
+        if member is None:
+            raise NotFound("no agent of that name is enrolled")
+        endpoint = member.endpoint
+        seen = SeenAgent(endpoint.name, endpoint.url, endpoint.region, self._out_of(name))
+        return json_response(seen)
+
     def journal(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
         """An agent tells what has happened to it.
 
@@ -97,7 +119,7 @@ class Agents:
         return json_response(Kept(len(new)))
 
     async def _leave(self, request: Request) -> Response:
-        name = request.path.removeprefix("/isochrone/agents/")
+        name = request.path.removeprefix(_AGENTS)
         if not self._membership.leave(name):
             raise NotFound("no agent of that name is enrolled")
         self._changed()

@@ -77,6 +77,18 @@ class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     renew_s: LeaseSeconds = 5.0
 
 
+class SeenAgent(msgspec.Struct, frozen=True):
+    """`GET /isochrone/agents/{name}`: where a router reaches an agent, and why it does not use it.
+
+    `out` None: it does.
+    """
+
+    name: str
+    url: str
+    region: str
+    out: str | None
+
+
 class Pressure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What an endpoint's machine runs short of, and what the endpoint does about it.
 

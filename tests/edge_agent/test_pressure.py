@@ -20,17 +20,25 @@ from router.wire.http import Request
 from router.wire.report import ModelState, decode_endpoint_report
 
 GIB = 1 << 30
-FINE = Readings(0.5, 0.0, GIB, 4)
+FINE = Readings(0.5, None, 0.0, GIB, 4)
 STEPS = {
     "nothing": (FINE, Disk(), []),
-    "a disk nearly full": (Readings(0.5, 0.0, 1 << 20, 4), Disk(), ["disk: nearly full"]),
+    "a disk nearly full": (Readings(0.5, None, 0.0, 1 << 20, 4), Disk(), ["disk: nearly full"]),
     "lines lost": (FINE, Disk(lost_lines=3), ["disk: lines of the log are lost"]),
     "notes wait": (FINE, Disk(failing="full"), ["disk: notes wait in memory"]),
-    "a core lost": (Readings(0.5, 0.0, GIB, 2), Disk(), ["cores: 2 of 4, 4 slots"]),
-    "memory short": (Readings(0.96, 0.0, GIB, 4), Disk(), ["memory: idle models are unloaded"]),
-    "memory stalls": (Readings(0.5, 0.2, GIB, 4), Disk(), ["memory: idle models are unloaded"]),
+    "a core lost": (Readings(0.5, None, 0.0, GIB, 2), Disk(), ["cores: 2 of 4, 4 slots"]),
+    "memory short": (
+        Readings(0.96, None, 0.0, GIB, 4),
+        Disk(),
+        ["memory: idle models are unloaded"],
+    ),
+    "memory stalls": (
+        Readings(0.5, None, 0.2, GIB, 4),
+        Disk(),
+        ["memory: idle models are unloaded"],
+    ),
     "memory full, and the disk": (
-        Readings(0.99, 0.0, 0, 4),
+        Readings(0.99, None, 0.0, 0, 4),
         Disk(),
         ["disk: nearly full", "memory: idle models are unloaded", "memory: new calls are refused"],
     ),
@@ -56,7 +64,7 @@ def test_lines_are_lost_until_none_was_for_a_minute():
 def test_who_refuses_shrinks_too_and_no_step_flaps(shares):
     pressing, refused = Pressing(slots=1), False
     for share in shares:
-        pressing.on(Readings(share, 0.0, GIB, 1), Disk(), 0.0)
+        pressing.on(Readings(share, None, 0.0, GIB, 1), Disk(), 0.0)
         assert pressing.shrinks or not pressing.refuses
         if pressing.refuses is not refused:
             assert share >= 0.98 if pressing.refuses else share < 0.96
@@ -115,7 +123,7 @@ def warm(agent):
 
 async def test_what_is_idle_is_unloaded_one_at_a_time_and_what_is_kept_warm_stays(agent):
     agent, machine = agent
-    machine.readings = Readings(0.96, 0.0, GIB, 2)
+    machine.readings = Readings(0.96, None, 0.0, GIB, 2)
     left = [{"double", "words"}, {"double"}, {"double"}]
     agent.relief.served("words")
     agent.relief.served("talk")
@@ -131,7 +139,7 @@ async def test_what_is_idle_is_unloaded_one_at_a_time_and_what_is_kept_warm_stay
 
 async def test_full_memory_refuses_new_calls_and_answers_all_else(agent):
     agent, machine = agent
-    machine.readings = Readings(0.99, 0.0, GIB, 2)
+    machine.readings = Readings(0.99, None, 0.0, GIB, 2)
     await agent.relief.look()
     refused = await asked(agent, "POST", "/v2/models/double/infer", BODY)
     assert (refused.status, json.loads(refused.body)["code"]) == (503, Overloaded.code)
@@ -142,7 +150,7 @@ async def test_full_memory_refuses_new_calls_and_answers_all_else(agent):
     assert report is not None
     assert report.pressure.memory_used_share == 0.99
     assert "memory: new calls are refused" in report.pressure.degraded
-    machine.readings = Readings(0.5, 0.0, GIB, 2)
+    machine.readings = Readings(0.5, None, 0.0, GIB, 2)
     await agent.relief.look()
     assert (await asked(agent, "POST", "/v2/models/double/infer", BODY)).status == 200
 
@@ -155,10 +163,10 @@ async def test_a_core_that_is_taken_away_takes_slots_and_the_routers_hear_of_it(
     )
     await agent.relief.look()
     assert (agent.gate.slots, told) == (2, [])
-    machine.readings = Readings(0.5, 0.0, GIB, 1)
+    machine.readings = Readings(0.5, None, 0.0, GIB, 1)
     await agent.relief.look()
     enrolment = agent.report.enrolment_at("http://127.0.0.1:1")()
     assert (agent.gate.slots, enrolment.slots, agent.report.full().slots, told) == (1, 1, 1, [1])
-    machine.readings = Readings(0.5, 0.0, GIB, 2)
+    machine.readings = Readings(0.5, None, 0.0, GIB, 2)
     await agent.relief.look()
     assert (agent.gate.slots, told) == (2, [1, 1])

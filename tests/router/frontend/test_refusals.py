@@ -282,6 +282,19 @@ async def test_agents_are_known_again_after_a_restart(start_router, start_endpoi
     assert (await second.infer())[0] == 200
 
 
+async def test_an_agent_can_be_asked_for_by_its_own(start_router, start_endpoint):
+    agent = await start_endpoint("agent")
+    router = await start_router(trusted_proxies=["127.0.0.0/8"])
+    path = "/isochrone/agents/agent"
+    assert (await router.call("GET", path))[0] == 404
+    await router.call("POST", "/isochrone/agents", enrolment(agent))
+    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    told = {"name": "agent", "url": agent.url, "region": "eu-west", "out": None}
+    assert (await router.call("GET", path))[:2] == (200, told)
+    assert (await router.call("GET", path, x_forwarded_for="203.0.113.9"))[0] == 403
+    assert (await router.call("PUT", path))[0] == 405
+
+
 def journal_of(name, *numbers):
     entries = [{"id": f"{9:016x}-{n}", "at_s": 1.5, "kind": "rolled_back"} for n in numbers]
     return json.dumps({"wire_version": 1, "name": name, "entries": entries}).encode()
