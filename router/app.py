@@ -143,6 +143,7 @@ class Router:
             ledger=self.ledger,
             decisions=self.decisions,
             law=law,
+            store=store,
             registry=self.registry,
         )
         self._restore()

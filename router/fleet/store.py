@@ -109,13 +109,15 @@ class Store:
             except sqlite3.Error as error:
                 raise Unavailable("this cannot be kept now", retry_after_s=_AGAIN_S) from error
 
-    def told(self, most: int) -> list[tuple[str, Entry]]:
+    async def told(self, most: int) -> list[tuple[str, Entry]]:
         """What agents have told, newest first: agent, entry."""
-        rows = self._connection.execute(
-            "SELECT agent, body FROM told ORDER BY rowid DESC LIMIT ?", (most,)
-        )
-        with closing(rows):
-            return [(agent, msgspec.json.decode(body, type=Entry)) for agent, body in rows]
+        async with self._lock:
+            return await asyncio.to_thread(self._told, most)
+
+    def _told(self, most: int) -> list[tuple[str, Entry]]:
+        query = "SELECT agent, body FROM told ORDER BY rowid DESC LIMIT ?"
+        rows = self._connection.execute(query, (most,)).fetchall()
+        return [(agent, msgspec.json.decode(body, type=Entry)) for agent, body in rows]
 
     def _keep(self, agent: str, entries: Sequence[Entry]) -> list[Entry]:
         seen_s = self._wall()

@@ -163,5 +163,12 @@ async def test_an_agent_that_was_killed_says_so_and_tells_what_it_served(tmp_pat
         wait_until(lambda: "kind=ended_badly" in town.router.log.read_text(), 15)
         wait_until(lambda: "kind=served model=double count=3" in town.router.log.read_text(), 15)
         assert len(re.findall("kind=ended_badly", town.router.log.read_text())) == 1
+        url = f"{town.router.admin}/isochrone/journal"
+        async with aiohttp.ClientSession() as client, client.get(url) as answer:
+            entries = (await answer.json())["entries"]
+        assert [(entry["agent"], entry["kind"]) for entry in entries[-2:]] == [
+            ("shop", "served"),
+            ("shop", "ended_badly"),
+        ]
     finally:
         town.end()

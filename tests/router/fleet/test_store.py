@@ -120,7 +120,7 @@ async def test_what_is_told_twice_is_kept_once(tmp_path):
     assert await store.keep("shop-2", [entry(2)]) == [entry(2)]
     store.close()
     again = store_at(tmp_path / "state.db", 1000.0)
-    assert again.told(2) == [("shop-2", entry(2)), ("shop-1", entry(3))]
+    assert await again.told(2) == [("shop-2", entry(2)), ("shop-1", entry(3))]
     assert await again.keep("shop-1", [entry(1)]) == []
     again.close()
 
