@@ -1,5 +1,7 @@
-"""Every key of a configuration as a table for people: unit, range and default from the structs that
-read it, the meaning from the comments of the shipped file.
+"""Every key of a configuration as a table for people.
+
+Unit, range and default are those of the structs that read it, the meaning is the comment of the
+shipped file.
 """
 
 import re

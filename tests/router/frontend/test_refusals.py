@@ -3,9 +3,12 @@
 import asyncio
 import json
 from io import BytesIO
+from itertools import cycle
 
 import aiohttp
 import pytest
+
+from router.process.clock import monotonic
 
 INFER = "/v2/models/digits/infer"
 
@@ -338,3 +341,24 @@ async def test_nothing_a_client_sends_is_a_500(start_router, start_endpoint):
             for body in bodies:
                 async with client.post(router.url + path, data=body) as response:
                     assert response.status < 500
+
+
+async def test_a_wall_clock_that_jumps_by_days_changes_nothing(
+    start_router, start_endpoint, tmp_path, monkeypatch
+):
+    now_s = 1_800_000_000.0
+    instants, told = cycle([now_s, now_s + 2 * 86_400, now_s - 2 * 86_400]), []
+
+    def jumping():
+        told.append(next(instants))
+        return told[-1]
+
+    monkeypatch.setattr("tests.router.frontend.conftest.wall", jumping)
+    agent = await start_endpoint("agent")
+    router = await start_router(state_file=str(tmp_path / "state.db"))
+    await router.call("POST", "/isochrone/agents", enrolment(agent))
+    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    answers = [await router.infer() for _ in range(20)]
+    assert {status for status, _, _ in answers} == {200}
+    assert router.router.membership.expire(monotonic()) == []
+    assert len(told) > 20, "it was this clock"
