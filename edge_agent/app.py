@@ -93,7 +93,9 @@ class Agent:
         self.admin = Admin(self.pool, self.lifecycle, registry)
         epoch = f"{rng.getrandbits(64):016x}"
         self.notes = Notes(Journal(config.state_file, lambda: epoch), wall)
-        self.access = None if config.access_log is None else AccessLog(config.access_log)
+        self.access = (
+            AccessLog(config.access_log, config.access_log_bytes) if config.access_log else None
+        )
         self.relief = Relief(
             Machine((config.state_file or config.access_log or config.packages).parent),
             self.pressing,

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.conftest import write_double, write_talk, write_words
@@ -28,6 +29,7 @@ class SoakedAgent:
         self.name = folder.name
         self.life = 0
         self.url = self.admin = ""
+        self.starts_s: list[float] = []
         self._folder = folder
         self._log = folder / "log"
         self._log.touch()
@@ -49,6 +51,8 @@ class SoakedAgent:
             "queue": 64,
             "state_file": "agent.state",
             "access_log": "access.jsonl",
+            "access_log_bytes": 100_000,
+            "routers": [{"url": "http://127.0.0.1:1"}],
             **changes,
         }
         (folder / "agent.yaml").write_text(json.dumps(config))
@@ -72,11 +76,12 @@ class SoakedAgent:
 
     async def start(self) -> None:
         """Start it and wait until it listens."""
-        before = len(self.log)
+        before, began_s = len(self.log), time.monotonic()
         self._launch()
         async with asyncio.timeout(START_S):
             while (found := _LISTENING.search(self.log, before)) is None:  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.02)
+        self.starts_s.append(time.monotonic() - began_s)
         self.url, self.admin = found[1], found[2]
         self.life += 1
 

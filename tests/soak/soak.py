@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 import aiohttp
@@ -61,6 +62,7 @@ async def soak(
         "rss_bytes": [before, after],
         "rss_growth": grown,
         "exit_codes": codes,
+        "median_start_s": median(steady.starts_s + rough.starts_s),
         "group": None
         if group is None
         else {"most_bytes": group.most_bytes, "killed": group.killed},
