@@ -91,8 +91,8 @@ class Agent:
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
         self.public = Public(face, self.pool, self.report, self.lifecycle, self.pressing, tasks)
         self.admin = Admin(self.pool, self.lifecycle, registry)
-        epoch = f"{rng.getrandbits(64):016x}"
-        self.notes = Notes(Journal(config.state_file, lambda: epoch), wall)
+        journal = Journal(config.state_file, lambda: f"{rng.getrandbits(64):016x}")
+        self.notes = Notes(journal, wall)
         self.access = (
             AccessLog(config.access_log, config.access_log_bytes) if config.access_log else None
         )
@@ -106,6 +106,7 @@ class Agent:
             lost_lines=lambda: self.access.dropped if self.access else 0,
             changed=self.tell_routers,
             clock=clock,
+            tasks=tasks,
         )
         self.metrics.watch_machine(lambda: self.pressing.pressure)
         self._progress = Progress()

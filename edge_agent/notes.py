@@ -6,6 +6,7 @@ import sqlite3
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TypeVar
 
@@ -113,7 +114,10 @@ class Notes:
         """Write what waits, and that this run has ended in good order."""
         self._note_served()
         if await self.write():
-            await self._on_disk(self._journal.end)
+            with suppress(
+                sqlite3.Error, OSError
+            ):  # then the next run says that this one ended badly
+                await self._on_disk(self._journal.end)
         self._thread.shutdown()
 
     def _take(self) -> tuple[list[Draft], int]:

@@ -35,8 +35,9 @@ class Relief:
         lost_lines: Callable[[], int],
         changed: Callable[[], None],
         clock: Clock,
+        tasks: asyncio.TaskGroup,
     ) -> None:
-        """`changed` is called when routers should hear of it."""
+        """`changed` is called when routers should hear of it; unloading runs in `tasks`."""
         self._machine = machine
         self._pressing = pressing
         self._pool = pool
@@ -46,6 +47,8 @@ class Relief:
         self._lost_lines = lost_lines
         self._changed = changed
         self._clock = clock
+        self._tasks = tasks
+        self._unloading: asyncio.Task[None] | None = None
         self._used_s: dict[str, float] = {}
 
     def served(self, model: str) -> None:
@@ -60,7 +63,10 @@ class Relief:
 
     async def look(self) -> None:
         """Look once."""
-        readings = await asyncio.to_thread(self._machine.read)
+        try:
+            readings = await asyncio.to_thread(self._machine.read)
+        except (OSError, ValueError):  # a kernel that tells it otherwise: what was known holds
+            return
         disk = Disk(self._lost_lines() + self._notes.lost, self._notes.failing)
         before = self._pressing.pressure.degraded
         after = self._pressing.on(readings, disk, self._clock()).degraded
@@ -68,8 +74,8 @@ class Relief:
             self._gate.resize(self._pressing.slots)
         if after != before:
             self._tell(set(before), after)
-        if self._pressing.shrinks:
-            await self._shrink()
+        if self._pressing.shrinks and (self._unloading is None or self._unloading.done()):
+            self._shrink()
 
     def _tell(self, before: Collection[str], after: Collection[str]) -> None:
         level = logging.WARNING if after else logging.INFO
@@ -79,12 +85,14 @@ class Relief:
                 self._notes.note("degraded", detail=words)
         self._changed()
 
-    async def _shrink(self) -> None:
+    def _shrink(self) -> None:
         """Unload what was used longest ago, of what is idle and need not be warm: one at a time."""
         idle = [held for held in self._pool.held() if self._is_idle(held)]
-        if not idle:
-            return
-        least = min(idle, key=lambda held: self._used_s.get(held.name, 0.0))
+        if idle:
+            least = min(idle, key=lambda held: self._used_s.get(held.name, 0.0))
+            self._unloading = self._tasks.create_task(self._unload(least))
+
+    async def _unload(self, least: HeldModel) -> None:
         try:
             await self._pool.unload(least.name, least.version)
         except IsochroneError:  # somebody else has changed it meanwhile

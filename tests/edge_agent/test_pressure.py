@@ -133,8 +133,22 @@ async def test_what_is_idle_is_unloaded_one_at_a_time_and_what_is_kept_warm_stay
     agent.relief._used_s = {"words": -1.0, "talk": -2.0}
     for wanted in left:
         await agent.relief.look()
+        await asyncio.wait([agent.relief._unloading])
         assert warm(agent) == wanted
     assert (await asked(agent, "POST", "/v2/models/double/infer", BODY)).status == 200
+
+
+async def test_a_kernel_that_tells_it_otherwise_ends_nothing(agent):
+    agent, machine = agent
+    machine.readings = Readings(0.99, None, 0.0, GIB, 2)
+    await agent.relief.look()
+
+    def read():
+        raise ValueError("max")
+
+    machine.read = read
+    await agent.relief.look()
+    assert agent.pressing.refuses, "what was known holds"
 
 
 async def test_full_memory_refuses_new_calls_and_answers_all_else(agent):

@@ -49,8 +49,8 @@ class Harm:
                 self.done[name] += 1
             await asyncio.sleep(self._rng.uniform(*_PAUSE_S))
 
-    async def _order(self, verb: str) -> None:
-        model = self._rng.choice(MODELS)
+    async def _order(self, verb: str, model: str | None = None) -> None:
+        model = model or self._rng.choice(MODELS)
         url = f"{self._agent.admin}/v2/repository/models/{model}/{verb}"
         async with self._session.post(url) as answer:
             await answer.read()
@@ -65,7 +65,5 @@ class Harm:
         model = self._rng.choice(MODELS)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._agent.spoil(model, self._rng.uniform(0.2, _LONGEST_SPOILT_S)))
-            for verb in ("unload", "load"):
-                url = f"{self._agent.admin}/v2/repository/models/{model}/{verb}"
-                async with self._session.post(url) as answer:
-                    await answer.read()
+            await self._order("unload", model)
+            await self._order("load", model)

@@ -1,13 +1,15 @@
 """A minute of the soak, and a moment of it and an overload on one core with 512 MB."""
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections import Counter
 
 import aiohttp
 import pytest
 
-from tests.soak.agent import SoakedAgent
+from tests.soak.agent import MODELS, SoakedAgent
 from tests.soak.group import NoGroup, small_group
 from tests.soak.soak import SMALL_BYTES, soak
 
@@ -79,3 +81,91 @@ async def test_an_overload_on_one_core_with_512_mb(tmp_path, group):
     assert refused_s[len(refused_s) // 2] < 0.01, told
     assert after <= 1.05 * before, (before, after)
     assert group.killed == 0
+
+
+TIGHT_BYTES = 256 << 20
+HOG = """
+import pathlib, sys
+pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+held = []
+for line in sys.stdin:
+    held.append(bytearray(b"x") * int(line))
+    print("held", flush=True)
+"""
+
+
+@pytest.fixture
+def tight():
+    try:
+        with small_group(TIGHT_BYTES) as made:
+            yield made
+    except NoGroup as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture
+def hog(tight):
+    """A neighbour in the group that takes as much memory as it is told."""
+    process = subprocess.Popen(
+        tight.entering([sys.executable, "-c", HOG]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    orders, answers = process.stdin, process.stdout
+
+    def take(count):
+        orders.write(f"{count}\n")
+        orders.flush()
+        assert answers.readline() == "held\n"
+
+    yield take
+    process.kill()
+    process.wait()
+    orders.close()
+    answers.close()
+
+
+async def test_memory_that_runs_short_is_given_up_in_order(tmp_path, tight, hog):
+    agent = SoakedAgent(tmp_path / "agent", tight)
+
+    async def told(session, condition):
+        async with asyncio.timeout(30):
+            while True:
+                async with session.get(f"{agent.url}/isochrone/report") as answer:
+                    report = await answer.json()
+                if condition(report):
+                    return report
+                await asyncio.sleep(0.1)
+
+    def left_of(report, share):
+        return int((share - report["pressure"]["memory_used_share"]) * TIGHT_BYTES)
+
+    def warm(report):
+        return {model["name"] for model in report["models"] if model["state"] == "warm"}
+
+    async def infer(session):
+        async with session.post(f"{agent.url}/v2/models/double/infer", data=BODY) as answer:
+            return answer.status
+
+    try:
+        await agent.start()
+        async with aiohttp.ClientSession() as session:
+            for model in MODELS:
+                url = f"{agent.admin}/v2/repository/models/{model}/load"
+                async with session.post(url) as answer:
+                    assert answer.status == 200
+            await asyncio.sleep(2)
+            report = await told(session, lambda report: report["pressure"])
+            hog(left_of(report, 0.965))
+            report = await told(session, lambda report: warm(report) == {"double"})
+            assert report["pressure"]["degraded"] == ["memory: idle models are unloaded"]
+            assert await infer(session) == 200
+            hog(left_of(report, 0.985))
+            await told(session, lambda report: len(report["pressure"]["degraded"]) == 2)
+            assert await infer(session) == 503
+    finally:
+        assert agent.end() == 0
+    assert tight.killed == 0
