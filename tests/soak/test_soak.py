@@ -37,7 +37,7 @@ def group():
 
 
 async def test_harm_on_one_core_with_512_mb(tmp_path, group):
-    result = await soak(tmp_path, 15.0, SEED, group)
+    result = await soak(tmp_path, 10.0, SEED, group)
     assert result["ok"], result
     assert result["group"]["killed"] == 0
     assert 0 < result["group"]["most_bytes"] <= SMALL_BYTES
