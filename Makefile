@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help venv demo test lint schemas bench-decide proof-routing clean
+.PHONY: help venv demo test lint schemas bench-decide proof-routing soak clean
 
 help: ## say what each word does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ bench-decide: $(VENV)/.ready-demo ## what a decision costs, against a plain loop
 
 proof-routing: $(VENV)/.ready-demo ## every simulated comparison at full size: make proof-routing DATA=folder
 	$(BIN)/python tests/bench/routing.py $(DATA) --out proof
+
+soak: $(VENV)/.ready-test ## harm two agents at random for half an hour: no wrong answer, none that hangs
+	$(BIN)/python -m tests.soak.soak --seconds 1800
 
 clean: ## remove the environment and what the tools left behind
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info

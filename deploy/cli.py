@@ -53,6 +53,8 @@ COMMANDS = {
     "explain": Entry("deploy.explain", "say why a request was answered where it was"),
     "simulate": Entry("deploy.simulate", "try routing rules against each other in virtual time"),
     "models": Entry("deploy.models", "list, pull, load, unload or roll back an agent's models"),
+    "doctor": Entry("deploy.doctor", "check an edge agent's machine and say what to do"),
+    "unit": Entry("deploy.unit", "print a hardened systemd service for an edge agent"),
     "package": Entry("deploy.package", "build, inspect or verify a model package"),
     "package export": Entry(
         "deploy.variants.export", "add an ONNX variant of a torch one", "variants"

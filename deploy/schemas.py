@@ -1,6 +1,7 @@
 """The JSON Schemas beside the shipped configuration, made from the structs that read it.
 
-`python -m deploy.schemas` writes them anew; editors use them to complete and to check.
+`python -m deploy.schemas` writes them anew, and the tables of keys in the manuals; editors use them
+to complete and to check.
 """
 
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import msgspec
 
 from cloud.config import CloudConfig
+from deploy import knobs
 from edge_agent.config import AgentConfig
 from router.config import RouterConfig
 from router.policy.region_file import RegionFile
@@ -43,3 +45,4 @@ def main(folder: Path = FOLDER) -> None:
 
 if __name__ == "__main__":
     main()
+    knobs.main()

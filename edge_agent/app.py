@@ -21,8 +21,14 @@ from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
 from edge_agent.front import Front
 from edge_agent.guard import OPEN, Guard, guard_of
+from edge_agent.journal import Journal
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
+from edge_agent.machine import Machine
 from edge_agent.metrics import Metrics
+from edge_agent.notes import Notes, Reconciler
+from edge_agent.notify import Manager, Progress, keep_watchdog, own_manager
+from edge_agent.pressure import Pressing
+from edge_agent.relief import Relief
 from edge_agent.report import Report, broken_in, identity
 from edge_agent.runtime import memory
 from edge_agent.runtime.calls import Calls
@@ -44,11 +50,11 @@ from router.process.listener import Listener
 from router.process.run import run
 from router.process.service import asynchronous
 from router.process.sockets import address_of, bind
+from router.wire.http import Request
 
 __all__ = ["Agent", "check", "main"]
 
 _ADMIN_DRAIN_S = 1.0
-_TEND_S = 1.0
 _log = logging.getLogger("isochrone.agent")
 
 
@@ -60,16 +66,18 @@ class Agent:
         config: AgentConfig,
         *,
         clock: Clock,
+        wall: Clock,
         rng: Random,
         trust: Trust | None = None,
         guard: Guard = OPEN,
     ) -> None:
-        """With `trust`, only packages that it does not refuse are there.
+        """With `trust`, only packages that it does not refuse are there; `wall` is for people.
 
         `guard` stands before the administration.
         """
         packages = _packages(config.packages, trust)
         activations = Activations(config.packages)
+        machine = Machine((config.state_file or config.access_log or config.packages).parent)
         registry = CollectorRegistry()
         self.config = config
         self.lifecycle = Lifecycle(config.keep_warm)
@@ -82,7 +90,7 @@ class Agent:
             on_event=self._moved,
             min_load_s=config.min_load_s,
             active=activations.active(),
-            upkeep=config.upkeep(memory.limit_bytes()),
+            upkeep=config.upkeep(machine.read().memory_limit_bytes),
         )
         self.repository = joined.repository(
             config.packages, config.artefacts, self.pool, activations, trust, rng
@@ -93,13 +101,36 @@ class Agent:
         self.load = Load(config.name, config.region, who.instance, self.gate, self.pool, clock)
         self.metrics.watch(lambda: self.gate.in_flight, lambda: self.gate.queued)
         broken = broken_in(config.packages, packages)
-        self.report = Report(config, who, self.pool, self.load, self.lifecycle, broken)
+        self.pressing = Pressing(config.slots)
+        self.report = Report(
+            config, who, self.pool, self.load, self.lifecycle, broken, self.pressing
+        )
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
-        self.public = Public(face, self.pool, self.report, self.lifecycle)
+        self.public = Public(face, self.pool, self.report, self.lifecycle, self.pressing)
         self.admin = Admin(self.repository, self.pool, self.lifecycle, registry, guard)
+        journal = Journal(config.state_file, lambda: f"{rng.getrandbits(64):016x}")
+        self.notes = Notes(journal, wall)
+        self.access = (
+            AccessLog(config.access_log, config.access_log_bytes) if config.access_log else None
+        )
+        self.relief = Relief(
+            machine,
+            self.pressing,
+            self.pool,
+            self.gate,
+            self.notes,
+            lost_lines=lambda: self.access.dropped if self.access else 0,
+            changed=self.tell_routers,
+            clock=clock,
+        )
+        self.metrics.watch_machine(lambda: self.pressing.pressure)
+        self._progress = Progress()
+        self._finished = 0
+        self._unloadable: set[tuple[str, str]] = set()
         self._rng = rng
+        self._enrollers: list[Enroller] = []
 
     async def warm(self, names: Iterable[str]) -> dict[str, float]:
         """Load some models; those that failed and may be tried again, and in how many seconds."""
@@ -118,7 +149,7 @@ class Agent:
 
     def enrollers(self, session: ClientSession, own_url: str) -> list[Enroller]:
         """One for every router of the configuration; `own_url` is where this agent listens."""
-        return [
+        self._enrollers = [
             Enroller(
                 router.url,
                 self.report.enrolment_at(router.advertise or own_url),
@@ -127,12 +158,31 @@ class Agent:
             )
             for router in self.config.routers
         ]
+        return self._enrollers
+
+    def tell_routers(self) -> None:
+        """What routers know of this agent has changed: they hear of it now."""
+        for enroller in self._enrollers:
+            enroller.renew_soon()
 
     def _served(self, model: str, wait_s: float, infer_s: float) -> None:
+        self._finished += 1
         self.load.served(model, infer_s)
         self.metrics.served(model, wait_s, infer_s)
 
+    def progresses(self, now_s: float) -> bool:
+        """Do inferences come to an end?"""
+        full = self.gate.in_flight >= self.gate.slots
+        return self._progress.on(self._finished, now_s, full=full)
+
+    def answered(self, request: Request, status: int) -> None:
+        """A request was answered."""
+        self.metrics.answered(status)
+        self.notes.answered(request, status)
+
     def _moved(self, event: ModelMoved) -> None:
+        self.tell_routers()
+        self._note(event)
         self.metrics.moved(event)
         model, version = event.name, event.version
         if event.cold_start is not None:
@@ -142,6 +192,17 @@ class Agent:
             log.event(_log, "model_leaves", model=model, version=version, cause=event.cause)
         if event.step is Step.CRASHED:
             log.event(_log, "model_crashed", level=logging.ERROR, model=model, version=version)
+
+    def _note(self, event: ModelMoved) -> None:
+        """Every crash; that a model cannot be loaded once, until it could be."""
+        model = event.name, event.version
+        if event.step is Step.CRASHED:
+            self.notes.note("crashed", model=event.name, version=event.version)
+        elif event.error is not None and model not in self._unloadable:
+            self._unloadable.add(model)
+            self.notes.note("load_failed", model=model[0], version=model[1], detail=event.error)
+        elif event.cold_start is not None:
+            self._unloadable.discard(model)
 
 
 def main(path: Path, log_level: str | None = None, log_format: log.Format | None = None) -> int:
@@ -165,11 +226,10 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     trust, guard = trust_of(config.artefacts), guard_of(config.admin.token_file)
     sockets = bind(config.listen), bind(config.admin.listen)
     url = f"http://{address_of(sockets[0])}"
-    access = None if config.access_log is None else AccessLog(config.access_log)
-    rng = SystemRandom()
+    rng, manager = SystemRandom(), own_manager()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
-        agent = Agent(config, clock=monotonic, rng=rng, trust=trust, guard=guard)
-        front = Front(agent.public.handle, agent.metrics.answered, access, monotonic, wall, rng)
+        agent = Agent(config, clock=monotonic, wall=wall, rng=rng, trust=trust, guard=guard)
+        front = Front(agent.public.handle, agent.answered, agent.access, monotonic, wall, rng)
         trips = ClientTrips()
         service = noting(asynchronous(front.handle, tasks), trips)
         public = Listener(service, config.limits, monotonic)
@@ -179,38 +239,40 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         agent.lifecycle.on(Listening())
         log.event(_log, "listening", url=url, admin=f"http://{address_of(sockets[1])}")
         enrollers = agent.enrollers(session, url)
-        teller = Teller([router.url for router in config.routers], config.name, trips, session)
+        routers = [router.url for router in config.routers]
+        teller = Teller(routers, config.name, trips, session)
+        reconciler = Reconciler(routers, config.name, agent.notes, session)
         background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
-        background.append(tasks.create_task(teller.keep()))
-        background.append(tasks.create_task(_become_ready(agent, url)))
-        background.append(tasks.create_task(_tend(agent.pool)))
-        background.append(tasks.create_task(agent.repository.keep(wall())))
+        keep = teller.keep, reconciler.keep, agent.notes.keep, agent.notes.sum_up, agent.relief.keep
+        background += [tasks.create_task(task()) for task in keep]
+        background += [
+            tasks.create_task(_become_ready(agent, url, manager)),
+            tasks.create_task(keep_watchdog(manager, agent.progresses, monotonic)),
+            tasks.create_task(agent.repository.keep(wall())),
+        ]
         await stop.wait()
+        manager.stopping()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
         cut = await public.drain(config.drain_s)
         await admin.drain(_ADMIN_DRAIN_S)
         agent.lifecycle.on(Idle())
         ended = await agent.pool.close(until_s - monotonic())
+        await agent.notes.close()
         log.event(_log, "stopped", requests_cut=cut)
-    if access is not None:
-        access.close()
+    if agent.access is not None:
+        agent.access.close()
     if not ended:
         _end_process()
     return 0
 
 
-async def _tend(pool: Pool) -> None:
-    while True:
-        await asyncio.sleep(_TEND_S)
-        pool.tend(memory.used_share())
-
-
-async def _become_ready(agent: Agent, url: str) -> None:
+async def _become_ready(agent: Agent, url: str, manager: Manager) -> None:
     """Warm what is kept warm, say so, and go on with what could not be warmed yet."""
     later = await agent.warm(agent.config.keep_warm)
     if agent.lifecycle.phase is Phase.READY:
         _say(f"ready {url}")
+        manager.ready(f"serving on {url}")
     while later:
         await asyncio.sleep(max(later.values()))
         later = await agent.warm(later)

@@ -99,6 +99,8 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     limits: Limits = Limits()
     log: LogConfig = LogConfig()
     access_log: Path | None = None
+    access_log_bytes: Annotated[int, Meta(ge=4096, le=1 << 40)] = 64 << 20
+    state_file: Path | None = None
 
     def __post_init__(self) -> None:
         urls = [router.url for router in self.routers]

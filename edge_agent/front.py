@@ -19,13 +19,13 @@ class Front:
     def __init__(
         self,
         handler: Callable[[Request], Awaitable[Response]],
-        answered: Callable[[int], None],
+        answered: Callable[[Request, int], None],
         access: AccessLog | None,
         clock: Clock,
         wall: Clock,
         rng: Random,
     ) -> None:
-        """`answered` is told the status of every answer; `wall` gives the log its instants."""
+        """`answered` is told of every answer; `wall` gives the log its instants."""
         self._handler = handler
         self._answered = answered
         self._access = access
@@ -66,7 +66,7 @@ class Front:
         return given or f"{self._rng.getrandbits(64):016x}"
 
     def _write(self, request: Request, request_id: str, status: int) -> None:
-        self._answered(status)
+        self._answered(request, status)
         if self._access is None:
             return
         self._access.write(

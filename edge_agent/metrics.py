@@ -1,6 +1,7 @@
 """What an agent counts, for Prometheus. Label sets are bounded by the packages on disk."""
 
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,11 +11,20 @@ from edge_agent.runtime.residents import Residents
 from edge_agent.runtime.state import Step
 from edge_agent.runtime.workshop import ModelMoved
 from router.process.metrics import SECONDS_BUCKETS
+from router.wire.report import Pressure
 
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _OUTCOMES = {
     HTTPStatus.SERVICE_UNAVAILABLE: "refused",
     HTTPStatus.GATEWAY_TIMEOUT: "late",
+}
+_MACHINE = {
+    "memory_used_share": "Of the tightest limit on this agent's memory.",
+    "memory_stalled_share": "Of the last ten seconds: something waited for memory.",
+    "disk_free_bytes": "On the disk of the agent's own files.",
+    "cores": "That this agent may use.",
+    "lost_lines": "Of its logs and notes that the disk did not take.",
+    "degraded": "In how many ways the agent does less well than it should.",
 }
 
 
@@ -95,6 +105,10 @@ class Metrics:
             buckets=SECONDS_BUCKETS,
             registry=registry,
         )
+        self._machine = {
+            field: Gauge(f"isochrone_agent_{field}", text, registry=registry)
+            for field, text in _MACHINE.items()
+        }
         self._in_flight = Gauge(
             "isochrone_agent_in_flight", "Calls that hold a slot.", registry=registry
         )
@@ -106,6 +120,11 @@ class Metrics:
         """Where the gauges' values come from."""
         self._in_flight.set_function(in_flight)
         self._queued.set_function(queued)
+
+    def watch_machine(self, pressure: Callable[[], Pressure]) -> None:
+        """Where the gauges of the machine have their values from."""
+        for field, gauge in self._machine.items():
+            gauge.set_function(partial(_number, pressure, field))
 
     def served(self, model: str, wait_s: float, infer_s: float) -> None:
         """A call of a model ended well."""
@@ -153,3 +172,9 @@ def _outcome(status: int) -> str:
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return "bad_request"
     return _OUTCOMES.get(HTTPStatus(status), "failed")
+
+
+def _number(pressure: Callable[[], Pressure], field: str) -> float:
+    """A field of the newest pressure; of a list, its length."""
+    value = getattr(pressure(), field)
+    return float(len(value) if isinstance(value, tuple) else value or 0)

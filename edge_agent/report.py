@@ -8,6 +8,7 @@ import msgspec
 
 from edge_agent.config import AgentConfig
 from edge_agent.lifecycle import Lifecycle
+from edge_agent.pressure import Pressing
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.pool import Pool
@@ -60,7 +61,9 @@ class Report:
         load: Load,
         lifecycle: Lifecycle,
         broken: tuple[HeldModel, ...],
+        pressing: Pressing,
     ) -> None:
+        self._pressing = pressing
         self._config = config
         self._identity = identity
         self._pool = pool
@@ -73,7 +76,8 @@ class Report:
         """`GET /isochrone/report`."""
         ready, draining = self._lifecycle.ready, self._lifecycle.draining
         told = self._load.endpoint_report(ready=ready, draining=draining)
-        return msgspec.structs.replace(told, models=told.models + self._still_broken())
+        models, pressure = told.models + self._still_broken(), self._pressing.pressure
+        return msgspec.structs.replace(told, models=models, pressure=pressure)
 
     def enrolment_at(self, url: str) -> Callable[[], Enrolment]:
         """Makes the enrolment with a router that reaches this agent at `url`."""
@@ -91,7 +95,7 @@ class Report:
                 region=config.region,
                 zone=config.zone,
                 hardware_class=config.hardware_class,
-                slots=config.slots,
+                slots=self._pressing.slots,
                 models=self._pool.held() + self._still_broken(),
             )
 

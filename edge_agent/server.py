@@ -3,6 +3,7 @@
 from http import HTTPStatus
 
 from edge_agent.lifecycle import Lifecycle
+from edge_agent.pressure import Pressing
 from edge_agent.report import Report
 from edge_agent.runtime.oip import OpenInference, check_method
 from edge_agent.runtime.pool import Pool
@@ -23,12 +24,14 @@ class Public:
         pool: Pool,
         report: Report,
         lifecycle: Lifecycle,
+        pressing: Pressing,
     ) -> None:
         self._face = face
         self._sampling = Sampling(face.handle)
         self._pool = pool
         self._report = report
         self._lifecycle = lifecycle
+        self._pressing = pressing
 
     async def handle(self, request: Request) -> Response:
         """The answer, also where it is a refusal."""
@@ -42,6 +45,8 @@ class Public:
             if request.path == "/isochrone/sample":
                 check_method(request, "POST")
                 return await self._sample(request)
+            if request.method == "POST" and request.path.startswith("/v2/models/"):
+                self._pressing.admit()
         except IsochroneError as error:
             return problem_response(error)
         return await self._face.handle(request)
@@ -65,6 +70,7 @@ class Public:
 
     def _wish(self, request: Request, what: str) -> Wake:
         wish = read_json(request.body, Wake, what)
+        self._pressing.admit()
         if self._lifecycle.draining:
             raise Unavailable("this agent is leaving")
         return wish

@@ -36,6 +36,11 @@ class SlotGate:
         """Calls that wait for one, or for their model."""
         return len(self._line) + self._aside.in_flight
 
+    def resize(self, slots: int) -> None:
+        """From now on so many run at once; whoever runs already is not stopped."""
+        self.slots = self._limit.slots = slots
+        self._freed()
+
     def stand_aside(self, due_s: float) -> Lease:
         """A place for a call that waits for its model; see `Gate`."""
         lease = self._aside.acquire()

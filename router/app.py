@@ -138,6 +138,7 @@ class Router:
             ledger=self.ledger,
             decisions=self.decisions,
             law=law,
+            store=store,
             registry=self.registry,
         )
         self._restore()
@@ -172,6 +173,7 @@ class Router:
                 store=self._store,
                 allowed=self._allowed,
                 client_address=law.locator.client_address,
+                out_of=self._out_of,
                 changed=self._changed,
                 clock=self._clock,
                 tasks=tasks,
@@ -220,6 +222,10 @@ class Router:
         await self.upstreams.close()
         if self._access is not None:
             self._access.close()
+
+    def _out_of(self, name: str) -> str | None:
+        site = self.ledger.site(name)
+        return site.out if site is not None else "not seen yet"
 
     def _changed(self) -> None:
         """Somebody joined, moved or left; who leaves in good order finishes what it has."""

@@ -21,7 +21,6 @@ from router.wire.report import HeldModel, ModelState
 
 _NONE_ACTIVE: Mapping[str, str] = {}
 _ALL_STAY = Upkeep()
-_FULL_SHARE = 0.95
 
 
 def _unheard(_moved: ModelMoved) -> None:
@@ -138,15 +137,15 @@ class Pool:
         """
         return self._find(name, version).time_to_warm_s()
 
-    def tend(self, used_share: float = 0.0) -> None:
+    def tend(self, *, short: bool = False) -> None:
         """Unload what is idle for too long, load what is due, bring back what crashed.
 
-        To be called every second or so. Where `used_share` of the memory that can be used is in
-        use, and that is nearly all, nothing is loaded in advance and one idle model leaves.
+        To be called every second or so. Where the machine is `short` of memory, nothing is loaded
+        in advance and one idle model leaves.
         """
         if self._closed:
             return
-        if used_share > _FULL_SHARE:
+        if short:
             self.residents.shrink()
             return
         for held in self._all():

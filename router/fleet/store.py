@@ -1,23 +1,31 @@
-"""Enrolments of the last day, kept across restarts, so that their models stay known."""
+"""What a router keeps across restarts: enrolments of the last day, and what agents have told it."""
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
-from router.errors import BadRequest, ConfigError
+from router.errors import BadRequest, ConfigError, Unavailable
 from router.fleet.membership import KNOWN_FOR_S
-from router.process.clock import Clock
+from router.process.clock import Clock, monotonic
+from router.process.database import open_database
+from router.wire.journal import Entry
 from router.wire.peer_json import read_json
 from router.wire.report import Enrolment
 
-_TABLE = """
+_TABLES = """
 CREATE TABLE IF NOT EXISTS enrolment (
     name TEXT PRIMARY KEY, url TEXT NOT NULL, body BLOB NOT NULL, seen_s REAL NOT NULL
-)
+);
+CREATE TABLE IF NOT EXISTS told (
+    agent TEXT, id TEXT, seen_s REAL NOT NULL, body BLOB NOT NULL, PRIMARY KEY (agent, id)
+);
 """
+_TOLD_MOST = 100_000
+_AGAIN_S = 30.0
 _SAVED_MOST = 100_000
 _REFRESH_S = 600.0
 """An enrolment that has not changed is written again only after this time."""
@@ -27,23 +35,23 @@ class Store:
     """A SQLite file (WAL); without a path, in memory. Reads and writes leave the event loop.
 
     `wall` is wall-clock time in seconds since 1970: what is kept must be understood by the next
-    process.
+    process. It is read once and then kept going by `clock`, so that a clock that is set makes
+    nothing old.
     """
 
-    def __init__(self, path: Path | None, wall: Clock) -> None:
-        """Open the file, or make it.
+    def __init__(self, path: Path | None, wall: Clock, clock: Clock = monotonic) -> None:
+        """Open the file, or make it; one that is torn is set aside.
 
         Raises:
-            ConfigError: it cannot be opened, or is no store.
+            ConfigError: it cannot be opened or written.
         """
-        self._wall = wall
+        self._clock = clock
+        self._ahead_s = wall() - clock()
         self._saved: dict[str, tuple[Enrolment, float]] = {}
         self._lock = asyncio.Lock()
         try:
-            self._connection = sqlite3.connect(path or ":memory:", check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute(_TABLE)
-        except sqlite3.Error as error:
+            self._connection = open_database(path, _TABLES)
+        except (sqlite3.Error, OSError) as error:
             raise ConfigError(f"{path}: state_file cannot be used: {error}") from error
 
     def load(self) -> list[tuple[Enrolment, str, float]]:
@@ -88,6 +96,41 @@ class Store:
             await asyncio.to_thread(
                 self._write, "UPDATE enrolment SET url = '' WHERE name = ?", name
             )
+
+    async def keep(self, agent: str, entries: Sequence[Entry]) -> list[Entry]:
+        """Keep what an agent has told; returns what it had not told before.
+
+        Raises:
+            Unavailable: it cannot be written now; the agent is to tell it again.
+        """
+        async with self._lock:
+            try:
+                return await asyncio.to_thread(self._keep, agent, entries)
+            except sqlite3.Error as error:
+                raise Unavailable("this cannot be kept now", retry_after_s=_AGAIN_S) from error
+
+    async def told(self, most: int) -> list[tuple[str, Entry]]:
+        """What agents have told, newest first: agent, entry."""
+        async with self._lock:
+            return await asyncio.to_thread(self._told, most)
+
+    def _told(self, most: int) -> list[tuple[str, Entry]]:
+        query = "SELECT agent, body FROM told ORDER BY rowid DESC LIMIT ?"
+        rows = self._connection.execute(query, (most,)).fetchall()
+        return [(agent, msgspec.json.decode(body, type=Entry)) for agent, body in rows]
+
+    def _keep(self, agent: str, entries: Sequence[Entry]) -> list[Entry]:
+        seen_s = self._wall()
+        insert = "INSERT OR IGNORE INTO told VALUES (?, ?, ?, ?)"
+        with self._connection:
+            rows = [(agent, e.id, seen_s, msgspec.json.encode(e)) for e in entries]
+            taken = [self._connection.execute(insert, row).rowcount > 0 for row in rows]
+            oldest = "SELECT MAX(rowid) - ? FROM told"
+            self._connection.execute(f"DELETE FROM told WHERE rowid <= ({oldest})", (_TOLD_MOST,))
+        return [entry for entry, new in zip(entries, taken, strict=True) if new]
+
+    def _wall(self) -> float:
+        return self._ahead_s + self._clock()
 
     def close(self) -> None:
         """Close the file."""

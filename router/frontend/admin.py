@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from router.errors import IsochroneError, NotFound
 from router.fleet.ledger import Ledger
 from router.fleet.site import Site
+from router.fleet.store import Store
 from router.frontend.decisions import Decisions
 from router.frontend.server import Readiness
 from router.policy.region_policy import RegionPolicy
@@ -16,6 +18,7 @@ from router.process.metrics import render
 from router.wire.http import Response
 from router.wire.problem import json_response, problem_response
 
+_JOURNAL_MOST = 1000
 _Answer = Callable[[web.Request], Response]
 
 
@@ -31,6 +34,7 @@ class Admin:
         ledger: Ledger,
         decisions: Decisions,
         law: RegionPolicy,
+        store: Store,
         registry: CollectorRegistry,
     ) -> None:
         self._name = name
@@ -39,6 +43,7 @@ class Admin:
         self._ledger = ledger
         self._decisions = decisions
         self._law = law
+        self._store = store
         self._registry = registry
 
     def application(self) -> web.Application:
@@ -54,6 +59,7 @@ class Admin:
         application = web.Application()
         for path, answer in routes.items():
             application.router.add_get(path, _handler(answer))
+        application.router.add_get("/isochrone/journal", self._journal)
         return application
 
     def _ready(self, request: web.Request) -> Response:
@@ -72,6 +78,14 @@ class Admin:
                 "endpoints": [_site(site) for site in self._ledger.sites()],
             }
         )
+
+    async def _journal(self, request: web.Request) -> web.Response:
+        """What agents have told, newest first."""
+        del request
+        told = await self._store.told(_JOURNAL_MOST)
+        entries = [{"agent": agent, **msgspec.structs.asdict(entry)} for agent, entry in told]
+        answer = {"schema": "isochrone.journal/1", "ok": True, "entries": entries}
+        return web.json_response(body=msgspec.json.encode(answer))
 
     def _decision(self, request: web.Request) -> Response:
         told = self._decisions.tell(request.match_info["id"])

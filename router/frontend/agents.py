@@ -1,30 +1,40 @@
-"""Agents join, renew and leave here; an address is checked before anything is sent to it."""
+"""Agents join, renew, tell and leave here; an address is checked before anything is sent to it."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import Callable, Sequence
+
+import msgspec
 
 from router.errors import BadRequest, Forbidden, NotFound
 from router.fleet.address import pin
 from router.fleet.membership import Membership
 from router.fleet.store import Store
 from router.geo.address import Network, read_address
+from router.process import log
 from router.process.clock import Clock
 from router.process.exchange import Exchange
 from router.process.service import asynchronous
 from router.wire.headers import CallHeaders
 from router.wire.http import Headers, Request, Response
+from router.wire.journal import Journal, Kept
+from router.wire.peer_json import read_json
 from router.wire.problem import json_response
-from router.wire.report import decode_enrolment
+from router.wire.report import SeenAgent, check_wire_version, decode_enrolment
 from router.wire.url import HostPort, parse_url
 
 RESOLVE_S = 2.0
+_AGENTS = "/isochrone/agents/"
+_log = logging.getLogger("isochrone.router.agents")
 
 
 class Agents:
-    """`POST /isochrone/agents` and `DELETE /isochrone/agents/{name}`.
+    """`POST /isochrone/agents`, `GET` and `DELETE /isochrone/agents/{name}`, and
+    `POST /isochrone/journal`.
 
-    `changed` is called after somebody has joined or left.
+    `out_of` says why an endpoint takes no traffic; `changed` is called after somebody has joined or
+    left.
     """
 
     def __init__(
@@ -34,6 +44,7 @@ class Agents:
         store: Store,
         allowed: Sequence[Network],
         client_address: Callable[[str, Headers], str],
+        out_of: Callable[[str], str | None],
         changed: Callable[[], None],
         clock: Clock,
         tasks: asyncio.TaskGroup,
@@ -41,11 +52,13 @@ class Agents:
         self._membership = membership
         self._store = store
         self._allowed = allowed
+        self._out_of = out_of
         self._changed = changed
         self._clock = clock
         self._client_address = client_address
         self._join = asynchronous(self._enrol, tasks)
         self._part = asynchronous(self._leave, tasks)
+        self._hear = asynchronous(self._keep, tasks)
 
     def enrol(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
         """An agent joins or renews.
@@ -67,8 +80,46 @@ class Agents:
         self._check_client(exchange.request)
         self._part(exchange)
 
+    def seen(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
+        """How this router sees an agent: for whoever looks for a fault there.
+
+        Raises:
+            Forbidden: the caller is outside the allowed networks.
+            NotFound: no agent of that name is enrolled.
+        """
+        del headers, request_id
+        self._check_client(exchange.request)
+        name = exchange.request.path.removeprefix(_AGENTS)
+        member = self._membership.get(name)
+        if member is None:
+            raise NotFound("no agent of that name is enrolled")
+        endpoint = member.endpoint
+        seen = SeenAgent(endpoint.name, endpoint.url, endpoint.region, self._out_of(name))
+        return json_response(seen)
+
+    def journal(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
+        """An agent tells what has happened to it.
+
+        Raises:
+            Forbidden: the caller is outside the allowed networks.
+        """
+        del headers, request_id
+        self._check_client(exchange.request)
+        self._hear(exchange)
+
+    async def _keep(self, request: Request) -> Response:
+        told = read_json(request.body, Journal, "journal")
+        check_wire_version(told.wire_version, "journal")
+        if self._membership.get(told.name) is None:
+            raise NotFound("no agent of that name is enrolled")
+        new = await self._store.keep(told.name, told.entries)
+        for entry in new:
+            fields = {key: value for key, value in msgspec.structs.asdict(entry).items() if value}
+            log.event(_log, "agent_told", agent=told.name, **fields)
+        return json_response(Kept(len(new)))
+
     async def _leave(self, request: Request) -> Response:
-        name = request.path.removeprefix("/isochrone/agents/")
+        name = request.path.removeprefix(_AGENTS)
         if not self._membership.leave(name):
             raise NotFound("no agent of that name is enrolled")
         self._changed()

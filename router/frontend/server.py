@@ -72,8 +72,9 @@ class Server:
             "/isochrone/place": ("POST", places.handle),
             "/isochrone/measurements": ("POST", measured.handle),
             "/isochrone/agents": ("POST", agents.enrol),
+            "/isochrone/journal": ("POST", agents.journal),
         }
-        self._leave = agents.leave
+        self._agents = agents
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer one request, whatever it is."""
@@ -94,7 +95,8 @@ class Server:
         if path.startswith("/v2/models/"):
             return self._inference.handle
         if path.startswith("/isochrone/agents/"):
-            return _only(method, "DELETE", self._leave)
+            wanted = ("GET", self._agents.seen) if method in ("GET", "HEAD") else None
+            return _only(method, *(wanted or ("DELETE", self._agents.leave)))
         if path.startswith("/v2/repository/models/"):
             raise Forbidden("models are loaded and unloaded on an agent's admin listener")
         found = self._exact.get(path)

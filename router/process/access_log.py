@@ -1,9 +1,12 @@
 """One JSON line for every request that was served, written in batches.
 
 A line costs half a microsecond; a full disk costs lines, which are counted, and never an answer.
+Where its size is bounded, a file that has reached it becomes `NAME.1` and a new one is begun.
 """
 
+import math
 import os
+import stat
 import sys
 from pathlib import Path
 
@@ -23,8 +26,8 @@ class AccessLog:
     The owner calls `flush` at least every 100 ms. `dropped` counts lines that were lost.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        """Open the destination.
+    def __init__(self, path: Path | None, most_bytes: float = math.inf) -> None:
+        """Open the destination; a file is kept below about `most_bytes`, and so is the one before.
 
         Raises:
             ConfigError: the file cannot be opened for appending.
@@ -35,7 +38,11 @@ class AccessLog:
         self._bytes = 0
         self._torn = False
         self._owned = path is not None
+        self._path = path
         self._file = sys.stderr.fileno() if path is None else _appending(path)
+        found = os.fstat(self._file)
+        self._file_bytes = found.st_size
+        self._most_bytes = most_bytes if stat.S_ISREG(found.st_mode) else math.inf
 
     def write(self, **fields: object) -> None:
         """Take one line; the fields' values are what msgspec can write as JSON."""
@@ -74,7 +81,20 @@ class AccessLog:
         except OSError:  # full, closed or gone
             return 0
         self._torn = not data.endswith(b"\n", 0, taken) if taken > 0 else self._torn
+        self._file_bytes += taken
+        if self._path is not None and self._file_bytes >= self._most_bytes and not self._torn:
+            self._begin_anew(self._path)
         return taken
+
+    def _begin_anew(self, path: Path) -> None:
+        """Where that cannot be done, the same file goes on and it is tried again."""
+        try:
+            path.replace(path.with_name(f"{path.name}.1"))
+            file = _appending(path)
+        except (OSError, ConfigError):
+            return
+        os.close(self._file)
+        self._file, self._file_bytes = file, 0
 
 
 def _appending(path: Path) -> int:

@@ -26,6 +26,7 @@ NO_VERSION = ""
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=65536)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 RoundTripSeconds = Annotated[float, msgspec.Meta(gt=0, le=60)]
 LeaseSeconds = Annotated[float, msgspec.Meta(ge=0.1, le=86400)]
@@ -76,6 +77,35 @@ class Lease(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     renew_s: LeaseSeconds = 5.0
 
 
+class SeenAgent(msgspec.Struct, frozen=True):
+    """`GET /isochrone/agents/{name}`: where a router reaches an agent, and why it does not use it.
+
+    `out` None: it does.
+    """
+
+    name: str
+    url: str
+    region: str
+    out: str | None
+
+
+class Pressure(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What an endpoint's machine runs short of, and what the endpoint does about it.
+
+    `memory_used_share` is of the tightest limit, without what the kernel can take back at once;
+    `memory_stalled_share` is the share of the last ten seconds in which something waited for
+    memory. `lost_lines` counts lines of logs that the disk did not take. `degraded` says in words
+    what the endpoint does less well than it should, the first thing it gave up first.
+    """
+
+    memory_used_share: Share = 0.0
+    memory_stalled_share: Share = 0.0
+    disk_free_bytes: Count | None = None
+    cores: Count | None = None
+    lost_lines: Count = 0
+    degraded: tuple[str, ...] = ()
+
+
 class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """`GET /isochrone/report`: everything an endpoint says of itself.
 
@@ -99,6 +129,7 @@ class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     models_generation: Count
     models: tuple[HeldModel, ...]
     seen: dict[str, int] = {}
+    pressure: Pressure = Pressure()
 
 
 class CallReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,12 +240,20 @@ def decode_enrolment(body: bytes) -> Enrolment:
         TooLarge: it is over a mebibyte.
     """
     enrolment = read_json(body, Enrolment, "enrolment", most_bytes=REPORT_BYTES)
-    if abs(enrolment.wire_version - WIRE_VERSION) > 1:
-        raise BadRequest(
-            f"enrolment: wire_version {enrolment.wire_version} is too far from {WIRE_VERSION};"
-            " upgrade the older side"
-        )
+    check_wire_version(enrolment.wire_version, "enrolment")
     return enrolment
+
+
+def check_wire_version(version: int, what: str) -> None:
+    """Messages of the version before and after ours are understood.
+
+    Raises:
+        BadRequest: this one is too far off.
+    """
+    if abs(version - WIRE_VERSION) > 1:
+        raise BadRequest(
+            f"{what}: wire_version {version} is too far from {WIRE_VERSION}; upgrade the older side"
+        )
 
 
 def version_order(version: str) -> tuple[tuple[int, int | str], ...]:

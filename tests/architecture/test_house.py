@@ -52,6 +52,19 @@ def test_lazy_imports_stand_in_tables():
     }
 
 
+def test_the_wall_clock_is_read_where_processes_are_put_together():
+    """It may jump by days: nothing else may know what time it is, so no duration can follow it."""
+    readers = {
+        name_of(path)
+        for path in MODULES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ImportFrom)
+        and node.module == "router.process.clock"
+        and "wall" in {alias.name for alias in node.names}
+    }
+    assert readers == {"router/daemon.py", "edge_agent/app.py", "deploy/doctor.py"}
+
+
 def test_onnxruntime_is_imported_where_its_telemetry_is_off():
     imports = re.compile("^(import|from) onnxruntime", re.MULTILINE)
     importers = {name_of(path) for path in MODULES if imports.search(path.read_text())}

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from random import Random
 
 import msgspec
@@ -391,7 +391,7 @@ async def inside(tmp_path, store):
     manifest = packages / "double" / "2" / "model.yaml"
     manifest.write_text(re.sub("(?m)^version: .*$", "version: '2'", manifest.read_text()))
     config = AgentConfig(name="edge-1", region="eu-west", packages=packages, keep_warm=("double",))
-    agent = Agent(config, clock=time.monotonic, rng=Random(1))
+    agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
     yield agent
     await agent.pool.close()
 
@@ -432,14 +432,15 @@ async def test_loading_is_of_the_newest_version_and_unloading_of_all(inside):
 class RouterOfOurs:
     """Takes enrolments; tells of them, and of leavings, through queues."""
 
-    def __init__(self):
+    def __init__(self, renew_s=0.1):
+        self._renew_s = renew_s
         self.joined: asyncio.Queue[Enrolment] = asyncio.Queue()
         self.left = asyncio.Event()
         self.let_go = asyncio.Event()
 
     async def join(self, request):
         self.joined.put_nowait(decode_enrolment(await request.read()))
-        return web.json_response(body=msgspec.json.encode(Lease(15.0, 0.1)))
+        return web.json_response(body=msgspec.json.encode(Lease(120.0, self._renew_s)))
 
     async def leave(self, request):
         del request
@@ -448,30 +449,50 @@ class RouterOfOurs:
         return web.json_response({})
 
 
-async def test_it_enrols_and_drains_without_losing_what_runs(tmp_path, store, http):
-    router = RouterOfOurs()
+@asynccontextmanager
+async def listening(router):
     app = web.Application()
     app.router.add_post("/isochrone/agents", router.join)
     app.router.add_delete("/isochrone/agents/edge-1", router.leave)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    here = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    seen_at = "http://127.0.0.1:1"
-    more = {"keep_warm": ["double"], "min_service_s": 0.2}
-    routers = [{"url": here, "advertise": seen_at}, {"url": "http://127.0.0.1:1"}]
-    agent = AgentProcess(tmp_path, store, routers=routers, **more)
     try:
-        async with asyncio.timeout(START_S):
-            await asyncio.to_thread(agent.wait_ready)
-            first, second = await router.joined.get(), await router.joined.get()
-            assert (first.name, first.url, first.slots) == ("edge-1", seen_at, 2)
-            assert first.sequence < second.sequence
-            await drain_with_a_call_inside(agent, router, http)
-            assert await asyncio.to_thread(agent.process.wait) == 0
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
-        agent.end()
         await runner.cleanup()
+
+
+async def test_what_becomes_of_a_model_is_told_before_the_lease_is_due(tmp_path, store, http):
+    router = RouterOfOurs(renew_s=60)
+    async with listening(router) as here, asyncio.timeout(START_S):
+        with running(tmp_path, store, routers=[{"url": here}]) as agent:
+            assert states(await router.joined.get())["double"] is ModelState.COLD
+            for verb, state in (("load", ModelState.WARM), ("unload", ModelState.COLD)):
+                url = f"{agent.admin}/v2/repository/models/double/{verb}"
+                async with http.post(url) as answer:
+                    assert answer.status == 200
+                while states(await router.joined.get())["double"] is not state:
+                    pass
+
+
+async def test_it_enrols_and_drains_without_losing_what_runs(tmp_path, store, http):
+    router = RouterOfOurs()
+    seen_at = "http://127.0.0.1:1"
+    async with listening(router) as here:
+        routers = [{"url": here, "advertise": seen_at}, {"url": "http://127.0.0.1:1"}]
+        more = {"keep_warm": ["double"], "min_service_s": 0.2}
+        agent = AgentProcess(tmp_path, store, routers=routers, **more)
+        try:
+            async with asyncio.timeout(START_S):
+                await asyncio.to_thread(agent.wait_ready)
+                first, second = await router.joined.get(), await router.joined.get()
+                assert (first.name, first.url, first.slots) == ("edge-1", seen_at, 2)
+                assert first.sequence < second.sequence
+                await drain_with_a_call_inside(agent, router, http)
+                assert await asyncio.to_thread(agent.process.wait) == 0
+        finally:
+            agent.end()
 
 
 async def drain_with_a_call_inside(agent, router, http):

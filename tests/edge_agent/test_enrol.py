@@ -19,7 +19,7 @@ class Eager(Random):
     """No pause between tries."""
 
     def uniform(self, a, b):
-        assert 0 < a <= b <= 15
+        assert 0 < a <= b <= 5
         return 0.0
 
 
@@ -158,3 +158,15 @@ async def test_a_router_that_comes_later_is_joined(unused_tcp_port, told):
         router = RouterOfOurs([lease()])
         async with serving(router, unused_tcp_port):
             assert (await soon(router.joined.get())).name == "edge-1"
+
+
+async def test_a_change_is_told_at_once_and_many_are_told_together():
+    router = RouterOfOurs([lease(renew_s=60)])
+    async with serving(router) as port, enrolling(port) as enroller:
+        await soon(router.joined.get())
+        for _ in range(20):
+            enroller.renew_soon()
+        await soon(router.joined.get())
+        enroller.renew_soon()
+        await soon(router.joined.get())
+        assert router.joined.empty()

@@ -260,7 +260,7 @@ async def test_where_the_machine_is_full_one_idle_model_after_the_other_leaves(s
         for name in "abc":
             await call(pool, name)
         for count_left in (2, 1, 1):
-            pool.tend(used_share=0.96)
+            pool.tend(short=True)
             assert len(warm(pool)) == count_left
         assert warm(pool) == {"a"}, "what is kept warm stays"
         assert {cause for _, cause in causes(events)} == {"evicted"}

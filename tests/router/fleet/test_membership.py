@@ -42,6 +42,25 @@ def test_joining_renewing_and_running_out(membership):
     assert membership.since(seen)[-1].member is None
 
 
+CHANGES = {
+    "a model turned cold": {"models": (HeldModel("digits", "1", ModelState.COLD),)},
+    "a model came": {"models": (HELD, HeldModel("words", "1", ModelState.LOADING))},
+    "slots were lost": {"slots": 1},
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES)
+def test_a_renewal_that_tells_of_a_change_is_in_the_feed(membership, changed):
+    membership.enrol(enrolment(), URL, 0.0)
+    seen = membership.generation
+    membership.enrol(enrolment(sequence=2, **changed), URL, 0.1)
+    (change,) = membership.since(seen)
+    assert change.generation > seen
+    assert change.member is not None
+    asked = enrolment(**changed)
+    assert (change.member.models, change.member.slots) == (asked.models, asked.slots)
+
+
 def test_a_configured_endpoint_never_runs_out(membership):
     assert membership.expire(1e9) == []
     assert not membership.leave("cloud")

@@ -3,9 +3,12 @@
 import asyncio
 import json
 from io import BytesIO
+from itertools import cycle
 
 import aiohttp
 import pytest
+
+from router.process.clock import monotonic
 
 INFER = "/v2/models/digits/infer"
 
@@ -267,6 +270,39 @@ async def test_agents_are_known_again_after_a_restart(start_router, start_endpoi
     assert (await second.infer())[0] == 200
 
 
+async def test_an_agent_can_be_asked_for_by_its_own(start_router, start_endpoint):
+    agent = await start_endpoint("agent")
+    router = await start_router(trusted_proxies=["127.0.0.0/8"])
+    path = "/isochrone/agents/agent"
+    assert (await router.call("GET", path))[0] == 404
+    await router.call("POST", "/isochrone/agents", agent.enrolment())
+    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    told = {"name": "agent", "url": agent.url, "region": "eu-west", "out": None}
+    assert (await router.call("GET", path))[:2] == (200, told)
+    assert (await router.call("GET", path, x_forwarded_for="203.0.113.9"))[0] == 403
+    assert (await router.call("PUT", path))[0] == 405
+
+
+def journal_of(name, *numbers):
+    entries = [{"id": f"{9:016x}-{n}", "at_s": 1.5, "kind": "rolled_back"} for n in numbers]
+    return json.dumps({"wire_version": 1, "name": name, "entries": entries}).encode()
+
+
+async def test_what_an_agent_tells_is_kept_once_and_logged(start_router, start_endpoint, caplog):
+    caplog.set_level("INFO", "isochrone.router.agents")
+    agent = await start_endpoint("agent")
+    router = await start_router(trusted_proxies=["127.0.0.0/8"])
+    path = "/isochrone/journal"
+    assert (await router.call("POST", path, journal_of("agent", 1)))[0] == 404, "not enrolled"
+    await router.call("POST", "/isochrone/agents", agent.enrolment())
+    for numbers, new in (((1, 2), 2), ((2, 3), 1)):
+        told = await router.call("POST", path, journal_of("agent", *numbers))
+        assert told[:2] == (200, {"new": new})
+    assert sum(record.message == "agent_told" for record in caplog.records) == 3
+    outside = await router.call("POST", path, journal_of("agent", 4), x_forwarded_for="203.0.113.9")
+    assert outside[0] == 403
+
+
 async def test_nothing_a_client_sends_is_a_500(start_router, start_endpoint):
     router = await start_router(await start_endpoint("edge"))
     bodies = [
@@ -279,9 +315,35 @@ async def test_nothing_a_client_sends_is_a_500(start_router, start_endpoint):
         json.dumps({"inputs": None}).encode(),
         json.dumps({"url": "http://a..b:80"}).encode(),
     ]
-    paths = ["/v2/models/digits/infer", "/isochrone/agents", "/isochrone/place"]
+    paths = [
+        "/v2/models/digits/infer",
+        "/isochrone/agents",
+        "/isochrone/journal",
+        "/isochrone/place",
+    ]
     async with aiohttp.ClientSession() as client:
         for path in [*paths, "/v2/repository/index"]:
             for body in bodies:
                 async with client.post(router.url + path, data=body) as response:
                     assert response.status < 500
+
+
+async def test_a_wall_clock_that_jumps_by_days_changes_nothing(
+    start_router, start_endpoint, tmp_path, monkeypatch
+):
+    now_s = 1_800_000_000.0
+    instants, told = cycle([now_s, now_s + 2 * 86_400, now_s - 2 * 86_400]), []
+
+    def jumping():
+        told.append(next(instants))
+        return told[-1]
+
+    monkeypatch.setattr("tests.router.frontend.conftest.wall", jumping)
+    agent = await start_endpoint("agent")
+    router = await start_router(state_file=str(tmp_path / "state.db"))
+    await router.call("POST", "/isochrone/agents", agent.enrolment())
+    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    answers = [await router.infer() for _ in range(20)]
+    assert {status for status, _, _ in answers} == {200}
+    assert router.router.membership.expire(monotonic()) == []
+    assert len(told) > 20, "it was this clock"

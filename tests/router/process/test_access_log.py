@@ -88,3 +88,44 @@ def test_a_line_longer_than_everything_is_dropped(tmp_path):
     log.write(pad="x" * access_log.HELD_BYTES)
     assert log.dropped == 1
     log.close()
+
+
+def test_a_file_that_is_large_enough_becomes_the_one_before(tmp_path):
+    path = tmp_path / "access.jsonl"
+    log = AccessLog(path, 1000)
+    for number in range(200):
+        log.write(number=number, pad="x" * 20)
+        log.flush()
+    before, now = lines(tmp_path / "access.jsonl.1"), lines(path)
+    numbers = [line["number"] for line in before + now]
+    assert numbers == list(range(numbers[0], 200)), "none is lost between the two"
+    assert max(path.stat().st_size, (tmp_path / "access.jsonl.1").stat().st_size) < 1100
+    log.close()
+    again = AccessLog(path, 1000)
+    for _ in range(40):
+        again.write(pad="x" * 20)
+        again.flush()
+    assert path.stat().st_size < 1100, "what was there at the start counts"
+    again.close()
+
+
+def test_only_files_are_renamed(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog(pipe, 10)
+    log.write(pad="x" * 100)
+    log.close()
+    assert list(tmp_path.iterdir()) == [pipe]
+    os.close(reading)
+
+
+def test_a_folder_that_takes_no_new_name_costs_no_line(tmp_path):
+    path = tmp_path / "access.jsonl"
+    (tmp_path / "access.jsonl.1").mkdir()
+    log = AccessLog(path, 10)
+    for number in range(3):
+        log.write(number=number)
+        log.flush()
+    assert [line["number"] for line in lines(path)] == [0, 1, 2]
+    log.close()

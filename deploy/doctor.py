@@ -1,0 +1,241 @@
+"""`isochrone doctor`: everything that an edge agent needs of its machine, looked at one by one."""
+
+import argparse
+import os
+from collections.abc import Iterable, Iterator
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from deploy.call import Reply, call
+from deploy.result import add_json_argument, tell
+from edge_agent.config import AgentConfig, check
+from edge_agent.machine import Machine
+from edge_agent.runtime.engines import lack
+from edge_agent.runtime.package import Package, PackageError, packages_in
+from router.errors import BadRequest, ConfigError, Unavailable
+from router.process.clock import wall
+from router.process.sockets import bind
+from router.wire.report import EndpointReport, SeenAgent, decode_endpoint_report
+from router.wire.url import parse_url
+
+HELP = "check an edge agent's machine and say what to do"
+RUNTIME_BYTES = 100 << 20
+"""What an agent with one small model takes."""
+_LOADING_FACTOR = 2
+"""A file is in memory twice for a moment while its model is loaded."""
+_LOW_DISK_BYTES = 256 << 20
+_SKEW_S = 30.0
+"""What signed messages tolerate."""
+_PATIENCE_S = 3.0
+_MIB = 1 << 20
+
+State = Literal["ok", "warn", "fail"]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was looked at, and what to do where it is not well."""
+
+    what: str
+    state: State
+    found: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.state:<4}  {self.what:<8}  {self.found}{remedy}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whose machine."""
+    parser.add_argument("--config", type=Path, required=True, help="the agent's agent.yaml")
+    add_json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a line for each finding; 1 where one of them is `fail`."""
+    findings = list(examined(args.config))
+    ok = all(finding.state != "fail" for finding in findings)
+    result = {"schema": "isochrone.doctor/1", "ok": ok, "checks": findings}
+    tell(args, result, map(str, findings))
+    return int(not ok)
+
+
+def examined(path: Path) -> Iterator[Finding]:
+    """Everything that is found; the first is the configuration, without which there is no more."""
+    try:
+        config = check(path)
+    except ConfigError as error:
+        yield Finding("config", "fail", error.message)
+        return
+    yield Finding("config", "ok", f"{path}: agent {config.name} in {config.region}")
+    packages, broken = packages_in(config.packages) if config.packages.is_dir() else ([], [])
+    yield from _models(config, packages, broken)
+    yield from _disk(config)
+    running = _report_of(config.listen)
+    yield from _ports(config, running)
+    yield _memory(config, packages) if running is None else _pressure(running)
+    for router in config.routers:
+        yield from _router(router.url, config, running)
+
+
+def _models(
+    config: AgentConfig, packages: Iterable[Package], broken: Iterable[PackageError]
+) -> Iterator[Finding]:
+    """Every package and its digests; what is kept warm is there."""
+    if not config.packages.is_dir():
+        remedy = "make it, and put packages there (isochrone package build)"
+        yield Finding("models", "fail", f"{config.packages} is no directory", remedy)
+        return
+    for error in broken:
+        yield Finding("models", "fail", error.message)
+    for package in packages:
+        yield _package(package)
+    for name in sorted(set(config.keep_warm) - {package.name for package in packages}):
+        remedy = f"put it into {config.packages}, or take it out of keep_warm"
+        yield Finding("models", "fail", f"keep_warm names {name}, which is not here", remedy)
+
+
+def _package(package: Package) -> Finding:
+    title = f"{package.name} {package.version}"
+    lacking = [lack(variant) for variant in package.manifest.variants]
+    try:
+        for variant in package.manifest.variants:
+            package.read(variant)
+    except PackageError as error:
+        return Finding("models", "fail", error.message)
+    if all(lacking):
+        return Finding("models", "fail", f"{title} cannot run here: {lacking[0]}")
+    return Finding("models", "ok", f"{title}: {len(lacking)} variant(s), digests are right")
+
+
+def _memory(config: AgentConfig, packages: Iterable[Package]) -> Finding:
+    """Is there room for what is kept warm, and for the largest file once more while it loads?"""
+    warm = [
+        max(v.bytes for v in p.manifest.variants) for p in packages if p.name in config.keep_warm
+    ]
+    needed = RUNTIME_BYTES + sum(warm) + (_LOADING_FACTOR - 1) * max(warm, default=0)
+    left = Machine(config.packages).read().memory_left_bytes
+    if left is None:
+        return Finding("memory", "warn", "this system does not say how much is left")
+    found = f"{left // _MIB} MiB left, about {needed // _MIB} MiB needed for what is kept warm"
+    if left >= needed:
+        return Finding("memory", "ok", found)
+    return Finding("memory", "fail", found, "keep fewer models warm, or smaller variants of them")
+
+
+def _disk(config: AgentConfig) -> Iterator[Finding]:
+    """The folders that are written to, and the room there."""
+    files = [path for path in (config.access_log, config.state_file) if path is not None]
+    for folder in dict.fromkeys([config.packages, *(path.parent for path in files)]):
+        if not folder.is_dir():
+            if folder != config.packages:
+                yield Finding("disk", "fail", f"{folder} is no directory", "make it")
+            continue
+        yield _room(folder, is_written=folder != config.packages)
+    if config.state_file is None:
+        found = "no state_file: what happens without a network is forgotten at a restart"
+        yield Finding("disk", "warn", found, "name a file")
+
+
+def _room(folder: Path, *, is_written: bool) -> Finding:
+    free = Machine(folder).read().disk_free_bytes or 0
+    if is_written and not os.access(folder, os.W_OK):
+        remedy = "let the agent's user write there, or name another place"
+        return Finding("disk", "fail", f"{folder} cannot be written", remedy)
+    state: State = "ok" if free >= _LOW_DISK_BYTES else "warn"
+    remedy = "" if state == "ok" else "make room: a full disk costs logs and updates"
+    return Finding("disk", state, f"{folder}: {free // _MIB} MiB free", remedy)
+
+
+def _ports(config: AgentConfig, running: EndpointReport | None) -> Iterator[Finding]:
+    if running is not None and running.name == config.name:
+        ready = "ready" if running.ready else "not ready yet"
+        yield Finding("ports", "ok", f"the agent runs on {config.listen} and is {ready}")
+        return
+    for address in (config.listen, config.admin.listen):
+        try:
+            bind(address).close()
+        except ConfigError as error:
+            yield Finding("ports", "fail", error.message)
+        else:
+            yield Finding("ports", "ok", f"{address} is free; the agent does not run")
+
+
+def _pressure(running: EndpointReport) -> Finding:
+    degraded = running.pressure.degraded
+    if not degraded:
+        return Finding("agent", "ok", "it lacks nothing")
+    return Finding("agent", "warn", "; ".join(degraded), "give the machine more, or the agent less")
+
+
+def _router(url: str, config: AgentConfig, running: EndpointReport | None) -> Iterator[Finding]:
+    """Is it there, is its clock ours, and how does it see this agent?"""
+    answer = _asked(f"{url}/isochrone/agents/{config.name}")
+    if answer is None:
+        remedy = "check its url and the network; clients of this machine are served all the same"
+        yield Finding("router", "fail", f"{url} gives no answer", remedy)
+        return
+    yield _clock(url, answer)
+    yield _view(url, answer, config, running)
+
+
+def _clock(url: str, answer: Reply) -> Finding:
+    told = dict(answer.headers).get(b"date", b"").decode("latin-1")
+    try:
+        ahead_s = wall() - parsedate_to_datetime(told).timestamp()
+    except ValueError:
+        return Finding("clock", "warn", f"{url} does not say what time it is")
+    found = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {url}"
+    if abs(ahead_s) <= _SKEW_S:
+        return Finding("clock", "ok", found)
+    return Finding("clock", "warn", found, "set the clock (timedatectl set-ntp true)")
+
+
+def _view(url: str, answer: Reply, config: AgentConfig, running: EndpointReport | None) -> Finding:
+    match answer.status:
+        case HTTPStatus.OK:
+            return _seen(url, msgspec.json.decode(answer.body, type=SeenAgent))
+        case HTTPStatus.FORBIDDEN:
+            remedy = "add this machine's network to enrolment.allowed_networks of the router"
+            return Finding("router", "fail", f"{url} takes no agents from here", remedy)
+        case HTTPStatus.NOT_FOUND if running is None:
+            remedy = f"start it: isochrone agent --config FILE ({config.name} joins by itself)"
+            return Finding("router", "warn", f"{url} does not know this agent", remedy)
+        case HTTPStatus.NOT_FOUND:
+            found = f"{url} does not know this agent, which runs"
+            return Finding("router", "fail", found, "the agent's log says why it was refused")
+    return Finding("router", "fail", f"{url}: {answer.refusal()}", "is this URL a router's?")
+
+
+def _seen(url: str, seen: SeenAgent) -> Finding:
+    if seen.out is None:
+        return Finding("router", "ok", f"{url} sends requests to {seen.url}")
+    found = f"{url} sends nothing to {seen.url}: {seen.out}"
+    if _is_loopback(seen.url) and not _is_loopback(url):
+        return Finding("router", "fail", found, "say `advertise`: it cannot reach loopback")
+    return Finding("router", "fail", found, "check `advertise`, and the firewall between them")
+
+
+def _is_loopback(url: str) -> bool:
+    try:
+        return ip_address(parse_url(url).host).is_loopback
+    except (BadRequest, ValueError):
+        return False
+
+
+def _report_of(address: str) -> EndpointReport | None:
+    """What the agent that listens there says of itself; None where there is none."""
+    answer = _asked(f"http://{address.replace('0.0.0.0', '127.0.0.1')}/isochrone/report")
+    return None if answer is None else decode_endpoint_report(answer.body)
+
+
+def _asked(url: str) -> Reply | None:
+    try:
+        return call(url, timeout_s=_PATIENCE_S)
+    except Unavailable:
+        return None

@@ -1,0 +1,101 @@
+"""What an agent gives up, and in which order, when its machine runs short. No I/O.
+
+Logging first: a full disk costs lines and old notes, never an answer. Then comfort: what is idle
+and need not be warm is unloaded. Then new work: it is refused at once while what runs is finished.
+The health checks, the report and the administration are answered always.
+"""
+
+from dataclasses import dataclass
+
+from edge_agent.machine import Readings
+from router.errors import Overloaded
+from router.wire.report import Pressure
+
+SHRINK_SHARE = 0.95
+REFUSE_SHARE = 0.98
+"""Shares of the memory, as hardened proxies have them."""
+_RELIEF_SHARE = 0.02
+"""So far below, a step is taken back: it must not flap."""
+_STALLED_SHARE = 0.10
+_LOW_DISK_BYTES = 32 << 20
+_LOSING_S = 60.0
+"""A log that has lost a line within this time is losing lines."""
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """What writing came to: lines lost since the start, and why notes cannot be kept."""
+
+    lost_lines: int = 0
+    failing: str | None = None
+
+
+class Pressing:
+    """What is short now; `slots` is how many calls should run at once."""
+
+    def __init__(self, slots: int) -> None:
+        """`slots` are those of the configuration, for as many cores as are seen first."""
+        self.pressure = Pressure()
+        self.slots = slots
+        self.shrinks = False
+        self.refuses = False
+        self._configured = slots
+        self._cores: int | None = None
+        self._lost_lines = 0
+        self._losing_until_s = 0.0
+
+    def on(self, readings: Readings, disk: Disk, now_s: float) -> Pressure:
+        """Fold in one look at the machine."""
+        if self._cores is None:
+            self._cores = readings.cores
+        if disk.lost_lines > self._lost_lines:
+            self._losing_until_s = now_s + _LOSING_S
+        self._lost_lines = disk.lost_lines
+        self.slots = self._slots_on(readings.cores)
+        self._judge_memory(readings)
+        self.pressure = Pressure(
+            memory_used_share=readings.memory_used_share,
+            memory_stalled_share=min(1.0, readings.memory_stalled_share),
+            disk_free_bytes=readings.disk_free_bytes,
+            cores=readings.cores,
+            lost_lines=disk.lost_lines,
+            degraded=tuple(self._degraded(readings, disk, now_s)),
+        )
+        return self.pressure
+
+    def admit(self) -> None:
+        """May new work come in?
+
+        Raises:
+            Overloaded: the memory is full; what runs is finished first.
+        """
+        if self.refuses:
+            raise Overloaded("this machine's memory is full", retry_after_s=_RETRY_S)
+
+    def _slots_on(self, cores: int) -> int:
+        """In proportion to the cores that are left; more than configured never."""
+        assert self._cores is not None
+        return max(1, min(self._configured, self._configured * cores // self._cores))
+
+    def _judge_memory(self, readings: Readings) -> None:
+        used, stalled = readings.memory_used_share, readings.memory_stalled_share
+        self.shrinks = stalled >= _STALLED_SHARE or _beyond(used, SHRINK_SHARE, self.shrinks)
+        self.refuses = _beyond(used, REFUSE_SHARE, self.refuses)
+
+    def _degraded(self, readings: Readings, disk: Disk, now_s: float) -> list[str]:
+        free = readings.disk_free_bytes
+        said = {
+            "disk: nearly full": free is not None and free < _LOW_DISK_BYTES,
+            "disk: lines of the log are lost": now_s < self._losing_until_s,
+            "disk: notes wait in memory": disk.failing is not None,
+            f"cores: {readings.cores} of {self._cores}, {self.slots} slots": self.slots
+            < self._configured,
+            "memory: idle models are unloaded": self.shrinks,
+            "memory: new calls are refused": self.refuses,
+        }
+        return [words for words, is_so in said.items() if is_so]
+
+
+def _beyond(used: float, share: float, already: bool) -> bool:
+    return used >= (share - _RELIEF_SHARE if already else share)

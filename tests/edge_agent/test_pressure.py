@@ -1,0 +1,177 @@
+"""What is given up, in which order, and when it is taken back; it acts, and it is told."""
+
+import json
+import shutil
+import time
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.app import Agent
+from edge_agent.config import AgentConfig
+from edge_agent.lifecycle import Listening
+from edge_agent.machine import Readings
+from edge_agent.pressure import Disk, Pressing
+from router.errors import Overloaded
+from router.wire.http import Request
+from router.wire.report import ModelState, decode_endpoint_report
+
+GIB = 1 << 30
+FINE = Readings(0.5, None, 0.0, GIB, 4)
+STEPS = {
+    "nothing": (FINE, Disk(), []),
+    "a disk nearly full": (Readings(0.5, None, 0.0, 1 << 20, 4), Disk(), ["disk: nearly full"]),
+    "lines lost": (FINE, Disk(lost_lines=3), ["disk: lines of the log are lost"]),
+    "notes wait": (FINE, Disk(failing="full"), ["disk: notes wait in memory"]),
+    "a core lost": (Readings(0.5, None, 0.0, GIB, 2), Disk(), ["cores: 2 of 4, 4 slots"]),
+    "memory short": (
+        Readings(0.96, None, 0.0, GIB, 4),
+        Disk(),
+        ["memory: idle models are unloaded"],
+    ),
+    "memory stalls": (
+        Readings(0.5, None, 0.2, GIB, 4),
+        Disk(),
+        ["memory: idle models are unloaded"],
+    ),
+    "memory full, and the disk": (
+        Readings(0.99, None, 0.0, 0, 4),
+        Disk(),
+        ["disk: nearly full", "memory: idle models are unloaded", "memory: new calls are refused"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("readings", "disk", "said"), STEPS.values(), ids=STEPS)
+def test_what_is_given_up(readings, disk, said):
+    pressing = Pressing(slots=8)
+    assert pressing.on(FINE, Disk(), 0.0).degraded == ()
+    assert list(pressing.on(readings, disk, 1.0).degraded) == said
+
+
+def test_lines_are_lost_until_none_was_for_a_minute():
+    pressing = Pressing(slots=1)
+    assert pressing.on(FINE, Disk(lost_lines=1), 0.0).degraded
+    assert pressing.on(FINE, Disk(lost_lines=1), 59.0).degraded
+    assert not pressing.on(FINE, Disk(lost_lines=1), 60.0).degraded
+    assert pressing.pressure.lost_lines == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1))
+def test_who_refuses_shrinks_too_and_no_step_flaps(shares):
+    pressing, refused = Pressing(slots=1), False
+    for share in shares:
+        pressing.on(Readings(share, None, 0.0, GIB, 1), Disk(), 0.0)
+        assert pressing.shrinks or not pressing.refuses
+        if pressing.refuses is not refused:
+            assert share >= 0.98 if pressing.refuses else share < 0.96
+        refused = pressing.refuses
+
+
+@given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))
+def test_slots_follow_the_cores_and_one_is_left(slots, first, later):
+    pressing = Pressing(slots)
+    pressing.on(Readings(cores=first), Disk(), 0.0)
+    assert pressing.slots == slots
+    pressing.on(Readings(cores=later), Disk(), 1.0)
+    assert 1 <= pressing.slots <= slots
+    assert (pressing.slots == slots) == (later >= first or slots == 1)
+
+
+class OurMachine:
+    """Tells what the test says."""
+
+    def __init__(self):
+        self.readings = Readings(cores=2)
+
+    def read(self):
+        return self.readings
+
+
+@pytest.fixture
+async def agent(tmp_path, store, monkeypatch):
+    """An agent without sockets, on a machine of ours."""
+    machine = OurMachine()
+    monkeypatch.setattr("edge_agent.app.Machine", lambda *_: machine)
+    packages = tmp_path / "packages"
+    shutil.copytree(store, packages)
+    config = AgentConfig(name="e", region="eu", packages=packages, keep_warm=("double",), slots=2)
+    made = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
+    made.lifecycle.on(Listening())
+    await made.warm(["double", "words", "talk"])
+    yield made, machine
+    await made.pool.close()
+    await made.notes.close()
+
+
+BODY = json.dumps(
+    {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
+).encode()
+
+
+async def asked(agent, method, path, body=b""):
+    return await agent.public.handle(Request(method, path, [], body, received_s=time.monotonic()))
+
+
+def warm(agent):
+    return {held.name for held in agent.pool.held() if held.state is ModelState.WARM}
+
+
+async def test_what_is_idle_is_unloaded_one_at_a_time_and_what_is_kept_warm_stays(agent):
+    agent, machine = agent
+    machine.readings = Readings(0.96, None, 0.0, GIB, 2)
+    for left in (2, 1, 1):
+        await agent.relief.look()
+        assert len(warm(agent)) == left
+    assert warm(agent) == {"double"}
+    assert (await asked(agent, "POST", "/v2/models/double/infer", BODY)).status == 200
+
+
+async def test_a_kernel_that_tells_it_otherwise_ends_nothing(agent):
+    agent, machine = agent
+    machine.readings = Readings(0.99, None, 0.0, GIB, 2)
+    await agent.relief.look()
+
+    def read():
+        raise ValueError("max")
+
+    machine.read = read
+    await agent.relief.look()
+    assert agent.pressing.refuses, "what was known holds"
+
+
+async def test_full_memory_refuses_new_calls_and_answers_all_else(agent):
+    agent, machine = agent
+    machine.readings = Readings(0.99, None, 0.0, GIB, 2)
+    await agent.relief.look()
+    refused = await asked(agent, "POST", "/v2/models/double/infer", BODY)
+    assert (refused.status, json.loads(refused.body)["code"]) == (503, Overloaded.code)
+    assert (b"retry-after", b"1") in refused.headers
+    assert (await asked(agent, "POST", "/isochrone/wake", b'{"model":"talk"}')).status == 503
+    assert (await asked(agent, "GET", "/v2/health/live")).status == 200
+    report = decode_endpoint_report((await asked(agent, "GET", "/isochrone/report")).body)
+    assert report is not None
+    assert report.pressure.memory_used_share == 0.99
+    assert "memory: new calls are refused" in report.pressure.degraded
+    machine.readings = Readings(0.5, None, 0.0, GIB, 2)
+    await agent.relief.look()
+    assert (await asked(agent, "POST", "/v2/models/double/infer", BODY)).status == 200
+
+
+async def test_a_core_that_is_taken_away_takes_slots_and_the_routers_hear_of_it(agent, monkeypatch):
+    agent, machine = agent
+    told = []
+    monkeypatch.setattr(
+        agent, "_enrollers", [type("E", (), {"renew_soon": lambda _: told.append(1)})()]
+    )
+    await agent.relief.look()
+    assert (agent.gate.slots, told) == (2, [])
+    machine.readings = Readings(0.5, None, 0.0, GIB, 1)
+    await agent.relief.look()
+    enrolment = agent.report.enrolment_at("http://127.0.0.1:1")()
+    assert (agent.gate.slots, enrolment.slots, agent.report.full().slots, told) == (1, 1, 1, [1])
+    machine.readings = Readings(0.5, None, 0.0, GIB, 2)
+    await agent.relief.look()
+    assert (agent.gate.slots, told) == (2, [1, 1])

@@ -1,0 +1,171 @@
+"""A minute of the soak, and a moment of it and an overload on one core with 512 MB."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import aiohttp
+import pytest
+
+from tests.soak.agent import MODELS, SoakedAgent
+from tests.soak.group import NoGroup, small_group
+from tests.soak.soak import SMALL_BYTES, soak
+
+SEED = 1
+SLOTS, SERVICE_S = 2, 0.02
+CAPACITY_PER_S = SLOTS / SERVICE_S
+BODY = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}'
+
+
+async def test_a_minute_of_harm(tmp_path):
+    result = await soak(tmp_path, 60.0, SEED)
+    assert result["ok"], result
+    assert result["requests"]["right"] > 1000
+    for agent, deeds in (("steady", 4), ("rough", 6)):
+        assert len(set(result["harm"][agent]) - {"not heard"}) == deeds, "everything was tried"
+
+
+@pytest.fixture
+def group():
+    try:
+        with small_group(SMALL_BYTES) as made:
+            yield made
+    except NoGroup as why:
+        pytest.skip(str(why))
+
+
+async def test_harm_on_one_core_with_512_mb(tmp_path, group):
+    result = await soak(tmp_path, 10.0, SEED, group)
+    assert result["ok"], result
+    assert result["group"]["killed"] == 0
+    assert 0 < result["group"]["most_bytes"] <= SMALL_BYTES
+
+
+async def play(agent, session, count, per_s):
+    """Requests on schedule, whoever answers: of each its status and how long it took."""
+    start_s = time.monotonic()
+
+    async def one(number):
+        due_s = start_s + number / per_s
+        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+        began_s = time.monotonic()
+        url = f"{agent.url}/v2/models/double/infer"
+        async with session.post(url, data=BODY) as answer:
+            await answer.read()
+        return answer.status, time.monotonic() - began_s
+
+    answers = await asyncio.gather(*(one(number) for number in range(count)))
+    return answers, time.monotonic() - start_s
+
+
+async def test_an_overload_on_one_core_with_512_mb(tmp_path, group):
+    """Three times what it can do, open loop, the load outside the group."""
+    agent = SoakedAgent(tmp_path / "agent", group, min_service_s=SERVICE_S, slots=SLOTS, queue=8)
+    try:
+        await agent.start()
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            await play(agent, session, 50, CAPACITY_PER_S / 2)
+            before = agent.rss_bytes()
+            answers, took_s = await play(agent, session, 1200, 3 * CAPACITY_PER_S)
+            after = agent.rss_bytes()
+    finally:
+        assert agent.end() == 0
+    statuses = Counter(status for status, _ in answers)
+    refused_s = sorted(seconds for status, seconds in answers if status == 503)
+    told = f"{statuses} in {took_s:.1f} s, refused after {refused_s[len(refused_s) // 2]:.4f} s"
+    assert set(statuses) == {200, 503}, told
+    assert statuses[200] / took_s >= 0.9 * CAPACITY_PER_S, told
+    assert refused_s[len(refused_s) // 2] < 0.01, told
+    assert after <= 1.05 * before, (before, after)
+    assert group.killed == 0
+
+
+TIGHT_BYTES = 256 << 20
+HOG = """
+import pathlib, sys
+pathlib.Path("/proc/self/oom_score_adj").write_text("1000")
+held = []
+for line in sys.stdin:
+    held.append(bytearray(b"x") * int(line))
+    print("held", flush=True)
+"""
+
+
+@pytest.fixture
+def tight():
+    try:
+        with small_group(TIGHT_BYTES) as made:
+            yield made
+    except NoGroup as why:
+        pytest.skip(str(why))
+
+
+@pytest.fixture
+def hog(tight):
+    """A neighbour in the group that takes as much memory as it is told."""
+    process = subprocess.Popen(
+        tight.entering([sys.executable, "-c", HOG]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin
+    assert process.stdout
+    orders, answers = process.stdin, process.stdout
+
+    def take(count):
+        orders.write(f"{count}\n")
+        orders.flush()
+        assert answers.readline() == "held\n"
+
+    yield take
+    process.kill()
+    process.wait()
+    orders.close()
+    answers.close()
+
+
+async def test_memory_that_runs_short_is_given_up_in_order(tmp_path, tight, hog):
+    agent = SoakedAgent(tmp_path / "agent", tight)
+
+    async def told(session, condition):
+        async with asyncio.timeout(30):
+            while True:
+                async with session.get(f"{agent.url}/isochrone/report") as answer:
+                    report = await answer.json()
+                if condition(report):
+                    return report
+                await asyncio.sleep(0.1)
+
+    def left_of(report, share):
+        return int((share - report["pressure"]["memory_used_share"]) * TIGHT_BYTES)
+
+    def warm(report):
+        return {model["name"] for model in report["models"] if model["state"] == "warm"}
+
+    async def infer(session):
+        async with session.post(f"{agent.url}/v2/models/double/infer", data=BODY) as answer:
+            return answer.status
+
+    try:
+        await agent.start()
+        async with aiohttp.ClientSession() as session:
+            for model in MODELS:
+                url = f"{agent.admin}/v2/repository/models/{model}/load"
+                async with session.post(url) as answer:
+                    assert answer.status == 200
+            await asyncio.sleep(2)
+            report = await told(session, lambda report: report["pressure"])
+            hog(left_of(report, 0.965))
+            report = await told(session, lambda report: warm(report) == {"double"})
+            assert report["pressure"]["degraded"] == ["memory: idle models are unloaded"]
+            assert await infer(session) == 200
+            hog(left_of(report, 0.985))
+            await told(session, lambda report: len(report["pressure"]["degraded"]) == 2)
+            assert await infer(session) == 503
+    finally:
+        assert agent.end() == 0
+    assert tight.killed == 0
