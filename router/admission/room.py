@@ -7,6 +7,7 @@ lifted is as safe as its new band is.
 """
 
 from itertools import count
+from math import inf
 from typing import Generic
 
 from router.admission.heap import Heap
@@ -26,6 +27,8 @@ class Room(Generic[T]):
         """`age_s` may be infinite: then nothing is lifted."""
         self.capacity = capacity
         self.age_s = age_s
+        self.spare = 0
+        """So many of those in it are about to start, and take no place from others."""
         self.stamp = count(1).__next__
         self._timers: Heap[tuple[float, int, Ticket[T]]] = Heap(lambda e: e[2].outcome is None)
         self._newest: dict[int, Heap[tuple[int, Ticket[T]]]] = {
@@ -37,11 +40,17 @@ class Room(Generic[T]):
         """Tickets in it."""
         return self._timers.live_count
 
+    @property
+    def due_s(self) -> float:
+        """When the next ticket is too late, or is lifted; infinite where nobody waits."""
+        top = self._timers.top()
+        return inf if top is None else top[0]
+
     def admit(self, ticket: Ticket[T], now_s: float) -> bool:
         """Let a ticket in, in the place of a lower one if need be; False where it cannot be."""
         self.advance(now_s)
         shed = None
-        if self.waiting >= self._limit(ticket.priority):
+        if self.waiting - self.spare >= self._limit(ticket.priority):
             shed = self._lowest(ticket.priority) if ticket.deadline_s > now_s else None
             if shed is None:
                 return False
