@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import Meta, field
 
+from edge_agent.runtime.lanes import INLINE_S, MAX_BATCH, ONE_CORE_INLINE_S, Sharing
 from router.errors import BadRequest
 from router.process.limits import Limits
 from router.process.log import LogConfig
@@ -46,7 +47,10 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     admin: AdminConfig = AdminConfig()
     keep_warm: tuple[Name, ...] = ()
     slots: Annotated[int, Meta(ge=1, le=65536)] = 2
-    queue: Annotated[int, Meta(ge=0, le=4096)] = 8
+    queue: Annotated[int, Meta(ge=0, le=4096)] = 64
+    tenants: dict[str, Annotated[float, Meta(gt=0, le=1000)]] = field(default_factory=dict)
+    max_batch: Annotated[int, Meta(ge=1, le=4096)] = MAX_BATCH
+    batches: dict[Name, Annotated[int, Meta(ge=1, le=4096)]] = field(default_factory=dict)
     min_service_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_load_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
@@ -64,6 +68,11 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         everywhere = self.listen.startswith(("0.0.0.0:", "[::]:"))
         if everywhere and not all(router.advertise for router in self.routers):
             raise ValueError("routers: each needs `advertise` where `listen` is every address")
+
+    def sharing(self, cores: float) -> Sharing:
+        """How calls share runs, on so many cores."""
+        inline_s = INLINE_S if cores > 1 else ONE_CORE_INLINE_S
+        return Sharing(self.max_batch, self.batches, inline_s)
 
 
 def check(path: Path) -> AgentConfig:

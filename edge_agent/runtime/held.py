@@ -7,12 +7,13 @@ load belongs to no caller: it runs in the loader's thread to its end, whoever st
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Executor, Future
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from edge_agent.runtime.engines import PLATFORMS, choose, installed
+from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.start import start
@@ -128,8 +129,7 @@ class Held:
     async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """The answers to one request; a cold model is loaded first."""
         model = await self.load()
-        self._running += 1
-        try:
+        with self._in_use(model):
             parts = model.request(request)
             if isinstance(parts, AsyncGenerator):
                 async with aclosing(parts):
@@ -138,9 +138,15 @@ class Held:
             else:
                 async for part in parts:
                     yield part
-        finally:
-            self._running -= 1
-            self._release_if_idle()
+
+    def lend(self) -> Loan | None:
+        """The model, in memory until it is given back; None where it is not warm."""
+        model = self._model
+        if model is None or self.state is not ModelState.WARM:
+            return None
+        use = self._in_use(model)
+        use.__enter__()
+        return Loan(model, use)
 
     def is_healthy(self) -> bool:
         """It can answer, or was never asked to be able to."""
@@ -213,6 +219,16 @@ class Held:
         refusal = kind(f"{self._title} cannot be loaded here", retry_after_s=wait_s)
         refusal.__cause__ = self.failure
         return refusal
+
+    @contextmanager
+    def _in_use(self, model: Model) -> Iterator[None]:  # noqa: ARG002 - whose failure it would be
+        """A call runs."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._release_if_idle()
 
     def _release_if_idle(self) -> None:
         model = self._model

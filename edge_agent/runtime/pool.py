@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from edge_agent.runtime.held import Held, ModelMoved, Workshop
+from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import NoSpace, NotFound, Unavailable
 from router.process.clock import Clock, monotonic
@@ -40,13 +41,13 @@ class Pool:
         Raises:
             PackageError: two packages have the same name and version.
         """
-        self._runner = ThreadPoolExecutor(slots, thread_name_prefix="infer")
+        self.runner = ThreadPoolExecutor(slots, thread_name_prefix="infer")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._on_event = on_event
         self._generation = 0
         self._closed = False
         self._models: dict[str, dict[str, Held]] = {}
-        workshop = Workshop(self._loader, self._runner, threads, clock, self._moved, min_load_s)
+        workshop = Workshop(self._loader, self.runner, threads, clock, self._moved, min_load_s)
         for package in sorted(packages, key=_highest_first, reverse=True):
             versions = self._models.setdefault(package.name, {})
             if package.version in versions:
@@ -150,6 +151,15 @@ class Pool:
         for held in [one] if version else list(self._models[name].values()):
             await held.unload()
 
+    def lend(self, name: str, version: str) -> Loan | None:
+        """A model that stays in memory until it is given back; None where it is not warm.
+
+        Raises:
+            NotFound: no such model or version is held.
+            Unavailable: the pool is closed.
+        """
+        return self._open(name, version).lend()
+
     async def request(
         self, name: str, version: str | None, request: InferRequest
     ) -> AsyncIterator[InferResponse]:
@@ -176,7 +186,7 @@ class Pool:
         for held in self._all():
             held.call_off()
         ended = await self._unloaded(grace_s)
-        for threads in (self._loader, self._runner):
+        for threads in (self._loader, self.runner):
             threads.shutdown(wait=False, cancel_futures=True)
         return ended
 
