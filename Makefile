@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
 
-.PHONY: help venv demo test lint schemas bench-decide proof-routing soak clean
+.PHONY: help venv demo test lint schemas bench-decide bench-edge proof-routing soak clean
 
 help: ## say what each word does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ schemas: $(VENV)/.ready-demo ## write the JSON Schemas of the configuration file
 
 bench-decide: $(VENV)/.ready-demo ## what a decision costs, against a plain loop in the same run
 	$(BIN)/python tests/bench/decide.py
+
+bench-edge: $(VENV)/.ready-demo ## an agent against bare onnxruntime and MLServer, and under overload
+	$(BIN)/python -m tests.bench.edge
+	$(BIN)/python -m tests.bench.edge --overload
 
 proof-routing: $(VENV)/.ready-demo ## every simulated comparison at full size: make proof-routing DATA=folder
 	$(BIN)/python tests/bench/routing.py $(DATA) --out proof

@@ -1,6 +1,7 @@
 """The composition root: everything an agent is made of, joined once, from start to drain."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -32,6 +33,7 @@ from edge_agent.relief import Relief
 from edge_agent.report import Report, broken_in, identity
 from edge_agent.runtime import memory
 from edge_agent.runtime.calls import Calls
+from edge_agent.runtime.cores import usable_cores
 from edge_agent.runtime.infer import Inference
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.oip import OpenInference
@@ -97,7 +99,9 @@ class Agent:
         )
         self.metrics.watch_memory(self.pool.residents)
         who = identity(f"{rng.getrandbits(64):016x}")
-        self.gate = SlotGate(config.slots, config.queue, clock, lambda: self.load.service_s)
+        self.gate = SlotGate(
+            config.slots, config.queue, clock, lambda: self.load.service_s, config.tenants
+        )
         self.load = Load(config.name, config.region, who.instance, self.gate, self.pool, clock)
         self.metrics.watch(lambda: self.gate.in_flight, lambda: self.gate.queued)
         broken = broken_in(config.packages, packages)
@@ -105,7 +109,8 @@ class Agent:
         self.report = Report(
             config, who, self.pool, self.load, self.lifecycle, broken, self.pressing
         )
-        calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s)
+        sharing = config.sharing(usable_cores())
+        calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s, sharing)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
         self.public = Public(face, self.pool, self.report, self.lifecycle, self.pressing)
@@ -270,6 +275,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
 async def _become_ready(agent: Agent, url: str, manager: Manager) -> None:
     """Warm what is kept warm, say so, and go on with what could not be warmed yet."""
     later = await agent.warm(agent.config.keep_warm)
+    gc.freeze()  # what is here now stays, and need not be looked through for garbage each time
     if agent.lifecycle.phase is Phase.READY:
         _say(f"ready {url}")
         manager.ready(f"serving on {url}")

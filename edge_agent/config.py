@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
-from msgspec import Meta
+from msgspec import Meta, field
 
 from edge_agent.artefacts.settings import ArtefactsConfig
+from edge_agent.runtime.lanes import INLINE_S, MAX_BATCH, ONE_CORE_INLINE_S, Sharing
 from edge_agent.runtime.manifest import Isolation
 from edge_agent.runtime.upkeep import Upkeep
 from router.errors import BadRequest
@@ -87,9 +87,12 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     keep_warm: tuple[Name, ...] = ()
     memory: MemoryConfig = MemoryConfig()
     keep_alive: KeepAliveConfig = KeepAliveConfig()
-    models: dict[Name, ModelConfig] = msgspec.field(default_factory=dict)
+    models: dict[Name, ModelConfig] = field(default_factory=dict)
     slots: Annotated[int, Meta(ge=1, le=65536)] = 2
-    queue: Annotated[int, Meta(ge=0, le=4096)] = 8
+    queue: Annotated[int, Meta(ge=0, le=4096)] = 64
+    tenants: dict[str, Annotated[float, Meta(gt=0, le=1000)]] = field(default_factory=dict)
+    max_batch: Annotated[int, Meta(ge=1, le=4096)] = MAX_BATCH
+    batches: dict[Name, Annotated[int, Meta(ge=1, le=4096)]] = field(default_factory=dict)
     min_service_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_load_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
@@ -124,6 +127,11 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
             isolation_of={name: one.isolation for name, one in models if one.isolation},
             variant_of={name: one.variant for name, one in models if one.variant},
         )
+
+    def sharing(self, cores: float) -> Sharing:
+        """How calls share runs, on so many cores."""
+        inline_s = INLINE_S if cores > 1 else ONE_CORE_INLINE_S
+        return Sharing(self.max_batch, self.batches, inline_s)
 
 
 def check(path: Path) -> AgentConfig:

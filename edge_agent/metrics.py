@@ -32,6 +32,8 @@ class Metrics:
     """The agent's counters, on a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._served: dict[str, tuple[Histogram, Histogram]] = {}
+        self._answered: dict[int, Counter] = {}
         self._requests = Counter(
             "isochrone_agent_requests", "Requests answered.", ["outcome"], registry=registry
         )
@@ -128,8 +130,11 @@ class Metrics:
 
     def served(self, model: str, wait_s: float, infer_s: float) -> None:
         """A call of a model ended well."""
-        self._wait.labels(model).observe(wait_s)
-        self._infer.labels(model).observe(infer_s)
+        kept = self._served.get(model)
+        if kept is None:  # finding them costs more than the rest
+            kept = self._served[model] = self._wait.labels(model), self._infer.labels(model)
+        kept[0].observe(wait_s)
+        kept[1].observe(infer_s)
 
     def watch_memory(self, residents: Residents) -> None:
         """Where the values of memory come from."""
@@ -163,7 +168,10 @@ class Metrics:
 
     def answered(self, status: int) -> None:
         """A request was answered with an HTTP status."""
-        self._requests.labels(_outcome(status)).inc()
+        kept = self._answered.get(status)
+        if kept is None:
+            kept = self._answered[status] = self._requests.labels(_outcome(status))
+        kept.inc()
 
 
 def _outcome(status: int) -> str:

@@ -1,45 +1,82 @@
-"""An agent's own gate: so many slots, a short line before them, and a refusal at once when full."""
+"""An agent's own gate: so many slots, a fair line before them, and a refusal at once when full."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Hashable, Mapping
+from functools import partial
+from math import inf
 
+from edge_agent.runtime.alike import Alike
+from edge_agent.runtime.backlogs import Backlogs
+from edge_agent.runtime.gate import Entry
+from router.admission.adaptive import Adaptive
 from router.admission.limit import Lease, Limit
-from router.admission.queue import Line, Outcome, Room
+from router.admission.queue import Line, Outcome, Room, Ticket
 from router.errors import DeadlineExceeded, Overloaded
 from router.process.clock import Clock
 
+_STINT_S = 2e-3
+"""So long runs that are over when they have begun may follow each other before others are heard."""
+_SHORTEST_TIMER_S = 1e-3
+_NEWEST_SHARE = 0.1
+_AMPLE_TIMES = 4.0
+"""A queue that so many times over would fit before a deadline is not looked at more closely."""
+
 
 class SlotGate:
-    """Admits at most `slots` calls at once and lets at most `queue` wait for a slot.
+    """Lets at most `slots` runs go on at once, and at most `queue` calls wait for one.
 
-    As many as have room in both may wait beside them, for their models.
+    Fewer run where they only slow each other down. As many calls as have room in both may wait
+    beside them, for their models.
     """
 
     def __init__(
-        self, slots: int, queue: int, clock: Clock, service_s: Callable[[], float]
+        self,
+        slots: int,
+        queue: int,
+        clock: Clock,
+        service_s: Callable[[], float],
+        weights: Mapping[str, float] | None = None,
     ) -> None:
-        """`service_s` is how long one call takes of late: Retry-After is made of it."""
+        """`service_s` is how long one call takes of late; `weights` are tenants' shares (1)."""
         self.slots = slots
-        self._limit = Limit(slots, self._freed)
-        self._line: Line[None] = Line(Room(queue))
-        self._aside = Limit(slots + queue)
+        self._queue = queue
         self._clock = clock
         self._service_s = service_s
+        self._adaptive = Adaptive(slots)
+        self._alike = Alike()
+        self._line: Line[Entry] = Line(Room(queue), weights or {}, by_deadline=True)
+        self._backlogs = Backlogs(weights or {})
+        self._aside = Limit(slots + queue)
+        self._running: set[_Run] = set()
+        self._called = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = 0.0
+        self._pace = 1.0
+        """Seconds that runs take over the seconds that their calls were believed to take."""
+        self._mean_s = 0.0
+        """What a call takes of a run."""
 
     @property
     def in_flight(self) -> int:
-        """Calls that hold a slot."""
-        return self._limit.in_flight
+        """Calls that run."""
+        return sum([run.calls for run in self._running])
 
     @property
     def queued(self) -> int:
-        """Calls that wait for one, or for their model."""
-        return len(self._line) + self._aside.in_flight
+        """Calls that wait for that, or for their model."""
+        return self._waiting + self._aside.in_flight
+
+    @property
+    def limit(self) -> int:
+        """How many runs may go on at once just now."""
+        return self._adaptive.limit
 
     def resize(self, slots: int) -> None:
         """From now on so many run at once; whoever runs already is not stopped."""
-        self.slots = self._limit.slots = slots
-        self._freed()
+        self.slots = slots
+        self._adaptive.resize(slots)
+        if self._waiting:
+            self._call()
 
     def stand_aside(self, due_s: float) -> Lease:
         """A place for a call that waits for its model; see `Gate`."""
@@ -48,53 +85,241 @@ class SlotGate:
             raise Overloaded("too many calls wait for models to load", retry_after_s=due_s)
         return lease
 
-    async def admit(self, deadline_s: float, priority: int) -> Lease:
-        """A slot; see `Gate`."""
-        lease = None if self._line else self._limit.acquire()
-        return lease or await self._wait(deadline_s, priority)
+    def join(self, entry: Entry) -> "_Place":
+        """A place in the line; see `Gate`."""
+        now_s = self._clock()
+        spare = self._line.room.spare = max(0, self.limit - len(self._running))
+        self._check_wait(entry, now_s)
+        if not self._line and self._alike.takes(entry) and len(self._alike) < self._queue + spare:
+            self._alike.push(entry)
+        else:
+            self._line_up(now_s)
+            self._stand(entry, now_s)
+        self._call()
+        return _Place(self._alike, self._line, entry)
 
-    async def _wait(self, deadline_s: float, priority: int) -> Lease:
-        turn: asyncio.Future[Lease] = asyncio.get_running_loop().create_future()
+    @property
+    def _waiting(self) -> int:
+        return len(self._alike) + len(self._line)
+
+    def _line_up(self, now_s: float) -> None:
+        """They are alike no more."""
+        while self._alike:
+            entry = self._alike.pop()
+            try:
+                self._stand(entry, now_s)
+            except Overloaded as error:  # lower classes may fill a part of the room only
+                entry.refuse(error)
+
+    def _stand(self, entry: Entry, now_s: float) -> None:
+        cost_s = entry.cost_s or self._service_s()
+        room = self._line.room
+        if room.waiting - room.spare >= room.capacity:
+            victim = self._backlogs.gives_way(entry.tenant, entry.priority, cost_s)
+            if victim is not None:
+                room.end(victim, Outcome.SHED)
         ticket = self._line.join(
-            tenant="",
-            priority=priority,
-            now_s=self._clock(),
-            deadline_s=deadline_s,
-            cost_s=self._service_s(),
-            item=None,
-            settled=lambda outcome: self._settle(turn, outcome),
+            tenant=entry.tenant,
+            priority=entry.priority,
+            now_s=now_s,
+            deadline_s=entry.deadline_s,
+            cost_s=cost_s,
+            item=entry,
+            settled=partial(self._settle, entry),
+            lane=entry.lane,
         )
         if ticket is None:
             raise self._full()
-        timer = asyncio.get_running_loop().call_later(
-            deadline_s - self._clock(), lambda: self._line.expire(max(deadline_s, self._clock()))
-        )  # the loop's timers may ring a little early
-        try:
-            return await turn
-        except asyncio.CancelledError:
-            self._line.leave(ticket)
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().release()
-            raise
-        finally:
-            timer.cancel()
+        entry.ticket = ticket
+        self._backlogs.put(ticket)
 
-    def _settle(self, turn: asyncio.Future[Lease], outcome: Outcome) -> None:
-        if turn.done():
+    def _check_wait(self, entry: Entry, now_s: float) -> None:
+        """Refuse now what would be too late in any case.
+
+        Raises:
+            Overloaded: those who go first take too long.
+        """
+        left_s = max(0.0, entry.deadline_s - now_s - (entry.cost_s or self._service_s()))
+        if self._waiting * self._mean_s * _AMPLE_TIMES <= left_s:
             return
-        if outcome is Outcome.EXPIRED:
-            turn.set_exception(DeadlineExceeded("the deadline passed in the queue"))
-        elif outcome is Outcome.SHED:
-            turn.set_exception(self._full())
-        elif outcome is Outcome.STARTED:
-            lease = self._limit.acquire()
-            assert lease is not None
-            turn.set_result(lease)
+        wait_s = len(self._alike) * self._mean_s
+        if self._line:
+            lanes = self._line.lanes
+            ahead_s = sum(self._line.ahead_s(entry.tenant, entry.priority, lane) for lane in lanes)
+            wait_s = ahead_s * self._pace
+        if wait_s / self.limit > left_s:
+            due_s = wait_s / self.limit
+            raise Overloaded("the queue is too long for this deadline", retry_after_s=due_s)
 
     def _full(self) -> Overloaded:
-        due_s = (self.in_flight + len(self._line)) * self._service_s() / self.slots
+        due_s = (self.in_flight + self._waiting) * self._service_s() / self.slots
         return Overloaded("every slot and the queue are full", retry_after_s=due_s)
 
-    def _freed(self) -> None:
-        while self.in_flight < self.slots and self._line.start(self._clock()):
-            pass  # one that was cancelled a moment ago takes no slot
+    def _settle(self, entry: Entry, outcome: Outcome) -> None:
+        if entry.ticket is not None:
+            self._backlogs.gone(entry.ticket)
+            entry.ticket = None  # each would keep the other from being freed at once
+        if outcome is Outcome.EXPIRED:
+            entry.refuse(_too_late())
+        elif outcome is Outcome.SHED:
+            entry.refuse(self._full())
+
+    def _call(self) -> None:
+        """Let in who may, once all who come in this turn of the loop are here."""
+        if not self._called:
+            self._called = True
+            asyncio.get_running_loop().call_soon(self._let_in)
+
+    def _let_in(self) -> None:
+        self._called = False
+        now_s = self._clock()
+        until_s = now_s + _STINT_S
+        for entry in self._alike.expired(now_s):
+            entry.refuse(_too_late())
+        pausing: dict[Hashable, float] = {}
+        while len(self._running) < self.limit and now_s < until_s and self._starts(now_s, pausing):
+            now_s = self._clock()
+        if self._waiting:
+            if len(self._running) < self.limit and not pausing:
+                self._call()
+            due_s = min(self._alike.due_s, self._line.room.due_s, *pausing.values(), inf)
+            self._wake_at(due_s, now_s)
+
+    def _starts(self, now_s: float, pausing: dict[Hashable, float]) -> bool:
+        """One run more, or one lane that would rather pause; False where nobody is left."""
+        if self._alike:
+            return self._start_alike(now_s, pausing)
+        ticket = self._line.peek(now_s, pausing)
+        if ticket is None:
+            return False
+        entry = ticket.item
+        until_s = _pauses_until(entry, self._line.queued(ticket.lane) - 1, ticket.joined_s)
+        if until_s > now_s:
+            pausing[ticket.lane] = until_s
+        else:
+            self._start(now_s, pausing)
+        return True
+
+    def _start_alike(self, now_s: float, pausing: dict[Hashable, float]) -> bool:
+        alike, entry = self._alike, self._alike.first()
+        assert entry is not None
+        until_s = _pauses_until(entry, len(alike) - 1, entry.joined_s)
+        if until_s > now_s:
+            pausing[entry.lane] = until_s
+            return False
+        run, batch = self._run(now_s), alike.pop().batch()
+        while (other := alike.first()) is not None and batch.joins(other, len(alike) - 1, now_s):
+            alike.pop()
+            run.calls += 1
+        batch.begin(run)
+        return True
+
+    def _start(self, now_s: float, pausing: Collection[Hashable]) -> None:
+        first = self._line.start(now_s, pausing)
+        if first is None:
+            return
+        run, batch, lane = self._run(now_s), first.item.batch(), first.lane
+        run.tickets.append(first)
+        others = self._line.lanes - {lane}
+        while batch.hungry and (behind := self._line.queued(lane)):
+            ticket = self._line.peek(now_s, others)
+            if ticket is None or not batch.joins(ticket.item, behind - 1, now_s):
+                break
+            self._line.start(now_s, others)
+            run.tickets.append(ticket)
+            run.calls += 1
+        batch.begin(run)
+
+    def _run(self, now_s: float) -> "_Run":
+        run = _Run(self, now_s, alone=not self._running)
+        for other in self._running:
+            other.alone = False
+        self._running.add(run)
+        return run
+
+    def ended(self, run: "_Run", stretch: float | None) -> None:
+        """A run's; see `_Run.release`."""
+        now_s = self._clock()
+        full = len(self._running) >= self.limit
+        self._running.discard(run)
+        took_s = now_s - run.began_s
+        self._mean_s += _NEWEST_SHARE * (took_s / run.calls - self._mean_s)
+        if run.tickets:
+            self._correct(run.tickets, took_s)
+        if self.slots > 1:
+            self._adaptive.ended(stretch, alone=run.alone, full=full, now_s=now_s)
+        if self._waiting:
+            self._call()
+
+    def _correct(self, tickets: list[Ticket[Entry]], took_s: float) -> None:
+        """What they were believed to take was not quite what they took."""
+        believed_s = sum([one.cost_s for one in tickets])
+        self._pace += _NEWEST_SHARE * (took_s / believed_s - self._pace)
+        for ticket in tickets:
+            self._line.correct(ticket, took_s * ticket.cost_s / believed_s)
+
+    def _wake_at(self, due_s: float, now_s: float) -> None:
+        """Look again at that instant: somebody is too late by then, or has waited for long."""
+        if due_s == inf or (self._timer is not None and self._timer_s <= due_s):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = due_s
+        wait_s = max(_SHORTEST_TIMER_S, due_s - now_s)
+        self._timer = asyncio.get_running_loop().call_later(wait_s, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        now_s = max(self._timer_s, self._clock())  # a timer may ring a little early
+        self._line.expire(now_s)
+        for entry in self._alike.expired(now_s):
+            entry.refuse(_too_late())
+        self._let_in()
+
+
+def _pauses_until(entry: Entry, behind: int, joined_s: float) -> float:
+    """Until when it would rather wait for others, if only its deadline allows it."""
+    pause_s = entry.pause_s(behind)
+    return min(joined_s + pause_s, entry.deadline_s - 2 * entry.cost_s) if pause_s else 0.0
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the deadline passed in the queue")
+
+
+class _Place:
+    """Where an entry waits."""
+
+    __slots__ = ("_alike", "_entry", "_line")
+
+    def __init__(self, alike: Alike, line: Line[Entry], entry: Entry) -> None:
+        self._alike = alike
+        self._line = line
+        self._entry = entry
+
+    def leave(self) -> None:
+        """It wants to wait no more."""
+        if self._entry.ticket is not None:
+            self._line.leave(self._entry.ticket)
+        else:
+            self._alike.remove(self._entry)
+
+
+class _Run:
+    """A slot in use."""
+
+    __slots__ = ("_gate", "alone", "began_s", "calls", "tickets")
+
+    def __init__(self, gate: SlotGate, began_s: float, *, alone: bool) -> None:
+        self._gate: SlotGate | None = gate
+        self.began_s = began_s
+        self.alone = alone
+        self.calls = 1
+        self.tickets: list[Ticket[Entry]] = []
+        """Of those that stood in the fair line."""
+
+    def release(self, stretch: float | None = None) -> None:
+        """It has ended; doing so again changes nothing."""
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.ended(self, stretch)

@@ -2,13 +2,17 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import aclosing, asynccontextmanager
+from typing import NamedTuple
 
-from edge_agent.runtime.gate import Gate
-from edge_agent.runtime.holder import Holder
-from router.admission.limit import Lease
-from router.errors import DeadlineExceeded
+from edge_agent.runtime.direct import Bench, Outputs, Turn
+from edge_agent.runtime.gate import Gate, Slot
+from edge_agent.runtime.holder import Holder, Loan
+from edge_agent.runtime.knock import admitted
+from edge_agent.runtime.lanes import NONE_SHARED, Lanes, Sharing
+from edge_agent.runtime.model import DirectModel
+from edge_agent.runtime.rows import rows_of
+from router.errors import BadRequest, DeadlineExceeded, IsochroneError
 from router.process.clock import Clock
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import ModelState
@@ -17,8 +21,7 @@ _LOAD_S = 1.0
 """What a load may take that was never measured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A call as it was asked for; `deadline_s` is an instant, priority 1 the most urgent."""
 
     model: str
@@ -26,16 +29,25 @@ class Ask:
     request: InferRequest
     deadline_s: float
     priority: int
+    tenant: str = ""
+
+
+class Answer(NamedTuple):
+    """An answer that is whole; the seconds from asking to its run, and those of the run."""
+
+    part: InferResponse
+    wait_s: float
+    infer_s: float
 
 
 class Call(AsyncIterator[InferResponse]):
-    """The parts of one answer as they come; it holds its lease until it is closed.
+    """The parts of one answer as they come; it holds its slot until it is closed.
 
     Each part is made in a task of its own: a thread of the model cannot be stopped, and who asked
-    need not wait for it. The lease does.
+    need not wait for it. The slot does.
     """
 
-    def __init__(self, calls: "Calls", ask: Ask, asked_s: float, lease: Lease) -> None:
+    def __init__(self, calls: "Calls", ask: Ask, asked_s: float, slot: Slot) -> None:
         self.wait_s = 0.0
         """From asking to the start of the inference: the queue, and a cold model's load."""
         self.infer_s = 0.0
@@ -43,7 +55,7 @@ class Call(AsyncIterator[InferResponse]):
         self._calls = calls
         self._ask = ask
         self._asked_s = asked_s
-        self._lease: Lease | None = lease
+        self._slot: Slot | None = slot
         self._parts: AsyncIterator[InferResponse] | None = None
         self._step: asyncio.Task[InferResponse | None] | None = None
         self._first: InferResponse | None = None
@@ -63,19 +75,19 @@ class Call(AsyncIterator[InferResponse]):
         return part
 
     async def aclose(self) -> None:
-        """Stop the model's work where it has not ended; when it has, the lease is given back."""
-        lease, self._lease = self._lease, None
-        if lease is None:
+        """Stop the model's work where it has not ended; when it has, the slot is given back."""
+        slot, self._slot = self._slot, None
+        if slot is None:
             return
         if self._step is not None and not self._step.done():
             self._step.cancel()
-            self._step.add_done_callback(lambda _: lease.release())
+            self._step.add_done_callback(lambda _: slot.release())
             return
         try:
             if isinstance(self._parts, AsyncGenerator):
                 await self._parts.aclose()
         finally:
-            lease.release()
+            slot.release()
 
     async def _next(self) -> InferResponse | None:
         if self._parts is None:
@@ -120,19 +132,49 @@ async def in_time(timeout_s: float) -> AsyncGenerator[None]:
         raise DeadlineExceeded("the deadline passed before the answer was there") from None
 
 
-@dataclass(frozen=True, slots=True)
 class Calls:
-    """Lets calls in through a gate and runs them on what a holder holds.
+    """Lets calls in through a gate and runs them on what a holder holds."""
 
-    A call takes `min_service_s` at least. `served` is told of every call that ended well: model,
-    seconds waited, seconds inferring.
-    """
+    def __init__(
+        self,
+        holder: Holder,
+        gate: Gate,
+        clock: Clock,
+        served: Callable[[str, float, float], None],
+        min_service_s: float = 0.0,
+        sharing: Sharing = NONE_SHARED,
+    ) -> None:
+        """A call takes `min_service_s` at least; where it does, none share a run.
 
-    holder: Holder
-    gate: Gate
-    clock: Clock
-    served: Callable[[str, float, float], None]
-    min_service_s: float = 0.0
+        `served` is told of every call that ended well: model, seconds waited, seconds inferring.
+        """
+        self.holder = holder
+        self.gate = gate
+        self.clock = clock
+        self.served = served
+        self.min_service_s = min_service_s
+        self.lanes = Lanes(NONE_SHARED if min_service_s else sharing)
+        self._bench = Bench(holder.runner, clock, sharing.inline_s, min_service_s)
+
+    async def answer(self, ask: Ask) -> Answer:
+        """The whole answer of a model that answers in one part.
+
+        Raises:
+            BadRequest, and as `open`: the model answers in several parts.
+        """
+        asked_s = self.clock()
+        version = await self._warm(ask)
+        loan = self.holder.lend(ask.model, version)
+        if loan is None or not isinstance(loan.model, DirectModel):
+            if loan is not None:
+                loan.give_back()
+            return await self._only_part(ask)
+        turn = self._turn(loan, loan.model, ask)
+        outputs = await self._outputs(turn)
+        turn.wait_s += turn.joined_s - asked_s
+        self.served(ask.model, turn.wait_s, turn.infer_s)
+        part = InferResponse(ask.model, version, outputs, ask.request.id)
+        return Answer(part, turn.wait_s, turn.infer_s)
 
     async def open(self, ask: Ask) -> Call:
         """A call whose first part is here; whoever gets it must `aclose` it.
@@ -144,14 +186,57 @@ class Calls:
         """
         asked_s = self.clock()
         version = await self._warm(ask)
-        lease = await self.gate.admit(ask.deadline_s, ask.priority)
-        call = Call(self, replace(ask, version=version), asked_s, lease)
+        slot = await admitted(self.gate, ask.deadline_s, ask.priority, ask.tenant)
+        call = Call(self, ask._replace(version=version), asked_s, slot)
         try:
             await call.begin()
-        except BaseException:  # cancelled, too: its lease must come back
+        except BaseException:  # cancelled, too: its slot must come back
             await call.aclose()
             raise
         return call
+
+    def _turn(self, loan: Loan, model: DirectModel, ask: Ask) -> Turn:
+        try:
+            feed = model.feed(ask.request)
+        except BadRequest:
+            loan.give_back()
+            raise
+        rows = rows_of(feed.arrays) if model.rowwise else None
+        lane = self.lanes.find(model.name, model.version, feed.arrays, rows)
+        return Turn(
+            self._bench,
+            model,
+            feed,
+            rows,
+            lane,
+            loan,
+            tenant=ask.tenant,
+            priority=ask.priority,
+            deadline_s=ask.deadline_s,
+        )
+
+    async def _outputs(self, turn: Turn) -> Outputs:
+        outputs = turn.outputs
+        assert outputs is not None
+        try:
+            place = self.gate.join(turn)
+        except IsochroneError:
+            turn.loan.give_back()
+            raise
+        try:
+            return await outputs
+        except asyncio.CancelledError:
+            turn.withdraw(place)
+            raise
+        finally:
+            del outputs  # a failure that holds on to itself is freed late
+
+    async def _only_part(self, ask: Ask) -> Answer:
+        async with aclosing(await self.open(ask)) as call:
+            parts = [part async for part in call]
+        if len(parts) != 1:
+            raise BadRequest(f"{ask.model} answers in parts; call its generate_stream")
+        return Answer(parts[0], call.wait_s, call.infer_s)
 
     async def _warm(self, ask: Ask) -> str:
         """The version that answers, warm."""

@@ -1,9 +1,13 @@
 """May this call start now? An agent asks its slots; in the cloud, Serve has answered already."""
 
+import asyncio
 import sys
+from collections.abc import Hashable
 from typing import Protocol
 
 from router.admission.limit import Lease, Limit
+from router.admission.queue import Ticket
+from router.errors import IsochroneError
 
 
 class Filling(Protocol):
@@ -11,22 +15,96 @@ class Filling(Protocol):
 
     @property
     def slots(self) -> int:
-        """How many calls are meant to run at once."""
+        """How many runs are meant to go on at once."""
         ...
 
     @property
     def in_flight(self) -> int:
-        """Calls that hold a lease."""
+        """Calls that run."""
         ...
 
     @property
     def queued(self) -> int:
-        """Calls that wait for one, or for their model."""
+        """Calls that wait for that, or for their model."""
+        ...
+
+
+class Slot(Protocol):
+    """The right to one run, until it is released; calls may share it."""
+
+    @property
+    def alone(self) -> bool:
+        """Nothing has run beside it so far."""
+        ...
+
+    def release(self, stretch: float | None = None) -> None:
+        """The run has ended; `stretch` is what it took over what it takes alone, where known."""
+        ...
+
+
+class Batch(Protocol):
+    """Entries that share a run."""
+
+    @property
+    def hungry(self) -> bool:
+        """There may be more of its lane that are worth asking for."""
+        ...
+
+    def joins(self, other: "Entry", behind: int, now_s: float) -> bool:
+        """Another of its lane is in it from here on, if that pays; `behind` more wait there."""
+        ...
+
+    def begin(self, slot: Slot) -> None:
+        """Start."""
+        ...
+
+
+class Entry(Protocol):
+    """A call that wants to start: before `deadline_s`, priority 1 the most urgent.
+
+    `cost_s` is the device time that it is believed to take, 0 where nobody knows. Entries of one
+    `lane` may share a run.
+    """
+
+    tenant: str
+    priority: int
+    deadline_s: float
+    cost_s: float
+    joined_s: float
+    ticket: Ticket["Entry"] | None
+    """The gate's own; None where it needs none."""
+
+    @property
+    def lane(self) -> Hashable:
+        """What it belongs to."""
+        ...
+
+    def pause_s(self, behind: int) -> float:
+        """How long it would rather wait for more of its lane, though a slot is free.
+
+        `behind` wait in its lane already.
+        """
+        ...
+
+    def batch(self) -> Batch:
+        """It is its turn: what it starts in."""
+        ...
+
+    def refuse(self, error: IsochroneError) -> None:
+        """It does not start; never said while it joins."""
+        ...
+
+
+class Place(Protocol):
+    """Where an entry waits."""
+
+    def leave(self) -> None:
+        """It wants to wait no more; nothing where it has started or was refused."""
         ...
 
 
 class Gate(Filling, Protocol):
-    """Lets calls in, one lease each."""
+    """Lets calls in."""
 
     def stand_aside(self, due_s: float) -> Lease:
         """A place for a call that waits for its model and could not use a slot.
@@ -36,18 +114,17 @@ class Gate(Filling, Protocol):
         """
         ...
 
-    async def admit(self, deadline_s: float, priority: int) -> Lease:
-        """A lease, perhaps after waiting; priority 1 is the most urgent.
+    def join(self, entry: Entry) -> Place:
+        """Let an entry wait for its turn; it hears of that later, never before this returns.
 
         Raises:
-            Overloaded: no slot is free and the queue is full.
-            DeadlineExceeded: the deadline passed in the queue.
+            Overloaded: no slot is free, and the queue is full or too slow for its deadline.
         """
         ...
 
 
 class OpenGate:
-    """Lets everything in: something in front has limited it to `slots` already."""
+    """Lets everything in, one by one: something in front has limited it to `slots` already."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -56,18 +133,43 @@ class OpenGate:
 
     @property
     def in_flight(self) -> int:
-        """Calls that hold a lease."""
+        """Calls that run."""
         return self._limit.in_flight
 
     def stand_aside(self, due_s: float) -> Lease:  # noqa: ARG002 - Gate's
         """A lease, at once."""
         return self._lease()
 
-    async def admit(self, deadline_s: float, priority: int) -> Lease:  # noqa: ARG002 - Gate's
-        """A lease, at once."""
-        return self._lease()
+    def join(self, entry: Entry) -> Place:
+        """A turn, at once."""
+        return _OpenPlace(self._lease(), entry)
 
     def _lease(self) -> Lease:
         lease = self._limit.acquire()
         assert lease is not None
         return lease
+
+
+class _OpenPlace:
+    """A place at an open gate, and the slot that it becomes."""
+
+    alone = False
+
+    def __init__(self, lease: Lease, entry: Entry) -> None:
+        self._lease = lease
+        self._begins = asyncio.get_running_loop().call_soon(self._begin, entry)
+        self._begun = False
+
+    def leave(self) -> None:
+        """Not to begin, where it has not."""
+        if not self._begun:
+            self._begins.cancel()
+            self.release()
+
+    def release(self, stretch: float | None = None) -> None:  # noqa: ARG002 - Slot's
+        """It has ended."""
+        self._lease.release()
+
+    def _begin(self, entry: Entry) -> None:
+        self._begun = True
+        entry.batch().begin(self)

@@ -13,6 +13,7 @@ from contextlib import aclosing, contextmanager
 from edge_agent.runtime.back_off import BackOff
 from edge_agent.runtime.choice import likely
 from edge_agent.runtime.engines import PLATFORMS
+from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.outlook import Outlook
@@ -161,6 +162,15 @@ class Held:
             else:
                 async for part in parts:
                     yield part
+
+    def lend(self) -> Loan | None:
+        """The model, in memory until it is given back; None where it is not warm."""
+        model = self._model
+        if model is None or self.state is not ModelState.WARM:
+            return None
+        use = self._in_use(model)
+        use.__enter__()
+        return Loan(model, use)
 
     def check_alive(self) -> None:
         """Where the process that ran it died, it is cold."""

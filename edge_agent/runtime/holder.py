@@ -1,8 +1,11 @@
 """What the faces need of whatever holds the models: the pool, or something in front of it."""
 
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from typing import Protocol
 
+from edge_agent.runtime.model import Model
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
 from router.wire.report import HeldModel, ModelState
 
@@ -35,8 +38,30 @@ class Shelf(Protocol):
         ...
 
 
+class Loan:
+    """A model that stays in memory until it is given back."""
+
+    __slots__ = ("_use", "model")
+
+    def __init__(self, model: Model, use: AbstractContextManager[None]) -> None:
+        """`use` was entered."""
+        self.model = model
+        self._use: AbstractContextManager[None] | None = use
+
+    def give_back(self) -> None:
+        """It is used no more; doing so again changes nothing."""
+        use, self._use = self._use, None
+        if use is not None:
+            use.__exit__(None, None, None)
+
+
 class Holder(Shelf, Protocol):
     """A shelf whose models answer."""
+
+    @property
+    def runner(self) -> Executor:
+        """The threads in which they do, where it takes long."""
+        ...
 
     def choose(self, name: str, version: str | None = None) -> HeldModel:
         """The version that is to answer a call, warm or not."""
@@ -44,6 +69,10 @@ class Holder(Shelf, Protocol):
 
     async def load(self, name: str, version: str | None = None) -> str:
         """Have a model warm; callers at the same time share one load. Returns which version."""
+        ...
+
+    def lend(self, name: str, version: str) -> Loan | None:
+        """A model for calls that run it themselves; None where it is not warm."""
         ...
 
     def request(

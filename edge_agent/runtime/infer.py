@@ -12,7 +12,8 @@ from itertools import chain
 from typing import TypeVar
 
 from edge_agent.runtime import classify, fit, generate
-from edge_agent.runtime.calls import Ask, Call, Calls
+from edge_agent.runtime.calls import Answer, Ask, Call, Calls
+from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.load import Load
 from router.errors import BadRequest, IsochroneError
 from router.wire import codec, content, headers
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 _INLINE_BYTES = 256 << 10
 """Reading or writing this much holds others up for a millisecond or two; more goes to a thread."""
+_DECODE_S = 1.0
+"""When to ask again while nobody knows what a call takes."""
 _ELEMENT_BYTES = 16
 """What an element takes as JSON, about."""
 _LOWEST_PRIORITY = 9
@@ -70,18 +73,19 @@ class Inference:
         self._holder = calls.holder
         self._load = load
         self._body_limit_bytes = body_limit_bytes
+        self._generation = -1
+        self._known: dict[tuple[str, str | None], ModelMetadata] = {}
 
     @reporting
     async def infer(self, target: Target, metadata: ModelMetadata) -> Response:
         """Tensors in, tensors out."""
         decode = partial(_request, target.request, metadata)
         request = await self._read(target.request, decode)
-        async with aclosing(await self._calls.open(self._ask(target, request))) as call:
-            part = _only_part(target, [part async for part in call])
-        labels = self._holder.labels(target.model, part.model_version)
-        encode = partial(_encoded, request, part, labels)
+        answer = await self._calls.answer(self._ask(target, request))
+        part = answer.part
+        encode = partial(_encoded, request, part, self._holder)
         fields, plain = await _apart(_written_bytes(part), encode)
-        return await _packed(target.request, self._measured(target, call, fields), plain)
+        return await _packed(target.request, self._measured(target, answer, fields), plain)
 
     @reporting
     async def generate(self, target: Target, metadata: ModelMetadata) -> Response:
@@ -107,8 +111,20 @@ class Inference:
         Raises:
             NotFound: its model is not here.
         """
-        metadata = self._holder.metadata(target.model, target.version)
+        metadata = self._metadata(target)
         self._load.note(target.request.header(headers.SEQUENCE))
+        return metadata
+
+    def _metadata(self, target: Target) -> ModelMetadata:
+        """As the holder says; asked again whenever something has changed there."""
+        generation = self._holder.models_generation
+        if generation != self._generation:
+            self._generation = generation
+            self._known.clear()
+        key = target.model, target.version
+        metadata = self._known.get(key)
+        if metadata is None:
+            metadata = self._known[key] = self._holder.metadata(*key)
         return metadata
 
     def report(self, target: Target, wait_s: float, infer_s: float) -> bytes:
@@ -116,7 +132,7 @@ class Inference:
         seq_seen = self._load.highest(target.request.header(headers.SEQUENCE))
         return encode_call_report(self._load.call_report(target.model, wait_s, infer_s, seq_seen))
 
-    def _measured(self, target: Target, call: Call, fields: _Fields) -> _Fields:
+    def _measured(self, target: Target, call: Call | Answer, fields: _Fields) -> _Fields:
         timing = b"wait;dur=%.3f, infer;dur=%.3f" % (call.wait_s * 1e3, call.infer_s * 1e3)
         report = self.report(target, call.wait_s, call.infer_s)
         return [*fields, (headers.SERVER_TIMING, timing), (LOAD_HEADER, report)]
@@ -125,12 +141,26 @@ class Inference:
         """What `decode` makes of a body."""
         encoding = request.header(b"content-encoding")
         if encoding is None or not content.packed(encoding):
-            return await _apart(len(request.body), lambda: decode(request.body))
+            return await self._decoded(len(request.body), lambda: decode(request.body))
         limit_bytes = self._body_limit_bytes
         most_bytes = min(limit_bytes, len(request.body) * content.MOST_TIMES)
-        return await _apart(
+        return await self._decoded(
             most_bytes, lambda: decode(content.unpack(request.body, encoding, limit_bytes))
         )
+
+    async def _decoded(self, size_bytes: int, decode: Callable[[], T]) -> T:
+        """What a body says; a large one takes room beside the queue while it is read.
+
+        Raises:
+            Overloaded: there is no room for it, and so would be none for the call.
+        """
+        if size_bytes <= _INLINE_BYTES:
+            return decode()
+        place = self._calls.gate.stand_aside(self._load.service_s or _DECODE_S)
+        try:
+            return await asyncio.to_thread(decode)
+        finally:
+            place.release()
 
     def _ask(self, target: Target, request: InferRequest) -> Ask:
         fields = headers.read_call_headers(target.request.headers)
@@ -139,7 +169,8 @@ class Inference:
         received_s = target.request.received_s or self._calls.clock()
         deadline_s = received_s + min(timeout_s, fields.timeout_s)
         priority = min(priority, _LOWEST_PRIORITY)
-        return Ask(target.model, target.version, request, deadline_s, priority)
+        tenant = (target.request.header(headers.TENANT) or b"").decode("ascii", "replace")
+        return Ask(target.model, target.version, request, deadline_s, priority, tenant)
 
 
 async def _apart(size_bytes: int, work: Callable[[], T]) -> T:
@@ -164,13 +195,12 @@ def _written_bytes(part: InferResponse) -> int:
     return size_bytes + sum(map(len, chain(*texts)))
 
 
-def _encoded(
-    request: InferRequest, part: InferResponse, labels: tuple[str, ...]
-) -> tuple[_Fields, bytes]:
+def _encoded(request: InferRequest, part: InferResponse, shelf: Shelf) -> tuple[_Fields, bytes]:
     """The outputs that were asked for, in that order, and the request's own id."""
     outputs = part.outputs
     if request.outputs:
         held = {tensor.name: tensor for tensor in outputs}
+        labels = shelf.labels(part.model_name, part.model_version)
         outputs = tuple(
             _classified(held[output.name], classify.wanted(output.parameters), labels)
             for output in request.outputs
@@ -178,12 +208,6 @@ def _encoded(
     name, version = part.model_name, part.model_version
     response = InferResponse(name, version, outputs, request.id, part.parameters)
     return codec.encode_response(request, response)
-
-
-def _only_part(target: Target, parts: list[InferResponse]) -> InferResponse:
-    if len(parts) != 1:
-        raise BadRequest(f"{target.model} answers in parts; call its generate_stream")
-    return parts[0]
 
 
 def _classified(tensor: Tensor, count: int, labels: tuple[str, ...]) -> Tensor:

@@ -114,7 +114,7 @@ class Load:
 
 def _sequence(value: bytes | None) -> tuple[str, int]:
     """Sender and number; no sender where the value has another form."""
-    found = _SEQUENCE.fullmatch(value or b"")
+    found = _SEQUENCE.fullmatch(value) if value else None
     if found is None or int(found[2]) > _MAX_SEQUENCE:
         return "", 0
     return found[1].decode(), int(found[2])

@@ -1,9 +1,16 @@
 """The life of one loaded model: build, startup, request, shutdown, is_healthy."""
 
-from collections.abc import AsyncIterator
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from concurrent.futures import Executor
+from typing import NamedTuple, Protocol
 
+from edge_agent.runtime.fit import feeds, wanted
+from edge_agent.runtime.package import Package
+from edge_agent.runtime.rows import by_rows
+from edge_agent.runtime.thread import in_thread
 from router.wire.message import InferRequest, InferResponse
+from router.wire.tensor import Array, Tensor, TensorSpec
 
 
 class Model(Protocol):
@@ -37,3 +44,44 @@ class Model(Protocol):
     def is_healthy(self) -> bool:
         """The model can still answer."""
         ...
+
+
+class Feed(NamedTuple):
+    """Inputs that fit a model, by name, and the outputs that are asked for."""
+
+    arrays: Mapping[str, Array]
+    outputs: tuple[TensorSpec, ...]
+
+
+class DirectModel(ABC):
+    """A `Model` that answers every request in one go, so that several may share a run."""
+
+    def __init__(self, package: Package, executor: Executor) -> None:
+        """Calls that share nothing run in `executor`."""
+        self.name, self.version = package.name, package.version
+        self.takes, self.gives = package.takes, package.gives
+        self.rowwise = by_rows((*self.takes, *self.gives))
+        """Its inputs and outputs are declared with any number of rows."""
+        self._executor = executor
+
+    @abstractmethod
+    def compute(self, feed: Feed) -> tuple[Tensor, ...]:
+        """The outputs that are asked for, in that order; blocks, in any thread.
+
+        Raises:
+            BadRequest: the inputs cannot be computed.
+            Unavailable: the model is not loaded, or ran out of memory.
+        """
+
+    def feed(self, request: InferRequest) -> Feed:
+        """What a request comes to.
+
+        Raises:
+            BadRequest: the inputs or outputs are not those of the model.
+        """
+        return Feed(feeds(request, self.takes), wanted(request, self.gives))
+
+    async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
+        """One answer; see `Model`."""
+        outputs = await in_thread(self._executor, self.compute, self.feed(request))
+        yield InferResponse(self.name, self.version, outputs, request.id)

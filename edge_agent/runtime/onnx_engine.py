@@ -1,22 +1,21 @@
 """Runs ONNX files with onnxruntime."""
 
 import os
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from mmap import mmap
 
 import numpy as np
 
 from edge_agent.runtime.checked import checked_copy
-from edge_agent.runtime.fit import check_inputs, check_tensors, feeds, wanted
+from edge_agent.runtime.fit import check_inputs, check_tensors
 from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.model import DirectModel, Feed
 from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort import state
 from edge_agent.runtime.package import Package, PackageError
-from edge_agent.runtime.thread import in_thread
 from router.errors import BadRequest, Unavailable
-from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Tensor, TensorSpec
 
 _DATATYPES = {
@@ -115,15 +114,15 @@ def declared(nodes: list[ort.NodeArg], where: str) -> list[TensorSpec]:
     return specs
 
 
-class OnnxModel:
+class OnnxModel(DirectModel):
     """One ONNX variant of a package."""
 
     def __init__(
         self, package: Package, variant: Variant, executor: Executor, threads: int
     ) -> None:
+        super().__init__(package, executor)
         self._package = package
         self._variant = variant
-        self._executor = executor
         self._threads = threads
         self._session: ort.InferenceSession | None = None
 
@@ -141,26 +140,13 @@ class OnnxModel:
         check_tensors(where, self._package.gives, declared(session.get_outputs(), where))
         self._session = session
 
-    async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        """One answer.
-
-        Raises:
-            BadRequest: the inputs do not fit.
-            Unavailable: the model is not loaded, or ran out of memory.
-        """
-        arrays = feeds(request, self._package.takes)
-        outputs = wanted(request, self._package.gives)
-        tensors = await in_thread(self._executor, self._run, arrays, outputs)
-        yield InferResponse(self._package.name, self._package.version, tensors, request.id)
-
-    def _run(
-        self, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec]
-    ) -> tuple[Tensor, ...]:
+    def compute(self, feed: Feed) -> tuple[Tensor, ...]:
+        """The outputs; see `DirectModel`."""
         # Only this frame refers to the session: whoever has the answer may count on its end.
         session = self._session
         if session is None:
-            raise Unavailable(f"{self._package.name} is not loaded")
-        return run_session(session, arrays, outputs)
+            raise Unavailable(f"{self.name} is not loaded")
+        return run_session(session, feed.arrays, feed.outputs)
 
     def shutdown(self) -> None:
         """Release the session; a call that still runs keeps it until its end."""
@@ -192,6 +178,16 @@ def _options(threads: int) -> ort.SessionOptions:
     return options
 
 
+def _quietly() -> ort.RunOptions:
+    options = ort.RunOptions()
+    options.log_severity_level = _SILENT
+    return options
+
+
+_QUIETLY = _quietly()
+"""Runs only read it, so that all share it."""
+
+
 def run_session(
     session: ort.InferenceSession, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec]
 ) -> tuple[Tensor, ...]:
@@ -201,11 +197,9 @@ def run_session(
         BadRequest: the graph cannot compute these inputs.
         Unavailable: there is no memory left.
     """
-    options = ort.RunOptions()
-    options.log_severity_level = _SILENT
-    texts = {name: _texts(name, data) for name, data in arrays.items()}
+    given = {name: _texts(name, data) for name, data in arrays.items()}
     try:
-        results = session.run([spec.name for spec in outputs], texts, options)
+        results = session.run([spec.name for spec in outputs], given, _QUIETLY)
     except MemoryError as error:
         raise Unavailable("the model ran out of memory") from error
     except _REFUSALS as error:

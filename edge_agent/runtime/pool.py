@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.held import Held
+from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.lineage import Lineage
 from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
@@ -55,7 +56,7 @@ class Pool:
         Raises:
             PackageError: two packages have the same name and version.
         """
-        self._runner = ThreadPoolExecutor(slots, thread_name_prefix="infer")
+        self.runner = ThreadPoolExecutor(slots, thread_name_prefix="infer")
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
         self._on_event = on_event
         self._generation = 0
@@ -67,7 +68,7 @@ class Pool:
         choices = Choices(clock, pinned=upkeep.variant_of)
         self._workshop = Workshop(
             self._loader,
-            Tools(self._runner, slots, threads, clock, choices, min_load_s),
+            Tools(self.runner, slots, threads, clock, choices, min_load_s),
             self.residents,
             Loads(),
             upkeep,
@@ -260,6 +261,15 @@ class Pool:
         lineage = self._models.get(name)
         return None if lineage is None else lineage.preferred().package.version
 
+    def lend(self, name: str, version: str) -> Loan | None:
+        """A model that stays in memory until it is given back; None where it is not warm.
+
+        Raises:
+            NotFound: no such model or version is held.
+            Unavailable: the pool is closed.
+        """
+        return self._open(name, version).lend()
+
     async def request(
         self, name: str, version: str | None, request: InferRequest
     ) -> AsyncIterator[InferResponse]:
@@ -288,7 +298,7 @@ class Pool:
         for held in self._all():
             held.call_off()
         ended = await self._unloaded(grace_s)
-        for threads in (self._loader, self._runner):
+        for threads in (self._loader, self.runner):
             threads.shutdown(wait=False, cancel_futures=True)
         return ended
 

@@ -1,6 +1,6 @@
 """Runs networks that a manifest describes layer by layer, with safetensors weights, on torch."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
@@ -11,12 +11,10 @@ from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from edge_agent.runtime import manifest
-from edge_agent.runtime.fit import feeds, wanted
 from edge_agent.runtime.manifest import Architecture, Variant
+from edge_agent.runtime.model import DirectModel, Feed
 from edge_agent.runtime.package import Package, PackageError
-from edge_agent.runtime.thread import in_thread
 from router.errors import BadRequest, Unavailable
-from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Tensor
 
 _LAYERS: Mapping[type, Callable[[Any], nn.Module]] = {
@@ -42,15 +40,15 @@ def network(architecture: Architecture) -> nn.Sequential:
     return nn.Sequential(*(_LAYERS[type(layer)](layer) for layer in architecture))
 
 
-class TorchModel:
+class TorchModel(DirectModel):
     """One torch variant of a package: a network without branches, one input, one output."""
 
     def __init__(
         self, package: Package, variant: Variant, executor: Executor, threads: int
     ) -> None:
+        super().__init__(package, executor)
         self._package = package
         self._variant = variant
-        self._executor = executor
         self._threads = threads
         self._network: nn.Sequential | None = None
         self._device = torch.device("cpu")
@@ -79,18 +77,10 @@ class TorchModel:
             self._device = torch.device("cuda")
         self._network = built.to(self._device, dtype).eval().requires_grad_(requires_grad=False)
 
-    async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        """One answer.
-
-        Raises:
-            BadRequest: the inputs do not fit.
-            Unavailable: the model is not loaded, or ran out of memory.
-        """
-        (data,) = feeds(request, self._package.takes).values()
-        (output,) = wanted(request, self._package.gives)
-        result = await in_thread(self._executor, self._run, data)
-        tensor = Tensor(output.name, output.datatype, result)
-        yield InferResponse(self._package.name, self._package.version, (tensor,), request.id)
+    def compute(self, feed: Feed) -> tuple[Tensor, ...]:
+        """The one output; see `DirectModel`."""
+        (data,), (output,) = feed.arrays.values(), feed.outputs
+        return (Tensor(output.name, output.datatype, self._run(data)),)
 
     def shutdown(self) -> None:
         """Release the weights; a call that still runs keeps them until its end."""

@@ -26,15 +26,16 @@ from router.admission.ticket import T, Ticket
 _MOST_IDLE = 256
 """Tags of tenants who do not wait; above it the smallest debts are forgiven."""
 _MOST_LANES = 4096
+_Turn = tuple[float, int]
 
 
 class _Queue(Generic[T]):
-    """One tenant's tickets in one lane of one band, first come, first served."""
+    """One tenant's tickets in one lane of one band, in their turn."""
 
     __slots__ = ("backlog_s", "tickets")
 
     def __init__(self, alive: Callable[[Ticket[T]], bool]) -> None:
-        self.tickets: Heap[tuple[int, Ticket[T]]] = Heap(lambda entry: alive(entry[1]))
+        self.tickets: Heap[tuple[_Turn, Ticket[T]]] = Heap(lambda entry: alive(entry[1]))
         self.backlog_s = 0.0
 
 
@@ -49,17 +50,17 @@ class _Flow(Generic[T]):
         self.tag = 0.0
         self.epoch = 0  # changes whenever earlier charges are forgotten
         self.queues: dict[Hashable, _Queue[T]] = {}
-        self.rank: tuple[float, int] | None = None  # where it stands among the ready
+        self.rank: tuple[float, _Turn] | None = None  # where it stands among the ready
         self.version = 0
 
-    def first(self, blocked: Collection[Hashable] = ()) -> tuple[int, Ticket[T]] | None:
+    def first(self, blocked: Collection[Hashable] = ()) -> tuple[_Turn, Ticket[T]] | None:
         """Its first ticket in any lane that is not blocked; O(lanes)."""
         tops = (queue.tickets.top() for lane, queue in self.queues.items() if lane not in blocked)
         return min((top for top in tops if top is not None), default=None)
 
 
 class Band(Generic[T]):
-    """Those who wait in one band, each tenant first come, first served."""
+    """Those who wait in one band, those of a tenant in the order of their `turn`."""
 
     __slots__ = ("_alive", "_flows", "_ready", "_stamp", "_started", "_virtual", "waiting_count")
 
@@ -71,7 +72,7 @@ class Band(Generic[T]):
         self._alive: Callable[[Ticket[T]], bool] = lambda t: t.outcome is None and t.band == number
         self._stamp = stamp
         self._flows: dict[str, _Flow[T]] = {}
-        self._ready: Heap[tuple[float, int, int, _Flow[T]]] = Heap(lambda e: e[3].version == e[2])
+        self._ready: Heap[tuple[float, _Turn, int, _Flow[T]]] = Heap(lambda e: e[3].version == e[2])
         self._virtual = 0.0
         self._started: dict[Hashable, float] = {}  # the virtual time of each lane
         self.waiting_count = 0
@@ -85,7 +86,7 @@ class Band(Generic[T]):
         if queue is None:
             self._wake(flow, ticket.lane)
             queue = flow.queues[ticket.lane] = _Queue(self._alive)
-        queue.tickets.push((ticket.order, ticket))
+        queue.tickets.push((ticket.turn, ticket))
         queue.backlog_s += ticket.cost_s
         self.waiting_count += 1
         self._rank(flow)

@@ -1,12 +1,13 @@
 """Who waits for a place: a fair line, most urgent first; what has expired never starts.
 
 Nine priority bands; inside a band a fair share of device time by tenant (`fair`); inside a tenant
-first come, first served, unless clients lose their patience (`patience`). Who could start in other
-places than the first stands in another lane: it need not wait for the first, but shares are those
-of the whole line. How many may wait, and who gives way, is the room's to say (`room`).
+first come, first served, unless clients lose their patience (`patience`), or the earliest deadline
+first. Who could start in other places than the first stands in another lane: it need not wait for
+the first, but shares are those of the whole line. How many may wait, and who gives way, is the
+room's to say (`room`).
 """
 
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, KeysView, Mapping
 from types import MappingProxyType
 from typing import Generic
 
@@ -30,9 +31,19 @@ class Line(Generic[T]):
     line.correct(ticket, 0.05)     # it took 50 ms rather than 20
     """
 
-    def __init__(self, room: Room[T], weights: Mapping[str, float] = _EQUAL) -> None:
-        """`weights` are tenants' shares; who is not named has 1."""
+    def __init__(
+        self,
+        room: Room[T],
+        weights: Mapping[str, float] = _EQUAL,
+        *,
+        by_deadline: bool = False,
+    ) -> None:
+        """`weights` are tenants' shares; who is not named has 1.
+
+        `by_deadline`: those of one tenant go in the order of their deadlines, not as they came.
+        """
         self.room = room
+        self._by_deadline = by_deadline
         self._weights = weights
         self._bands: dict[int, Band[T]] = {}
         self._patience: Patience[T] = Patience()
@@ -72,6 +83,7 @@ class Line(Generic[T]):
             settled=settled,
             order=self.room.stamp(),
             lane=lane,
+            by_deadline=self._by_deadline,
         )
         if again is not None:
             ticket.stand_as(again)
@@ -116,7 +128,7 @@ class Line(Generic[T]):
         self._charge_more(ticket, more_s)
 
     @property
-    def lanes(self) -> Collection[Hashable]:
+    def lanes(self) -> KeysView[Hashable]:
         """The lanes in which somebody waits."""
         return self._lanes.keys()
 

@@ -28,6 +28,8 @@ class Room(Generic[T]):
         self.capacity = capacity
         self.age_s = age_s
         self.now_s = -inf  # the latest instant that it was told of
+        self.spare = 0
+        """So many of those in it are about to start, and take no place from others."""
         self.stamp = count(1).__next__
         self._timers: Heap[tuple[float, int, Ticket[T]]] = Heap(lambda e: e[2].outcome is None)
         self._newest: dict[int, Heap[tuple[int, Ticket[T]]]] = {
@@ -39,6 +41,12 @@ class Room(Generic[T]):
         """Tickets in it."""
         return self._timers.live_count
 
+    @property
+    def due_s(self) -> float:
+        """When the next ticket is too late, or is lifted; infinite where nobody waits."""
+        top = self._timers.top()
+        return inf if top is None else top[0]
+
     def admit(self, ticket: Ticket[T], now_s: float, back: bool = False) -> bool:
         """Let a ticket in, in the place of a lower one if need be; False where it cannot be.
 
@@ -46,7 +54,7 @@ class Room(Generic[T]):
         """
         self.advance(now_s)
         shed = None
-        if not back and self.waiting >= self._limit(ticket.priority):
+        if not back and self.waiting - self.spare >= self._limit(ticket.priority):
             shed = self._lowest(ticket.priority) if ticket.deadline_s > now_s else None
             if shed is None:
                 return False

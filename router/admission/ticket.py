@@ -47,6 +47,7 @@ class Ticket(Generic[T]):
         "outcome",
         "priority",
         "tenant",
+        "turn",
     )
 
     def __init__(
@@ -62,8 +63,9 @@ class Ticket(Generic[T]):
         settled: Callable[[Outcome], None],
         order: int,
         lane: Hashable = None,
+        by_deadline: bool = False,
     ) -> None:
-        """`settled` is told the outcome, once."""
+        """`settled` is told the outcome, once. `by_deadline`: its tenant's most pressing first."""
         self.holder = holder
         self.tenant = tenant
         self.priority = self.band = min(max(HIGHEST, priority), LOWEST)
@@ -72,6 +74,7 @@ class Ticket(Generic[T]):
         self.cost_s = believable(cost_s)
         self.item = item
         self.order = order
+        self.turn = (deadline_s if by_deadline else 0.0, order)
         self.lane = lane
         self.epoch = 0
         self.outcome: Outcome | None = None
@@ -84,6 +87,7 @@ class Ticket(Generic[T]):
     def stand_as(self, earlier: "Ticket[T]") -> None:
         """It is that one, come back before it could be served: its place is as it was."""
         self.joined_s, self.order, self.band = earlier.joined_s, earlier.order, earlier.band
+        self.turn = (self.turn[0], self.order)
 
     def tell(self) -> None:
         """Say how it ended, to whom it concerns."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edge_agent.app import Agent
 from edge_agent.config import AgentConfig
 from edge_agent.notify import STUCK_S, Manager, Progress, manager_of
+from edge_agent.runtime.knock import admitted
 
 START_S = 30
 
@@ -140,7 +141,7 @@ async def test_an_agent_whose_threads_all_hang_gives_no_sign(store):
     now_s = time.monotonic()
     config = AgentConfig(name="e", region="eu", packages=store, slots=1)
     agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
-    lease = await agent.gate.admit(now_s + 60, 5)
+    lease = await admitted(agent.gate, now_s + 60, 5)
     assert agent.progresses(now_s)
     assert not agent.progresses(now_s + STUCK_S)
     agent._served("double", 0.0, 0.1)

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import pytest
 
+from edge_agent.runtime.knock import admitted
 from edge_agent.slots import SlotGate
 from router.errors import DeadlineExceeded, Overloaded
 
@@ -21,13 +23,13 @@ def later(seconds):
 
 async def test_slots_then_the_queue_then_a_refusal_at_once():
     door = gate(slots=2, queue=1)
-    first, _second = [await door.admit(later(FAR_S), 5) for _ in range(2)]
+    first, _second = [await admitted(door, later(FAR_S), 5) for _ in range(2)]
     async with asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(door.admit(later(FAR_S), 5))
+        waiting = tasks.create_task(admitted(door, later(FAR_S), 5))
         await asyncio.sleep(0)
         assert (door.in_flight, door.queued) == (2, 1)
         with pytest.raises(Overloaded) as refused:
-            door.admit(later(FAR_S), 5).send(None)  # it does not even wait for the loop
+            admitted(door, later(FAR_S), 5).send(None)  # it does not even wait for the loop
         assert refused.value.retry_after_s == pytest.approx(3 * 0.5 / 2)
         first.release()
         (await waiting).release()
@@ -41,16 +43,16 @@ async def test_as_many_as_have_room_may_stand_aside():
     with pytest.raises(Overloaded) as refused:
         door.stand_aside(7.0)
     assert refused.value.retry_after_s == 7.0
-    (await door.admit(later(FAR_S), 5)).release()
+    (await admitted(door, later(FAR_S), 5)).release()
     places.pop().release()
     door.stand_aside(7.0).release()
 
 
 async def test_the_deadline_passes_in_the_queue():
     door = gate()
-    lease = await door.admit(later(FAR_S), 5)
+    lease = await admitted(door, later(FAR_S), 5)
     with pytest.raises(DeadlineExceeded):
-        await door.admit(later(0.01), 5)
+        await admitted(door, later(0.01), 5)
     assert door.queued == 0
     lease.release()
     assert door.in_flight == 0
@@ -60,11 +62,11 @@ async def test_the_more_urgent_goes_first():
     door, order = gate(queue=2), []
 
     async def pass_through(priority):
-        lease = await door.admit(later(FAR_S), priority)
+        lease = await admitted(door, later(FAR_S), priority)
         order.append(priority)
         lease.release()
 
-    lease = await door.admit(later(FAR_S), 5)
+    lease = await admitted(door, later(FAR_S), 5)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(pass_through(9))
         tasks.create_task(pass_through(1))
@@ -75,9 +77,9 @@ async def test_the_more_urgent_goes_first():
 
 async def test_the_more_urgent_takes_the_place_of_the_less_urgent_when_the_queue_is_full():
     door = gate(queue=1)
-    lease = await door.admit(later(FAR_S), 5)
+    lease = await admitted(door, later(FAR_S), 5)
     loop = asyncio.get_running_loop()
-    lower, higher = [loop.create_task(door.admit(later(FAR_S), p)) for p in (6, 3)]
+    lower, higher = [loop.create_task(admitted(door, later(FAR_S), p)) for p in (6, 3)]
     async with asyncio.timeout(5):
         with pytest.raises(Overloaded) as refused:
             await lower
@@ -90,9 +92,9 @@ async def test_the_more_urgent_takes_the_place_of_the_less_urgent_when_the_queue
 @pytest.mark.parametrize("released", ["before", "after"])
 async def test_a_waiter_that_goes_away_costs_no_slot(released):
     door = gate(queue=2)
-    lease = await door.admit(later(FAR_S), 5)
+    lease = await admitted(door, later(FAR_S), 5)
     loop = asyncio.get_running_loop()
-    leaver, stayer = [loop.create_task(door.admit(later(FAR_S), 5)) for _ in range(2)]
+    leaver, stayer = [loop.create_task(admitted(door, later(FAR_S), 5)) for _ in range(2)]
     await asyncio.sleep(0)
     if released == "before":  # the slot is the leaver's already when it is cancelled
         lease.release()
@@ -104,3 +106,120 @@ async def test_a_waiter_that_goes_away_costs_no_slot(released):
         await asyncio.wait([leaver])
     assert leaver.cancelled()
     assert (door.in_flight, door.queued) == (0, 0)
+
+
+class Call:
+    """An entry that notes when it starts; its slot is released by whoever holds the note."""
+
+    hungry = False
+
+    def __init__(self, begun, tenant="", priority=5, deadline_s=FAR_S, cost_s=1.0, lane="one"):
+        self.begun = begun
+        self.tenant = tenant
+        self.priority = priority
+        self.deadline_s = later(deadline_s)
+        self.cost_s = cost_s
+        self.lane = lane
+        self.joined_s = time.monotonic()
+        self.ticket = None
+        self.refusal: Exception | None = None
+
+    def pause_s(self, behind):  # noqa: ARG002 - an entry's
+        return 0.0
+
+    def batch(self):
+        return self
+
+    def joins(self, other, behind, now_s):  # noqa: ARG002 - a batch's
+        return False
+
+    def begin(self, slot):
+        self.begun.append((self, slot))
+
+    def refuse(self, error):
+        self.refusal = error
+
+
+async def turns(count=1):
+    for _ in range(3 * count):
+        await asyncio.sleep(0)
+
+
+async def served(begun, count):
+    """Let so many run one after the other; who they were."""
+    for number in range(count):
+        await turns()
+        begun[number][1].release()
+    await turns()
+    return [call for call, _ in begun[:count]]
+
+
+async def test_tenants_share_by_weight_though_one_asks_far_more_often():
+    now_s = [0.0]
+    door = SlotGate(1, 24, lambda: now_s[0], lambda: 0.01, {"two": 2.0})
+    begun: list = []
+    for round_number in range(300):
+        for tenant in ("one", "one", "two", "one", "two", "two", "one"):
+            with suppress(Overloaded):
+                door.join(Call(begun, tenant, cost_s=0.01))
+        await turns()
+        now_s[0] += 0.01
+        begun[round_number][1].release()
+    names = [call.tenant for call, _ in begun[30:]]
+    assert names.count("two") / names.count("one") == pytest.approx(2.0, rel=0.1)
+
+
+async def test_inside_a_tenant_the_earliest_deadline_goes_first():
+    door = gate(queue=9)
+    begun: list = []
+    door.join(Call(begun))
+    await turns()
+    for deadline_s in (30.0, 10.0, 20.0):
+        door.join(Call(begun, deadline_s=deadline_s, tenant="a"))
+    order = await served(begun, 4)
+    ends = [call.deadline_s for call in order[1:]]
+    assert ends == sorted(ends)
+
+
+async def test_who_is_pushed_out_by_a_tenant_with_less_in_the_queue_hears_of_it():
+    door = gate(queue=2)
+    begun: list = []
+    greedy = [Call(begun, "greedy") for _ in range(3)]
+    for call in greedy:
+        door.join(call)
+        await turns()
+    door.join(modest := Call(begun, "modest"))
+    assert isinstance(greedy[2].refusal, Overloaded), "its newest goes"
+    assert modest.refusal is None
+    with pytest.raises(Overloaded):
+        door.join(Call(begun, "greedy"))
+    assert {call.tenant for call in await served(begun, 3)} == {"greedy", "modest"}
+    assert (door.in_flight, door.queued) == (0, 0)
+
+
+async def test_the_deadline_of_one_among_many_alike_passes_while_a_run_goes_on():
+    door = gate(queue=9)
+    begun: list = []
+    door.join(Call(begun))
+    await turns()
+    calls = [Call(begun, deadline_s=0.02 * n) for n in (1, 2, 3)]
+    for call in calls:
+        door.join(call)
+    assert (door.in_flight, door.queued) == (1, 3)
+    async with asyncio.timeout(5):
+        while door.queued:  # noqa: ASYNC110 - the gate tells its entries, not us
+            await asyncio.sleep(0.005)
+    assert all(isinstance(call.refusal, DeadlineExceeded) for call in calls)
+    assert len(begun) == 1
+
+
+async def test_lower_classes_fill_a_part_of_the_queue_only():
+    door = gate(queue=10)
+    begun: list = []
+    door.join(Call(begun))
+    await turns()
+    for _ in range(2):
+        door.join(Call(begun, "a", priority=9))
+    with pytest.raises(Overloaded):
+        door.join(Call(begun, "a", priority=9))
+    door.join(Call(begun, "a", priority=5))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.admission.queue import Outcome
+from router.admission.queue import Line, Outcome, Room
 from tests.router.admission.waiting import join, line_of
 
 STEP = st.one_of(
@@ -186,3 +186,31 @@ def test_without_ageing_the_least_urgent_would_wait_for_ever():
         ticket = line.start(now_s)
         assert ticket
         assert ticket.tenant == "urgent"
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=30))
+def test_where_that_is_asked_for_the_earliest_deadline_of_a_tenant_goes_first(deadlines):
+    line: Line[object] = Line(Room(100), by_deadline=True)
+    for deadline_s in deadlines:
+        join(line, deadline_s=float(deadline_s))
+    started = [line.start(0.0) for _ in deadlines]
+    ends = [ticket.deadline_s for ticket in started if ticket is not None]
+    assert ends == sorted(map(float, deadlines))
+
+
+def test_those_about_to_start_take_no_place_from_others():
+    line = line_of(capacity=1)
+    line.room.spare = 1
+    assert join(line)
+    assert join(line)
+    assert join(line) is None
+
+
+def test_a_line_says_when_it_has_to_be_looked_at_again():
+    line = line_of(age_s=5.0)
+    assert line.room.due_s == float("inf")
+    join(line, now_s=1.0, deadline_s=4.0)
+    assert line.room.due_s == 4.0
+    join(line, now_s=1.0, priority=1, deadline_s=3.0)
+    assert line.room.due_s == 3.0
+    assert list(line.lanes) == [None]

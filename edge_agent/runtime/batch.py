@@ -1,0 +1,33 @@
+"""When calls share a run: by what it costs and saves, never because they happen to be there.
+
+A run of n rows takes a·n + b. What counts is the sum of all delays: one more member makes those of
+the batch wait for its rows, and spares itself, and everybody behind, a run's base b. The fit
+and the idea of waiting only while it pays are those of Clipper (Crankshaw et al., NSDI 2017) and of
+BentoML's dispatcher; the two conditions below are worked out from the sum of delays.
+"""
+
+from edge_agent.runtime.cost import Cost
+
+_MOST_TIMES = 4.0
+"""So many times what a run alone takes may a batch take: whoever is urgent waits behind it."""
+
+
+def pays(cost: Cost, members: int, rows: int, more_rows: int, behind: int) -> bool:
+    """A batch of so many members and rows gains by one more, when so many wait behind it.
+
+    Of a cost that nobody knows yet, it is worth a trial.
+    """
+    if cost.predict_s(rows + more_rows) > _MOST_TIMES * cost.predict_s(max(1, rows // members)):
+        return False
+    return members * cost.row_s * more_rows <= cost.base_s * (1 + behind)
+
+
+def pause_s(cost: Cost, members: int, gap_s: float) -> float:
+    """How long a batch on an idle device may wait for one more; 0 where that does not pay.
+
+    `gap_s` is the mean time between two arrivals. Starting now, the next comes during the run,
+    waits for it and runs alone. Waiting t for it instead costs everybody t, and the members its
+    row; it spares a base: b − (members + 1)·t − members·a is what is gained.
+    """
+    most_s = (cost.base_s - members * cost.row_s) / (members + 1)
+    return most_s if gap_s < most_s else 0.0

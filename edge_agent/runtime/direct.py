@@ -1,0 +1,282 @@
+"""Calls of models that answer in one go: they share runs where that pays, and get what is theirs.
+
+A run that is over sooner than it could be handed to a thread is done on the event loop, others in a
+thread. What goes wrong for several has gone wrong for none of them yet: each is then run alone.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from edge_agent.runtime import batch
+from edge_agent.runtime.gate import Entry, Place, Slot
+from edge_agent.runtime.holder import Loan
+from edge_agent.runtime.lanes import Lane
+from edge_agent.runtime.model import DirectModel, Feed
+from edge_agent.runtime.rows import split, stacked
+from router.admission.queue import Ticket
+from router.errors import DeadlineExceeded, Unavailable
+from router.process.clock import Clock
+from router.wire.tensor import Tensor
+
+Outputs = tuple[Tensor, ...]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What runs need: threads, time, and the bounds of what is done on the loop.
+
+    A run holds its slot for `min_service_s` at least.
+    """
+
+    runner: Executor
+    clock: Clock
+    inline_s: float
+    min_service_s: float = 0.0
+
+
+class Turn:
+    """One call, from joining the line to its outputs: an `Entry`."""
+
+    __slots__ = (
+        "_bench",
+        "begun",
+        "cost_s",
+        "deadline_s",
+        "feed",
+        "infer_s",
+        "joined_s",
+        "lane",
+        "loan",
+        "model",
+        "outputs",
+        "priority",
+        "rows",
+        "tenant",
+        "ticket",
+        "wait_s",
+    )
+
+    def __init__(
+        self,
+        bench: Bench,
+        model: DirectModel,
+        feed: Feed,
+        rows: int | None,
+        lane: Lane,
+        loan: Loan,
+        *,
+        tenant: str,
+        priority: int,
+        deadline_s: float,
+    ) -> None:
+        """`loan` keeps the model in memory; it is given back when the turn is over."""
+        self._bench = bench
+        self.model = model
+        self.feed = feed
+        self.rows = rows or 1
+        self.lane = lane
+        self.loan = loan
+        self.tenant = tenant
+        self.priority = priority
+        self.deadline_s = deadline_s
+        self.cost_s = lane.cost.predict_s(self.rows)
+        self.joined_s = bench.clock()
+        self.begun = False
+        self.ticket: Ticket[Entry] | None = None
+        self.wait_s = 0.0
+        self.infer_s = 0.0
+        self.outputs: asyncio.Future[Outputs] | None = asyncio.get_running_loop().create_future()
+        """Until it is over: a failure that holds on to itself is freed late."""
+
+    def pause_s(self, behind: int) -> float:
+        """See `Entry`."""
+        lane = self.lane
+        if behind + 1 >= lane.most_rows or self._bench.min_service_s:
+            return 0.0
+        return batch.pause_s(lane.cost, behind + 1, lane.gap_s)
+
+    def batch(self) -> "Run":
+        """See `Entry`."""
+        return Run(self._bench, self)
+
+    def refuse(self, error: Exception) -> None:
+        """It does not start."""
+        self.end(error)
+
+    def withdraw(self, place: Place) -> None:
+        """Nobody waits for it any more: it does not start, or runs to its end for nobody."""
+        place.leave()
+        if not self.begun:
+            self.loan.give_back()
+
+    def end(self, outcome: Outputs | Exception) -> None:
+        """It is over."""
+        self.loan.give_back()
+        self.tell(outcome)
+
+    def tell(self, outcome: Outputs | Exception) -> None:
+        """Give the outputs, or the reason why there are none, to whoever still waits."""
+        outputs, self.outputs = self.outputs, None
+        if outputs is None or outputs.done():
+            return
+        if isinstance(outcome, Exception):
+            outputs.set_exception(outcome)
+        else:
+            outputs.set_result(outcome)
+
+
+class Run:
+    """Turns that share a run: a `Batch`."""
+
+    def __init__(self, bench: Bench, first: Turn) -> None:
+        self._bench = bench
+        self._lane = first.lane
+        self._turns = [first]
+        self._rows = first.rows
+        self._deadline_s = first.deadline_s
+        self._slot: Slot | None = None
+        self._began_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def hungry(self) -> bool:
+        """See `Batch`."""
+        return self._rows < self._lane.most_rows
+
+    def joins(self, other: Entry, behind: int, now_s: float) -> bool:
+        """See `Batch`."""
+        assert isinstance(other, Turn)
+        cost, rows = self._lane.cost, self._rows + other.rows
+        deadline_s = min(self._deadline_s, other.deadline_s)
+        if rows > self._lane.most_rows or now_s + cost.predict_s(rows) > deadline_s:
+            return False
+        if not batch.pays(cost, len(self._turns), self._rows, other.rows, behind):
+            return False
+        self._turns.append(other)
+        self._rows, self._deadline_s = rows, deadline_s
+        return True
+
+    def begin(self, slot: Slot) -> None:
+        """See `Batch`."""
+        self._slot = slot
+        self._began_s = now_s = self._bench.clock()
+        for turn in self._turns:
+            turn.begun = True
+            turn.wait_s = now_s - turn.joined_s
+        cost = self._lane.cost
+        if cost.sure and cost.predict_s(self._rows) < self._bench.inline_s:
+            self._finish(_ran(self._turns, self._bench.clock))
+            return
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._deadline_s - now_s, self._expire)
+        running = self._bench.runner.submit(_ran, self._turns, self._bench.clock)
+        running.add_done_callback(lambda it: _hand_back(loop, self._returned, it))
+
+    def _returned(self, running: "Future[_Ran]") -> None:
+        """A thread has ended it."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if running.cancelled():
+            closed = Unavailable("this endpoint is shutting down", retry_after_s=1.0)
+            self._finish(_Ran([closed] * len(self._turns), 0.0))
+        else:
+            self._finish(running.result())
+
+    def _finish(self, ran: "_Ran") -> None:
+        left_s = self._began_s + self._bench.min_service_s - self._bench.clock()
+        if left_s > 0:
+            asyncio.get_running_loop().call_later(left_s, self._end, ran)
+        else:
+            self._end(ran)
+
+    def _end(self, ran: "_Ran") -> None:
+        assert self._slot is not None
+        infer_s = self._bench.clock() - self._began_s
+        cost = self._lane.cost
+        stretch = ran.took_s / cost.predict_s(self._rows) if cost.sure else None
+        if self._slot.alone and ran.whole:
+            cost.measured(self._rows, ran.took_s)
+        for turn, outcome in zip(self._turns, ran.outcomes, strict=True):
+            turn.infer_s = infer_s
+            turn.end(outcome)
+        self._slot.release(stretch)
+
+    def _expire(self) -> None:
+        """Tell those whose deadline has passed; the thread goes on, and the slot is still its."""
+        now_s = max(self._deadline_s, self._bench.clock())
+        for turn in self._turns:
+            if turn.deadline_s <= now_s:
+                turn.tell(DeadlineExceeded("the deadline passed before the answer was there"))
+        later = [turn.deadline_s for turn in self._turns if turn.deadline_s > now_s]
+        if later:
+            self._deadline_s = min(later)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._deadline_s - now_s, self._expire)
+
+
+def _hand_back(
+    loop: asyncio.AbstractEventLoop,
+    returned: Callable[["Future[_Ran]"], None],
+    running: "Future[_Ran]",
+) -> None:
+    """From a run's thread to its loop; a loop that is closed wants nothing any more."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(returned, running)
+
+
+class _Ran(NamedTuple):
+    """For each turn its outputs, or why there are none; the seconds, and that they shared them."""
+
+    outcomes: list[Outputs | Exception]
+    took_s: float
+    whole: bool = False
+
+
+def _ran(turns: Sequence[Turn], clock: Clock) -> _Ran:
+    """Run them; blocks."""
+    began_s = clock()
+    if len(turns) == 1:
+        outcome = _alone(turns[0])
+        return _Ran([outcome], clock() - began_s, not isinstance(outcome, Exception))
+    try:
+        shared = _shared(turns)
+    except Exception:  # whatever it was: one of them may be the cause, the others are not
+        shared = None
+    if shared is None:
+        return _Ran([_alone(turn) for turn in turns], clock() - began_s)
+    return _Ran([*shared], clock() - began_s, whole=True)
+
+
+def _alone(turn: Turn) -> Outputs | Exception:
+    try:
+        return turn.model.compute(turn.feed)
+    except Exception as error:  # it belongs to who asked
+        return error
+
+
+def _shared(turns: Sequence[Turn]) -> list[Outputs] | None:
+    """The outputs of each; None where they do not come row by row."""
+    first = turns[0]
+    model, names = first.model, first.feed.outputs
+    alike = all(turn.feed.outputs == names for turn in turns)
+    arrays = stacked([turn.feed.arrays for turn in turns])
+    outputs = model.compute(Feed(arrays, names if alike else model.gives))
+    parts = split(outputs, [turn.rows for turn in turns])
+    if parts is None:
+        first.lane.most_rows = 1
+        _log.warning("%s: rows in are not rows out: its calls are run one by one", model.name)
+        return None
+    if alike:
+        return parts
+    return [_chosen(turn, part) for turn, part in zip(turns, parts, strict=True)]
+
+
+def _chosen(turn: Turn, outputs: Outputs) -> Outputs:
+    held = {tensor.name: tensor for tensor in outputs}
+    return tuple(held[spec.name] for spec in turn.feed.outputs)

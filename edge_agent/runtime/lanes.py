@@ -1,0 +1,75 @@
+"""What may share a run, and what is known of such runs: what they cost and how often calls come."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_agent.runtime.cost import Cost
+from edge_agent.runtime.rows import Arrays
+
+MAX_BATCH = 32
+INLINE_S, ONE_CORE_INLINE_S = 2e-4, 5e-3
+"""On one core a thread would only take turns with the loop, and each turn costs."""
+_MOST_LANES = 256
+_NEWEST_SHARE = 0.1
+_LONGEST_GAP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """How calls share runs: at most so many rows, by model where it is named; 1 is never.
+
+    A run that takes less than `inline_s` is done on the event loop.
+    """
+
+    max_batch: int = MAX_BATCH
+    by_model: Mapping[str, int] = field(default_factory=dict)
+    inline_s: float = INLINE_S
+
+    def most_rows(self, model: str) -> int:
+        """How many rows of a model may share a run."""
+        return self.by_model.get(model, self.max_batch)
+
+
+NONE_SHARED = Sharing(max_batch=1)
+
+
+class Lane:
+    """Calls that may share a run: of one model version, with inputs of one form."""
+
+    __slots__ = ("_came_s", "cost", "gap_s", "most_rows")
+
+    def __init__(self, most_rows: int) -> None:
+        self.most_rows = most_rows
+        self.cost = Cost()
+        self.gap_s = _LONGEST_GAP_S
+        """The mean time between two calls."""
+        self._came_s = 0.0
+
+    def came(self, now_s: float) -> None:
+        """A call has come."""
+        gap_s = min(now_s - self._came_s, _LONGEST_GAP_S)
+        self.gap_s += _NEWEST_SHARE * (gap_s - self.gap_s)
+        self._came_s = now_s
+
+
+class Lanes:
+    """The lanes of all models; of very many, those that were used last."""
+
+    def __init__(self, sharing: Sharing) -> None:
+        self._sharing = sharing
+        self._lanes: OrderedDict[object, Lane] = OrderedDict()
+
+    def find(self, name: str, version: str, arrays: Arrays, rows: int | None) -> Lane:
+        """The lane of a call of a model version; `rows` None where it must run alone."""
+        cut = 0 if rows is None else 1
+        key = name, version, cut, tuple([array.shape[cut:] for array in arrays.values()])
+        lane = self._lanes.get(key)
+        if lane is None:
+            most_rows = 1 if rows is None else self._sharing.most_rows(name)
+            lane = self._lanes[key] = Lane(most_rows)
+            if len(self._lanes) > _MOST_LANES:
+                self._lanes.popitem(last=False)
+        else:
+            self._lanes.move_to_end(key)
+        return lane

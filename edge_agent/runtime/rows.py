@@ -1,0 +1,39 @@
+"""Several requests as one, and its outputs taken apart again, row by row."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+
+import numpy as np
+
+from router.wire.tensor import Array, Tensor, TensorSpec
+
+Arrays = Mapping[str, Array]
+
+
+def by_rows(specs: Sequence[TensorSpec]) -> bool:
+    """Every one of these tensors has as many rows as one likes."""
+    return all(spec.shape[:1] == (-1,) for spec in specs)
+
+
+def rows_of(arrays: Arrays) -> int | None:
+    """How many rows all inputs have; None where they do not agree."""
+    counts = {array.shape[0] for array in arrays.values()}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def stacked(requests: Sequence[Arrays]) -> Arrays:
+    """The inputs of all of them, one below the other; they differ in their rows only."""
+    return {name: np.concatenate([one[name] for one in requests]) for name in requests[0]}
+
+
+def split(outputs: Sequence[Tensor], counts: Sequence[int]) -> list[tuple[Tensor, ...]] | None:
+    """The outputs of each of them, who had so many rows; None where the rows do not add up."""
+    total = sum(counts)
+    if any(tensor.shape[:1] != (total,) for tensor in outputs):
+        return None
+    ends = list(pairwise(accumulate(counts, initial=0)))
+    return [tuple(_cut(outputs, start, end)) for start, end in ends]
+
+
+def _cut(outputs: Sequence[Tensor], start: int, end: int) -> Iterator[Tensor]:
+    return (Tensor(one.name, one.datatype, one.data[start:end]) for one in outputs)

@@ -1,0 +1,154 @@
+"""A mixed-tenant overload of one agent: three times what it can do, in an open loop.
+
+Four kinds of calls of one model: a few urgent ones, and three tenants whose weights are 1, 2 and 4
+and who all ask for more than their share. First the agent is asked as much as it can do in a closed
+loop (its peak), then the urgent calls alone, then everything at once.
+"""
+
+import os
+import resource
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from tests.bench.edge_client import Kind, Plan, Result
+from tests.bench.edge_models import Made, make
+from tests.bench.edge_servers import Server, agent, request_bytes
+
+WEIGHTS = {"one": 1.0, "two": 2.0, "four": 4.0}
+TIMES = 3.0
+URGENT_SHARE = 0.05
+MODEL_S = 1e-2
+QUEUE = 64
+TIMEOUT_S = 5.0
+Run = Callable[[Plan], tuple[list[Result], float]]
+
+
+def kinds(made: Made) -> tuple[Kind, ...]:
+    """The urgent calls, then each tenant's."""
+    wait = ("x-request-timeout-seconds", str(TIMEOUT_S))
+    urgent = [("x-isochrone-tenant", "urgent"), ("x-isochrone-priority", "1"), wait]
+    others = [[("x-isochrone-tenant", name), wait] for name in WEIGHTS]
+    share = (1 - URGENT_SHARE) / len(WEIGHTS)
+    return (
+        Kind(request_bytes(made, "binary", urgent), b'"out"', URGENT_SHARE),
+        *(Kind(request_bytes(made, "binary", more), b'"out"', share) for more in others),
+    )
+
+
+def overload(run: Run, *, quick: bool) -> dict[str, Any]:
+    """Play it; the figures and the bounds."""
+    seconds = 5.0 if quick else 20.0
+    cores = sorted(os.sched_getaffinity(0))
+    made = make("transformer", MODEL_S, "overload")
+    with tempfile.TemporaryDirectory() as folder:
+        server = agent([made], Path(folder), cores[0], tenants=WEIGHTS, queue=QUEUE)
+        try:
+            server.wait_for(made)
+            return _played(server, made, run, seconds, cores[-1])
+        finally:
+            server.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What one plan came to; `used_s` of its core were the server's.
+
+    `foreign_share` of the servers' and of the clients' core went to others.
+    """
+
+    results: list[Result]
+    took_s: float
+    used_s: float
+    foreign_share: tuple[float, float]
+
+    @property
+    def ok_count(self) -> int:
+        """Good answers."""
+        return sum(len(one.ok_s) for one in self.results)
+
+    @property
+    def per_s(self) -> float:
+        """Good answers in a second."""
+        return self.ok_count / self.took_s
+
+    @property
+    def per_used_s(self) -> float:
+        """Good answers in a second of the server's own processor time."""
+        return self.ok_count / self.used_s
+
+
+def _phase(server: Server, plan: Plan, run: Run) -> Phase:
+    assert plan.core is not None
+    before = _readings(server, plan.core)
+    results, took_s = run(plan)
+    wall_s, used_s, own_s, first_s, second_s = np.subtract(_readings(server, plan.core), before)
+    foreign = max(0.0, first_s - used_s) / wall_s, max(0.0, second_s - own_s) / wall_s
+    return Phase(results, took_s, used_s * took_s / (took_s + plan.warm_up_s), foreign)
+
+
+def _readings(server: Server, core: int) -> tuple[float, ...]:
+    """Time; that of the server, of the clients; that of the server's core, of the clients'."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own_s = children.ru_utime + children.ru_stime
+    return perf_counter(), server.used_s(), own_s, _busy_s(server.core), _busy_s(core)
+
+
+def _busy_s(core: int) -> float:
+    """How long a core has worked, for whomever; what the host took from it included."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    ticks = next(line.split() for line in lines if line.startswith(f"cpu{core} "))
+    idle = int(ticks[4]) + int(ticks[5])
+    return (sum(map(int, ticks[1:9])) - idle) / os.sysconf("SC_CLK_TCK")
+
+
+def _played(server: Server, made: Made, run: Run, seconds: float, core: int) -> dict[str, Any]:
+    urgent, *others = asked = kinds(made)
+    plain = Plan(server.port, (others[0],), 16, seconds / 4, warm_up_s=0.5, core=core)
+    full = _phase(server, plain, run)
+    rate = max(1.0, TIMES * URGENT_SHARE * full.per_s)
+    calm = _phase(server, Plan(server.port, (urgent,), 4, seconds / 2, rate=rate, core=core), run)
+    storm = Plan(server.port, asked, 256, seconds, 1.0, rate=TIMES * full.per_s, core=core)
+    first = _phase(server, storm, run)
+    before_bytes = server.resident_bytes()
+    second = _phase(server, storm, run)
+    grown_share = server.resident_bytes() / before_bytes - 1
+    bounds = _bounds(full, calm, second, grown_share)
+    broken = sum(one.wrong_count + one.lost_count for one in (*first.results, *second.results))
+    bounds.append((f"{broken} wrong or lost answers, none", not broken))
+    foreign = second.foreign_share
+    print(f"{made.bare_s * 1e3:.1f} ms a run, {full.per_s:.0f} a second at most")
+    print(f"others had {foreign[0]:.0%} of the server's core and {foreign[1]:.0%} of the clients'")
+    print("above a few, times say little")
+    served = [len(one.ok_s) for one in second.results]
+    told = dict(zip(("urgent", *WEIGHTS), served, strict=True))
+    return {
+        "served": told,
+        "foreign_share": list(foreign),
+        "peak_per_s": full.per_s,
+        "bounds": bounds,
+    }
+
+
+def _bounds(full: Phase, calm: Phase, storm: Phase, grown_share: float) -> list[tuple[str, bool]]:
+    urgent, *others = storm.results
+    alone_s, run_s = (float(np.quantile(calm.results[0].ok_s, q)) for q in (0.99, 0.5))
+    urgent_s, bound_s = float(np.quantile(urgent.ok_s, 0.99)), 1.5 * alone_s + run_s
+    share = storm.per_used_s / full.per_used_s
+    served = np.array([len(one.ok_s) for one in others], float)
+    wanted = np.array(list(WEIGHTS.values()))
+    off = float(np.max(np.abs(served / served.sum() / (wanted / wanted.sum()) - 1)))
+    refused_s = [second for one in storm.results for second in one.refused_s] or [0.0]
+    refusal_s = float(np.quantile(refused_s, 0.99))
+    return [
+        (f"urgent p99 {urgent_s * 1e3:.1f} ms, at most {bound_s * 1e3:.1f}", urgent_s <= bound_s),
+        (f"shares within {off:.1%} of the weights, at most 10 %", off <= 0.1),
+        (f"goodput {share:.0%} of the peak by processor time, at least 90 %", share >= 0.9),
+        (f"refusals p99 {refusal_s * 1e3:.2f} ms, below 10", refusal_s < 0.01),
+        (f"memory grew by {grown_share:.1%}, at most 5 %", grown_share <= 0.05),
+    ]
