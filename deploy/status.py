@@ -39,11 +39,17 @@ def _row(endpoint: Mapping[str, Any]) -> list[str]:
         endpoint["region"],
         endpoint["zone"] or "-",
         endpoint["tier"],
-        f"out: {endpoint['out']}" if endpoint["out"] else "yes",
+        _traffic(endpoint),
         milliseconds(endpoint["rtt_s"]),
         f"{endpoint['in_flight']} of {endpoint['slots']}",
         ", ".join(map(_model, endpoint["models"])) or "none",
     ]
+
+
+def _traffic(endpoint: Mapping[str, Any]) -> str:
+    if endpoint["out"]:
+        return f"out: {endpoint['out']}"
+    return "; ".join(["yes", *endpoint["degraded"]])
 
 
 def _model(model: Mapping[str, Any]) -> str:

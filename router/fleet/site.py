@@ -56,6 +56,7 @@ class Site:
         "_told",
         "boot",
         "curve",
+        "degraded",
         "draining",
         "endpoint",
         "generation",
@@ -93,6 +94,8 @@ class Site:
         self.boot: str | None = None
         self.health = UNPROVEN
         self.draining = False
+        self.degraded: tuple[str, ...] = ()
+        """What it says that it does less well than it should."""
         self.trial = False
         self.ramp_from_s = -math.inf
         self.path = path
@@ -176,6 +179,7 @@ class Site:
         occupancy.seen_sequence = max(occupancy.seen_sequence, seen_sequence)
         occupancy.viewed_by(len({sender.rpartition(".")[0] for sender in report.seen}))
         self.draining = report.draining
+        self.degraded = report.pressure.degraded
         self.generation = report.models_generation
         self.hold(report.models, now_s)
         self.settle(now_s)

@@ -117,6 +117,7 @@ def _site(site: Site) -> dict[str, Any]:
         "tier": endpoint.tier,
         "hardware_class": endpoint.hardware_class,
         "out": site.out,
+        "degraded": site.degraded,
         "slots": site.occupancy.slots,
         "in_flight": site.occupancy.in_flight,
         "rtt_s": site.net_s,

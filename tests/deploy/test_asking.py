@@ -27,6 +27,7 @@ FLEET: dict[str, Any] = {
             "zone": "",
             "tier": "cloud",
             "out": None,
+            "degraded": [],
             "slots": 4,
             "in_flight": 0,
             "rtt_s": 0.09,
@@ -38,6 +39,7 @@ FLEET: dict[str, Any] = {
             "zone": "dublin",
             "tier": "edge",
             "out": None,
+            "degraded": [],
             "slots": 3,
             "in_flight": 2,
             "rtt_s": 0.0041,
@@ -96,6 +98,13 @@ def test_status_with_an_endpoint_out_is_1(part, capsys):
     part.replies["GET", "/isochrone/fleet"] = reply({**FLEET, "endpoints": [out]})
     assert main(["status", "--admin", part.url]) == PROBLEM
     assert "out: 2 probes missed" in capsys.readouterr().out
+
+
+def test_status_says_what_an_endpoint_has_given_up(part, capsys):
+    short = {**FLEET["endpoints"][0], "degraded": ["memory: new calls are refused"]}
+    part.replies["GET", "/isochrone/fleet"] = reply({**FLEET, "endpoints": [short]})
+    assert main(["status", "--admin", part.url]) == FINE
+    assert "yes; memory: new calls are refused" in capsys.readouterr().out
 
 
 def test_json_on_standard_output_comes_alone(part, capsys):

@@ -20,6 +20,7 @@ from router.wire.report import (
     Enrolment,
     HeldModel,
     ModelState,
+    Pressure,
     Waking,
 )
 from router.wire.report import Lease as Term
@@ -570,6 +571,14 @@ def test_a_wake_is_remembered_until_the_load_begins_or_it_came_to_nothing():
     ledger.probe_answered(site, report(3, models=[loading]), 0.01, 12.5)
     assert not only(ledger).woken
     assert only(ledger).warm_at_s == pytest.approx(13.0)
+
+
+def test_what_an_endpoint_has_given_up_is_told():
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    said = report(2, pressure=Pressure(degraded=("disk: nearly full",)))
+    ledger.probe_answered(site, said, 0.01, 1.0)
+    assert site.degraded == ("disk: nearly full",)
 
 
 def test_draining_is_told():
