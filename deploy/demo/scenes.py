@@ -176,7 +176,7 @@ async def killed(stage: Stage) -> Scene:
     for name, endpoints in served.items():
         if not endpoints and carried[name] == [NEAREST]:  # it died before it wrote that line
             endpoints.append(NEAREST)
-    inside = [name for name in carried if NEAREST in carried[name] and NEAREST not in served[name]]
+    inside = [name for name in carried if NEAREST in carried[name] and {*served[name]} - {NEAREST}]
     stage.tell(f"starting {NEAREST} again")
     await _start(stage, (NEAREST,))
     return Scene(

@@ -26,6 +26,9 @@ class SlowingPool(Pool):
     factor = 1
     threads = ThreadPoolExecutor(64)
 
+    def lend(self, name: str, version: str) -> None:
+        """Nobody runs a model past `request`, and none share a run."""
+
     async def request(
         self, name: str, version: str | None, request: InferRequest
     ) -> AsyncIterator[InferResponse]:
