@@ -7,7 +7,7 @@ import safetensors.numpy
 from onnx import helper
 
 from deploy import cli
-from deploy.demo.onnx_graph import onnx_bytes
+from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime import verify
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.manifest import (
