@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, NoReturn
@@ -23,6 +23,7 @@ from edge_agent.enrol import Enroller
 from edge_agent.front import Front
 from edge_agent.guard import OPEN, Guard, guard_of
 from edge_agent.journal import Journal
+from edge_agent.lasting import lasting
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.machine import Machine
 from edge_agent.metrics import Metrics
@@ -247,14 +248,15 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         routers = [router.url for router in config.routers]
         teller = Teller(routers, config.name, trips, session)
         reconciler = Reconciler(routers, config.name, agent.notes, session)
-        background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
         keep = teller.keep, reconciler.keep, agent.notes.keep, agent.notes.sum_up, agent.relief.keep
-        background += [tasks.create_task(task()) for task in keep]
-        background += [
-            tasks.create_task(_become_ready(agent, url, manager)),
-            tasks.create_task(keep_watchdog(manager, agent.progresses, monotonic)),
-            tasks.create_task(agent.repository.keep(wall())),
-        ]
+        work: dict[str, Callable[[], Awaitable[None]]] = {
+            **{f"joining {one.title}": one.keep for one in enrollers},
+            **{task.__qualname__: task for task in keep},
+            "warming": lambda: _become_ready(agent, url, manager),
+            "the watchdog": lambda: keep_watchdog(manager, agent.progresses, monotonic),
+            "the repository": lambda: agent.repository.keep(wall()),
+        }
+        background = [tasks.create_task(lasting(one, name)) for name, one in work.items()]
         await stop.wait()
         manager.stopping()
         await _leave(agent, enrollers, background)

@@ -19,7 +19,7 @@ from edge_agent.artefacts.store import Store
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, Unavailable
+from router.errors import BadRequest, IsochroneError, Unavailable
 from router.process import log
 from router.wire.report import HeldModel, ModelState, version_order
 
@@ -242,7 +242,13 @@ class Repository:
             log.event(_log, "not_swept", level=logging.ERROR, error=str(error))
             return
         for manifest, digest in cut if self._pulls is not None else ():
-            self._begun(Wish(manifest.name, manifest.version, digest))
+            wish = Wish(manifest.name, manifest.version, digest)
+            try:
+                self._begun(wish)
+            except IsochroneError as error:  # what two pulls of one version left behind
+                log.event(
+                    _log, "not_resumed", level=logging.ERROR, model=wish.title, error=error.message
+                )
 
     async def _change(self, name: str, version: str) -> str:
         outcome = await asyncio.shield(self.spawn(self._outcome(name, version)))

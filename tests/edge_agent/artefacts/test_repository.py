@@ -235,6 +235,20 @@ async def test_a_cut_pull_goes_on_at_the_next_start(root, tmp_path):
         assert pool.state("double", "3") is ModelState.COLD
 
 
+async def test_two_cut_pulls_of_one_version_keep_nobody_from_serving(root, tmp_path, caplog):
+    package = write_double(tmp_path / "remote", version="3")
+    raw = (package.path / "model.yaml").read_bytes()
+    async with opened(root) as (_, models):
+        for content in (raw, raw + b"\n"):
+            with models._store.stage("double", content, None):
+                pass
+        assert len(models._store.sweep(0.0)) == 2
+    async with opened(root, tmp_path / "remote") as (pool, models):
+        await models.load("double", "1")
+        assert await answered(pool) == "1"
+    assert "not_resumed" in caplog.text
+
+
 async def test_a_disk_that_cannot_be_swept_keeps_nobody_from_serving(root, monkeypatch, caplog):
     def sweep(_self, _now_s):
         raise OSError(errno.EIO, "Input/output error")
