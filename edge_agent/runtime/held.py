@@ -19,6 +19,7 @@ from edge_agent.runtime.model import Model
 from edge_agent.runtime.outlook import Outlook
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.quarantine import Quarantine
+from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.runtime.state import Step, after
 from edge_agent.runtime.workshop import ColdStart, ModelMoved, Workshop
 from router.errors import Crashed, IsochroneError, NoSpace, NotFound, Unavailable
@@ -56,6 +57,8 @@ class Held:
         self._began_s = 0.0
         self._back_off = BackOff()
         self._running = 0
+        self._wished = 0
+        """Of the running calls, those that are no samples."""
         self._retired = False
         self._put_away = False
         """It was unloaded for want of calls or of room, and may come back by itself."""
@@ -307,9 +310,9 @@ class Held:
     @contextmanager
     def _in_use(self, model: Model) -> Iterator[None]:
         """A call runs."""
-        self._workshop.residents.used(self)
-        if not self._running:
-            self.outlook.keep_alive.began(self._clock())
+        wished = not IS_SAMPLE.get()
+        if wished:
+            self._begin_use()
         self._running += 1
         try:
             yield
@@ -318,9 +321,20 @@ class Held:
             raise
         finally:
             self._running -= 1
-            if not self._running:
-                self.outlook.keep_alive.ended(self._clock())
+            if wished:
+                self._end_use()
             self._release_if_idle()
+
+    def _begin_use(self) -> None:
+        self._workshop.residents.used(self)
+        if not self._wished:
+            self.outlook.keep_alive.began(self._clock())
+        self._wished += 1
+
+    def _end_use(self) -> None:
+        self._wished -= 1
+        if not self._wished:
+            self.outlook.keep_alive.ended(self._clock())
 
     def _lose(self, model: Model) -> None:
         """Its process died; of several calls that saw it, the first says so."""
