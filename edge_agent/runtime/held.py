@@ -145,6 +145,10 @@ class Held:
         self._put_away = self._is_wanted_back = False
         if self.state is ModelState.WARM:
             self._drain("asked")
+        await self.left()
+
+    async def left(self) -> None:
+        """Wait until its memory was given back, where that goes on; else not at all."""
         if self._drained is not None:
             await asyncio.shield(self._drained)
 

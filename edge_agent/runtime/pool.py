@@ -238,23 +238,25 @@ class Pool:
         self._generation += 1
         await held.unload()
 
-    async def activate(self, name: str, version: str) -> None:
-        """Have a version warm, let it answer the calls that name none, drain who did before.
+    async def activate(self, name: str, version: str) -> str | None:
+        """Have a version warm, and let it answer the calls that name none.
+
+        Returns who did before and is in memory still, to be unloaded; None where this one did.
 
         Raises:
             NotFound, Unavailable, NoSpace: as `load`; who answered goes on answering.
         """
         held = self._open(name, version)
+        await held.left()
         await held.load()
         self._open(name, version)  # it may have been removed meanwhile
         before = self._models[name].preferred()
-        if before is held:
-            self._models[name].activate(version)
-            return
-        held.outlook.learn(before.outlook)
         self._models[name].activate(version)
+        if before is held:
+            return None
+        held.outlook.learn(before.outlook)
         self._generation += 1
-        await before.unload()
+        return before.package.version
 
     def active(self, name: str) -> str | None:
         """The version that a call without a version gets; None where the model is not held."""
