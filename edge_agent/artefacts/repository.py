@@ -1,12 +1,13 @@
 """What administrators ask of the models here: list, pull, load, unload, another version, back.
 
 Which version serves is changed in one order: the change is drafted on disk, the new version is
-warmed, the old one drains, the change counts. A failure on the way leaves the old one serving.
+warmed, the change counts, the old one drains. A failure on the way leaves the old one serving.
 """
 
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ from edge_agent.artefacts.store import Store
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, IsochroneError, Unavailable
+from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process import log
 from router.wire.report import HeldModel, ModelState, version_order
 
@@ -188,27 +189,44 @@ class Repository:
     async def spare(self) -> Sequence[Package]:
         """Pulled, cold, not the active version nor the one to go back to; the lowest first."""
         held = sorted(self._pool.held(), key=lambda one: version_order(one.version))
-        cold = [one for one in held if one.state is ModelState.COLD]
+        cold = filter(_is_cold, held)
         packages = [self._pool.package(one.name, one.version) for one in cold]
         unneeded = [one for one in packages if not self._needed(one)]
         return await asyncio.to_thread(lambda: [p for p in unneeded if self._store.pulled(p)])
 
-    async def let_go(self, package: Package) -> None:
-        """Use it no more."""
-        await self._pool.remove(package.name, package.version)
+    async def let_go(self, package: Package) -> bool:
+        """Use it no more; False where it was wanted meanwhile, or has gone already."""
+        async with self._changing:
+            cold = [(one.name, one.version) for one in self._pool.held() if _is_cold(one)]
+            if (package.name, package.version) not in cold or self._needed(package):
+                return False
+            await self._pool.remove(package.name, package.version)
+        return True
 
     async def _activate(self, name: str, version: str) -> None:
         async with self._changing:
-            self._pool.package(name, version)
-            choice = self._activations.get(name)
-            if choice is not None and choice.active == version:
-                await self._pool.activate(name, version)
-                return
-            before = choice.active if choice else self._pool.active(name)
-            chosen = Activation(version, before if before != version else None)
-            draft = await self._disk.do(self._activations.draft, name, chosen)
-            await self._pool.activate(name, version)
+            before = await self._chosen(name, version)
+        if before is not None:  # long calls may keep it for minutes; other changes do not wait
+            with suppress(NotFound):
+                await self._pool.unload(name, before)
+
+    async def _chosen(self, name: str, version: str) -> str | None:
+        """Have a version active, on disk too; which one answered before and may leave."""
+        self._pool.package(name, version)
+        choice = self._activations.get(name)
+        if choice is not None and choice.active == version:
+            return await self._pool.activate(name, version)
+        active = choice.active if choice else self._pool.active(name)
+        chosen = Activation(version, active if active != version else None)
+        draft = await self._disk.do(self._activations.draft, name, chosen)
+        before = await self._pool.activate(name, version)
+        try:
             await self._disk.do(draft.commit)
+        except IsochroneError:
+            if before is not None:
+                await self._pool.activate(name, before)
+            raise
+        return before
 
     def _begun(self, wish: Wish) -> Pull:
         if self._pulls is None:
@@ -263,6 +281,10 @@ class Repository:
         except Exception as error:
             return error
         return None
+
+
+def _is_cold(held: HeldModel) -> bool:
+    return held.state is ModelState.COLD
 
 
 def _check_same(package: Package, manifest: Manifest) -> None:

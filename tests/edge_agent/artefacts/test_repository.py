@@ -160,6 +160,49 @@ async def test_calls_are_answered_all_through_a_change(root):
         assert seen == sorted(seen), "the old one to the end, then the new one"
 
 
+async def test_a_long_call_of_the_old_version_holds_up_no_other_change(root):
+    async with opened(root) as (pool, models):
+        await models.load("double", "1")
+        long_call = pool.lend("double", "1")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await models.load("double", "2")
+        assert await answered(pool) == "2"
+        assert Activations(root).active() == {"double": "2"}, "a power cut does not undo it"
+        async with asyncio.timeout(5):
+            await models.load("double", "2")
+            long_call.give_back()
+            await models.rollback("double")
+        assert await answered(pool) == "1"
+
+
+async def test_a_choice_that_cannot_be_kept_is_taken_back(root, monkeypatch):
+    def commit(_activations, _chosen):
+        raise NoSpace("no space left")
+
+    async with opened(root) as (pool, models):
+        await models.load("double", "1")
+        with monkeypatch.context() as patched:
+            patched.setattr(Activations, "commit", commit)
+            with pytest.raises(NoSpace):
+                await models.load("double", "2")
+        assert await answered(pool) == "1"
+
+
+async def test_what_was_wanted_meanwhile_is_not_let_go(root, tmp_path):
+    package = write_double(tmp_path / "remote", version="3")
+    async with opened(root, tmp_path / "remote") as (pool, models):
+        await models.pull(Wish("double", "3", package.digest), 10)
+        (spare,) = await models.spare()
+        await models.load("double", "3")
+        assert not await models.let_go(spare)
+        assert await answered(pool) == "3"
+        await models.load("double", "1")
+        await models.load("double", "2")
+        assert await models.let_go(spare)
+        assert not await models.let_go(spare), "it has gone already"
+
+
 async def test_a_file_that_cannot_be_read_chooses_nothing(root, caplog):
     (root / FILE).write_text('{"double": {"active"')
     async with opened(root) as (pool, models):
