@@ -17,6 +17,7 @@ from edge_agent.admin import Admin
 from edge_agent.artefacts import joined
 from edge_agent.artefacts.activation import Activations
 from edge_agent.artefacts.parts import Trust, trust_of
+from edge_agent.artefacts.repository import Change
 from edge_agent.client_trips import ClientTrips, Teller, noting
 from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
@@ -91,12 +92,13 @@ class Agent:
             threads=config.threads,
             clock=clock,
             on_event=self._moved,
+            on_poison=self._poisoned,
             min_load_s=config.min_load_s,
             active=activations.active(),
             upkeep=config.upkeep(machine.read().memory_limit_bytes),
         )
         self.repository = joined.repository(
-            config.packages, config.artefacts, self.pool, activations, trust, rng
+            config.packages, config.artefacts, self.pool, activations, trust, rng, self._changed
         )
         self.metrics.watch_memory(self.pool.residents)
         who = identity(f"{rng.getrandbits(64):016x}")
@@ -198,6 +200,15 @@ class Agent:
             log.event(_log, "model_leaves", model=model, version=version, cause=event.cause)
         if event.step is Step.CRASHED:
             log.event(_log, "model_crashed", level=logging.ERROR, model=model, version=version)
+
+    def _changed(self, change: Change, model: str, version: str) -> None:
+        """What came or went tells routers at once; which version serves is worth a note, too."""
+        self.tell_routers()
+        if change in (Change.UPDATED, Change.ROLLED_BACK):
+            self.notes.note(change, model=model, version=version)
+
+    def _poisoned(self, package: Package) -> None:
+        self.notes.note("quarantined", model=package.name, version=package.version)
 
     def _note(self, event: ModelMoved) -> None:
         """Every crash; that a model cannot be loaded once, until it could be."""

@@ -6,8 +6,9 @@ warmed, the change counts, the old one drains. A failure on the way leaves the o
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
@@ -26,6 +27,21 @@ from router.wire.report import HeldModel, ModelState, version_order
 
 T = TypeVar("T")
 _log = logging.getLogger("isochrone.agent.models")
+
+
+class Change(StrEnum):
+    """What happens to the packages of an agent while it runs."""
+
+    ARRIVED = "arrived"
+    REMOVED = "removed"
+    UPDATED = "updated"
+    """Another version was made active."""
+    ROLLED_BACK = "rolled_back"
+    """The one before was."""
+
+
+Heard = Callable[[Change, str, str], None]
+"""Is told of a change, of which model, and of which version of it."""
 
 
 class ModelTold(msgspec.Struct, frozen=True):
@@ -61,8 +77,11 @@ class PullTold(msgspec.Struct, frozen=True):
 class Repository:
     """The models of one agent."""
 
-    def __init__(self, pool: Pool, store: Store, disk: Disk, activations: Activations) -> None:
+    def __init__(
+        self, pool: Pool, store: Store, disk: Disk, activations: Activations, heard: Heard
+    ) -> None:
         """Pulls nothing and changes no version before `keep` runs."""
+        self._heard = heard
         self._pool = pool
         self._store = store
         self._disk = disk
@@ -110,7 +129,7 @@ class Repository:
             NotFound, Unavailable, NoSpace, PackageError: it cannot be; who served goes on.
         """
         if version is not None:
-            return await self._change(name, version)
+            return await self._change(name, version, Change.UPDATED)
         versions, choice = self._pool.metadata(name).versions, self._activations.get(name)
         chosen = choice is not None and choice.active in versions
         return await self._pool.load(name, choice.active if choice and chosen else versions[0])
@@ -134,7 +153,7 @@ class Repository:
         choice = self._activations.get(name)
         if choice is None or choice.previous is None:
             raise BadRequest(f"{name}: no other version has been active; load one by its number")
-        return await self._change(name, choice.previous)
+        return await self._change(name, choice.previous, Change.ROLLED_BACK)
 
     async def keep(self, now_s: float) -> None:
         """Go on with pulls that were cut, then do what is asked for until this is cancelled.
@@ -185,6 +204,7 @@ class Repository:
     def arrived(self, package: Package) -> None:
         """A package has come."""
         self._pool.add(package)
+        self._heard(Change.ARRIVED, package.name, package.version)
 
     async def spare(self) -> Sequence[Package]:
         """Pulled, cold, not the active version nor the one to go back to; the lowest first."""
@@ -201,12 +221,15 @@ class Repository:
             if (package.name, package.version) not in cold or self._needed(package):
                 return False
             await self._pool.remove(package.name, package.version)
+        self._heard(Change.REMOVED, package.name, package.version)
         return True
 
-    async def _activate(self, name: str, version: str) -> None:
+    async def _activate(self, name: str, version: str, change: Change) -> None:
         async with self._changing:
             before = await self._chosen(name, version)
-        if before is not None:  # long calls may keep it for minutes; other changes do not wait
+        if before is not None:
+            self._heard(change, name, version)
+            # long calls may keep it for minutes; other changes do not wait
             with suppress(NotFound):
                 await self._pool.unload(name, before)
 
@@ -268,16 +291,16 @@ class Repository:
                     _log, "not_resumed", level=logging.ERROR, model=wish.title, error=error.message
                 )
 
-    async def _change(self, name: str, version: str) -> str:
-        outcome = await asyncio.shield(self.spawn(self._outcome(name, version)))
+    async def _change(self, name: str, version: str, change: Change) -> str:
+        outcome = await asyncio.shield(self.spawn(self._outcome(name, version, change)))
         if isinstance(outcome, Exception):
             raise outcome
         return version
 
-    async def _outcome(self, name: str, version: str) -> Exception | None:
+    async def _outcome(self, name: str, version: str, change: Change) -> Exception | None:
         """An error belongs to who asked; raised in a task, it would end the agent."""
         try:
-            await self._activate(name, version)
+            await self._activate(name, version, change)
         except Exception as error:
             return error
         return None

@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from edge_agent.runtime.back_off import BackOff
 from edge_agent.runtime.choice import likely
@@ -45,7 +46,8 @@ class Held:
         self._workshop = workshop
         self._clock = workshop.tools.clock
         upkeep = workshop.upkeep
-        self._quarantine = Quarantine() if upkeep.isolated(package) else None
+        poisoned = partial(workshop.poisoned, package)
+        self._quarantine = Quarantine(poisoned) if upkeep.isolated(package) else None
         self.outlook = Outlook(
             package.name, self.title, variant.bytes, upkeep, workshop.loads, self._clock()
         )

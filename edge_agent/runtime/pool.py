@@ -28,6 +28,10 @@ def _unheard(_moved: ModelMoved) -> None:
     """Nobody listens."""
 
 
+def _unheeded(_package: Package) -> None:
+    """Nobody listens."""
+
+
 class Pool:
     """Packages and their loaded models. Made and used on one event loop.
 
@@ -43,11 +47,13 @@ class Pool:
         threads: int = 1,
         clock: Clock = monotonic,
         on_event: Callable[[ModelMoved], None] = _unheard,
+        on_poison: Callable[[Package], None] = _unheeded,
         min_load_s: float = 0.0,
         active: Mapping[str, str] = _NONE_ACTIVE,
         upkeep: Upkeep = _ALL_STAY,
     ) -> None:
-        """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move.
+        """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move,
+        `on_poison` of every request that is not asked again because it ends its model's process.
 
         No load takes less than `min_load_s`. `active` names the version of a model that calls
         without a version get; for other models it is the highest. `upkeep` says what stays in
@@ -74,6 +80,7 @@ class Pool:
             upkeep,
             self._kept,
             self._moved,
+            on_poison,
         )
         for package in packages:
             if self._held_as(package) is not None:

@@ -25,7 +25,7 @@ from tests.conftest import write_double
 
 
 @asynccontextmanager
-async def opened(root, source=None, **changes):
+async def opened(root, source=None, heard=lambda *_: None, **changes):
     """A pool and its repository, as an agent has them after a start."""
     activations = Activations(root)
     pool = Pool(packages_in(root)[0], active=activations.active())
@@ -35,7 +35,7 @@ async def opened(root, source=None, **changes):
         **changes,
     )
     async with asyncio.TaskGroup() as tasks:
-        one = joined.repository(root, config, pool, activations, None, Random(1))
+        one = joined.repository(root, config, pool, activations, None, Random(1), heard)
         kept = tasks.create_task(one.keep(0.0))
         await asyncio.sleep(0)
         try:
@@ -187,6 +187,26 @@ async def test_a_choice_that_cannot_be_kept_is_taken_back(root, monkeypatch):
             with pytest.raises(NoSpace):
                 await models.load("double", "2")
         assert await answered(pool) == "1"
+
+
+async def test_every_change_is_told(root, tmp_path):
+    package = write_double(tmp_path / "remote", version="3")
+    told: list[tuple[str, ...]] = []
+    async with opened(root, tmp_path / "remote", lambda *told_: told.append(told_)) as (_, models):
+        await models.load("double", "1")
+        await models.load("double", "2")
+        await models.load("double", "2")
+        await models.rollback("double")
+        await models.pull(Wish("double", "3", package.digest), 10)
+        (spare,) = await models.spare()
+        await models.let_go(spare)
+    assert told == [
+        ("updated", "double", "1"),
+        ("updated", "double", "2"),
+        ("rolled_back", "double", "1"),
+        ("arrived", "double", "3"),
+        ("removed", "double", "3"),
+    ]
 
 
 async def test_what_was_wanted_meanwhile_is_not_let_go(root, tmp_path):
