@@ -196,6 +196,20 @@ async def test_a_hanging_process_is_ended_once_nobody_waits(
 
 
 @pytest.mark.usefixtures("workers")
+async def test_a_process_that_hangs_while_it_loads_does_not_keep_others_from_it(
+    write, clock, workers, monkeypatch
+):
+    monkeypatch.setattr(process_engine, "_LEAVE_S", 0.1)
+    async with opened(write(), clock) as (pool, _):
+        with monkeypatch.context() as patched:
+            patched.setattr(process_engine, "_START_S", 0.0001)
+            with pytest.raises(Unavailable):
+                await pool.load("small")
+        clock.now_s += 100.0
+        await pool.load("small")
+        assert len(workers) == 2
+
+
 async def test_a_broken_package_is_told_as_it_is_inside(write, clock, caplog):
     package = write()
     path = package.file(package.manifest.variants[0])
