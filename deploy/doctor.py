@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -13,7 +14,9 @@ import msgspec
 
 from deploy.call import Reply, call
 from deploy.result import add_json_argument, tell
+from edge_agent.artefacts.parts import trust_of
 from edge_agent.config import AgentConfig, check
+from edge_agent.guard import guard_of
 from edge_agent.machine import Machine
 from edge_agent.runtime.engines import lack
 from edge_agent.runtime.package import Package, PackageError, packages_in
@@ -29,6 +32,8 @@ RUNTIME_BYTES = 100 << 20
 _LOADING_FACTOR = 2
 """A file is in memory twice for a moment while its model is loaded."""
 _LOW_DISK_BYTES = 256 << 20
+_TOO_OPEN = stat.S_IWGRP | stat.S_IRWXO
+"""Of a secret's file: its group may be the agent's and may read it, nobody else may do anything."""
 _SKEW_S = 30.0
 """What signed messages tolerate."""
 _PATIENCE_S = 3.0
@@ -73,9 +78,15 @@ def examined(path: Path) -> Iterator[Finding]:
         yield Finding("config", "fail", error.message)
         return
     yield Finding("config", "ok", f"{path}: agent {config.name} in {config.region}")
-    packages, broken = packages_in(config.packages) if config.packages.is_dir() else ([], [])
+    try:
+        trust = trust_of(config.artefacts)
+    except ConfigError as error:
+        yield Finding("models", "fail", error.message)
+        return
+    packages, broken = packages_in(config.packages, trust) if config.packages.is_dir() else ([], [])
     yield from _models(config, packages, broken)
     yield from _disk(config)
+    yield from _token(config.admin.token_file)
     running = _report_of(config.listen)
     yield from _ports(config, running)
     yield _memory(config, packages) if running is None else _pressure(running)
@@ -86,7 +97,7 @@ def examined(path: Path) -> Iterator[Finding]:
 def _models(
     config: AgentConfig, packages: Iterable[Package], broken: Iterable[PackageError]
 ) -> Iterator[Finding]:
-    """Every package and its digests; what is kept warm is there."""
+    """Every package, its digests, and its signature where keys are trusted; what is kept warm."""
     if not config.packages.is_dir():
         remedy = "make it, and put packages there (isochrone package build)"
         yield Finding("models", "fail", f"{config.packages} is no directory", remedy)
@@ -150,6 +161,24 @@ def _room(folder: Path, *, is_written: bool) -> Finding:
     state: State = "ok" if free >= _LOW_DISK_BYTES else "warn"
     remedy = "" if state == "ok" else "make room: a full disk costs logs and updates"
     return Finding("disk", state, f"{folder}: {free // _MIB} MiB free", remedy)
+
+
+def _token(file: Path | None) -> Iterator[Finding]:
+    """The administrators' token: can it be used, and who else can read it?"""
+    if file is None:
+        return
+    try:
+        guard_of(file)
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except (ConfigError, OSError) as error:
+        yield Finding("token", "fail", str(error))
+        return
+    found = f"{file} has mode {mode:o}"
+    if mode & _TOO_OPEN:
+        remedy = f"chmod 600 {file}, and make another token: others could have had this one"
+        yield Finding("token", "fail", found, remedy)
+    else:
+        yield Finding("token", "ok", found)
 
 
 def _ports(config: AgentConfig, running: EndpointReport | None) -> Iterator[Finding]:

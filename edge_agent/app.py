@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from random import Random, SystemRandom
 from typing import Any, NoReturn
@@ -17,12 +17,14 @@ from edge_agent.admin import Admin
 from edge_agent.artefacts import joined
 from edge_agent.artefacts.activation import Activations
 from edge_agent.artefacts.parts import Trust, trust_of
+from edge_agent.artefacts.repository import Change
 from edge_agent.client_trips import ClientTrips, Teller, noting
 from edge_agent.config import AgentConfig, check
 from edge_agent.enrol import Enroller
 from edge_agent.front import Front
 from edge_agent.guard import OPEN, Guard, guard_of
 from edge_agent.journal import Journal
+from edge_agent.lasting import lasting
 from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 from edge_agent.machine import Machine
 from edge_agent.metrics import Metrics
@@ -90,12 +92,13 @@ class Agent:
             threads=config.threads,
             clock=clock,
             on_event=self._moved,
+            on_poison=self._poisoned,
             min_load_s=config.min_load_s,
             active=activations.active(),
             upkeep=config.upkeep(machine.read().memory_limit_bytes),
         )
         self.repository = joined.repository(
-            config.packages, config.artefacts, self.pool, activations, trust, rng
+            config.packages, config.artefacts, self.pool, activations, trust, rng, self._changed
         )
         self.metrics.watch_memory(self.pool.residents)
         who = identity(f"{rng.getrandbits(64):016x}")
@@ -198,6 +201,15 @@ class Agent:
         if event.step is Step.CRASHED:
             log.event(_log, "model_crashed", level=logging.ERROR, model=model, version=version)
 
+    def _changed(self, change: Change, model: str, version: str) -> None:
+        """What came or went tells routers at once; which version serves is worth a note, too."""
+        self.tell_routers()
+        if change in (Change.UPDATED, Change.ROLLED_BACK):
+            self.notes.note(change, model=model, version=version)
+
+    def _poisoned(self, package: Package) -> None:
+        self.notes.note("quarantined", model=package.name, version=package.version)
+
     def _note(self, event: ModelMoved) -> None:
         """Every crash; that a model cannot be loaded once, until it could be."""
         model = event.name, event.version
@@ -247,14 +259,15 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         routers = [router.url for router in config.routers]
         teller = Teller(routers, config.name, trips, session)
         reconciler = Reconciler(routers, config.name, agent.notes, session)
-        background = [tasks.create_task(enroller.keep()) for enroller in enrollers]
         keep = teller.keep, reconciler.keep, agent.notes.keep, agent.notes.sum_up, agent.relief.keep
-        background += [tasks.create_task(task()) for task in keep]
-        background += [
-            tasks.create_task(_become_ready(agent, url, manager)),
-            tasks.create_task(keep_watchdog(manager, agent.progresses, monotonic)),
-            tasks.create_task(agent.repository.keep(wall())),
-        ]
+        work: dict[str, Callable[[], Awaitable[None]]] = {
+            **{f"joining {one.title}": one.keep for one in enrollers},
+            **{task.__qualname__: task for task in keep},
+            "warming": lambda: _become_ready(agent, url, manager),
+            "the watchdog": lambda: keep_watchdog(manager, agent.progresses, monotonic),
+            "the repository": lambda: agent.repository.keep(wall()),
+        }
+        background = [tasks.create_task(lasting(one, name)) for name, one in work.items()]
         await stop.wait()
         manager.stopping()
         await _leave(agent, enrollers, background)

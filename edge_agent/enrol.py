@@ -54,6 +54,11 @@ class Enroller:
         self._told = ""
         self._changed = asyncio.Event()
 
+    @property
+    def title(self) -> str:
+        """Where it joins."""
+        return self._url
+
     def renew_soon(self) -> None:
         """What we say of ourselves has changed: do not wait for the lease to be due."""
         self._changed.set()

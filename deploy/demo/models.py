@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 import safetensors.torch
 
-from deploy.demo import bare, onnx_graph, training
+from deploy.demo import bare, training
 from deploy.demo.training import Digits, Weights
-from deploy.variants import teach
+from deploy.variants import onnx_graph, teach
 from edge_agent.runtime import manifest as manifest_module
 from edge_agent.runtime.manifest import (
     Architecture,

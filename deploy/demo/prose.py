@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from onnx import helper
 
-from deploy.demo.onnx_graph import model_bytes
+from deploy.variants.onnx_graph import model_bytes
 from edge_agent.runtime.manifest import (
     TEXT_INPUT,
     TEXT_OUTPUT,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import safetensors.numpy
 
-from deploy.demo.onnx_graph import onnx_bytes
 from deploy.variants.dataset import Dataset
+from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime.manifest import Architecture, Engine, Precision, Variant
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import ConfigError

@@ -20,6 +20,7 @@ from edge_agent.runtime import verify
 from edge_agent.runtime.engines import lack
 from edge_agent.runtime.manifest import KeepIf, Made, Variant
 from edge_agent.runtime.package import (
+    SIGNATURE,
     Package,
     PackageError,
     add_variant,
@@ -228,6 +229,11 @@ def _told(
         yield f"not kept, because {'; '.join(reasons)}"
     else:
         yield f"kept: variant {found.after.name} of {kept.path}"
+        if (kept.path / SIGNATURE).exists():
+            yield (
+                "its signature holds no longer, and agents with trusted keys will refuse it: sign"
+                f" it again: isochrone package sign {kept.path} --key FILE"
+            )
 
 
 def _say(text: str) -> None:

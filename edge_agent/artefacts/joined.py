@@ -8,7 +8,7 @@ from edge_agent.artefacts.disk import Disk
 from edge_agent.artefacts.parts import Trust, source_of
 from edge_agent.artefacts.pull import Bringing
 from edge_agent.artefacts.pulls import Pulls
-from edge_agent.artefacts.repository import Repository
+from edge_agent.artefacts.repository import Heard, Repository
 from edge_agent.artefacts.room import Room
 from edge_agent.artefacts.settings import ArtefactsConfig
 from edge_agent.artefacts.store import Store
@@ -22,10 +22,11 @@ def repository(
     activations: Activations,
     trust: Trust | None,
     rng: Random,
+    heard: Heard,
 ) -> Repository:
-    """The repository of the packages below `root`."""
+    """The repository of the packages below `root`; `heard` is told of every change."""
     store, disk = Store(root), Disk()
-    made = Repository(pool, store, disk, activations)
+    made = Repository(pool, store, disk, activations, heard)
     if config.source is not None:
         room = Room(store, disk, made, config.disk_budget_bytes, config.disk_reserve_bytes)
         made.pull_with(

@@ -1,12 +1,14 @@
 """What administrators ask of the models here: list, pull, load, unload, another version, back.
 
 Which version serves is changed in one order: the change is drafted on disk, the new version is
-warmed, the old one drains, the change counts. A failure on the way leaves the old one serving.
+warmed, the change counts, the old one drains. A failure on the way leaves the old one serving.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,12 +21,27 @@ from edge_agent.artefacts.store import Store
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, Unavailable
+from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process import log
 from router.wire.report import HeldModel, ModelState, version_order
 
 T = TypeVar("T")
 _log = logging.getLogger("isochrone.agent.models")
+
+
+class Change(StrEnum):
+    """What happens to the packages of an agent while it runs."""
+
+    ARRIVED = "arrived"
+    REMOVED = "removed"
+    UPDATED = "updated"
+    """Another version was made active."""
+    ROLLED_BACK = "rolled_back"
+    """The one before was."""
+
+
+Heard = Callable[[Change, str, str], None]
+"""Is told of a change, of which model, and of which version of it."""
 
 
 class ModelTold(msgspec.Struct, frozen=True):
@@ -60,8 +77,11 @@ class PullTold(msgspec.Struct, frozen=True):
 class Repository:
     """The models of one agent."""
 
-    def __init__(self, pool: Pool, store: Store, disk: Disk, activations: Activations) -> None:
+    def __init__(
+        self, pool: Pool, store: Store, disk: Disk, activations: Activations, heard: Heard
+    ) -> None:
         """Pulls nothing and changes no version before `keep` runs."""
+        self._heard = heard
         self._pool = pool
         self._store = store
         self._disk = disk
@@ -109,7 +129,7 @@ class Repository:
             NotFound, Unavailable, NoSpace, PackageError: it cannot be; who served goes on.
         """
         if version is not None:
-            return await self._change(name, version)
+            return await self._change(name, version, Change.UPDATED)
         versions, choice = self._pool.metadata(name).versions, self._activations.get(name)
         chosen = choice is not None and choice.active in versions
         return await self._pool.load(name, choice.active if choice and chosen else versions[0])
@@ -133,7 +153,7 @@ class Repository:
         choice = self._activations.get(name)
         if choice is None or choice.previous is None:
             raise BadRequest(f"{name}: no other version has been active; load one by its number")
-        return await self._change(name, choice.previous)
+        return await self._change(name, choice.previous, Change.ROLLED_BACK)
 
     async def keep(self, now_s: float) -> None:
         """Go on with pulls that were cut, then do what is asked for until this is cancelled.
@@ -184,31 +204,52 @@ class Repository:
     def arrived(self, package: Package) -> None:
         """A package has come."""
         self._pool.add(package)
+        self._heard(Change.ARRIVED, package.name, package.version)
 
     async def spare(self) -> Sequence[Package]:
         """Pulled, cold, not the active version nor the one to go back to; the lowest first."""
         held = sorted(self._pool.held(), key=lambda one: version_order(one.version))
-        cold = [one for one in held if one.state is ModelState.COLD]
+        cold = filter(_is_cold, held)
         packages = [self._pool.package(one.name, one.version) for one in cold]
         unneeded = [one for one in packages if not self._needed(one)]
         return await asyncio.to_thread(lambda: [p for p in unneeded if self._store.pulled(p)])
 
-    async def let_go(self, package: Package) -> None:
-        """Use it no more."""
-        await self._pool.remove(package.name, package.version)
-
-    async def _activate(self, name: str, version: str) -> None:
+    async def let_go(self, package: Package) -> bool:
+        """Use it no more; False where it was wanted meanwhile, or has gone already."""
         async with self._changing:
-            self._pool.package(name, version)
-            choice = self._activations.get(name)
-            if choice is not None and choice.active == version:
-                await self._pool.activate(name, version)
-                return
-            before = choice.active if choice else self._pool.active(name)
-            chosen = Activation(version, before if before != version else None)
-            draft = await self._disk.do(self._activations.draft, name, chosen)
-            await self._pool.activate(name, version)
+            cold = [(one.name, one.version) for one in self._pool.held() if _is_cold(one)]
+            if (package.name, package.version) not in cold or self._needed(package):
+                return False
+            await self._pool.remove(package.name, package.version)
+        self._heard(Change.REMOVED, package.name, package.version)
+        return True
+
+    async def _activate(self, name: str, version: str, change: Change) -> None:
+        async with self._changing:
+            before = await self._chosen(name, version)
+        if before is not None:
+            self._heard(change, name, version)
+            # long calls may keep it for minutes; other changes do not wait
+            with suppress(NotFound):
+                await self._pool.unload(name, before)
+
+    async def _chosen(self, name: str, version: str) -> str | None:
+        """Have a version active, on disk too; which one answered before and may leave."""
+        self._pool.package(name, version)
+        choice = self._activations.get(name)
+        if choice is not None and choice.active == version:
+            return await self._pool.activate(name, version)
+        active = choice.active if choice else self._pool.active(name)
+        chosen = Activation(version, active if active != version else None)
+        draft = await self._disk.do(self._activations.draft, name, chosen)
+        before = await self._pool.activate(name, version)
+        try:
             await self._disk.do(draft.commit)
+        except IsochroneError:
+            if before is not None:
+                await self._pool.activate(name, before)
+            raise
+        return before
 
     def _begun(self, wish: Wish) -> Pull:
         if self._pulls is None:
@@ -242,21 +283,31 @@ class Repository:
             log.event(_log, "not_swept", level=logging.ERROR, error=str(error))
             return
         for manifest, digest in cut if self._pulls is not None else ():
-            self._begun(Wish(manifest.name, manifest.version, digest))
+            wish = Wish(manifest.name, manifest.version, digest)
+            try:
+                self._begun(wish)
+            except IsochroneError as error:  # what two pulls of one version left behind
+                log.event(
+                    _log, "not_resumed", level=logging.ERROR, model=wish.title, error=error.message
+                )
 
-    async def _change(self, name: str, version: str) -> str:
-        outcome = await asyncio.shield(self.spawn(self._outcome(name, version)))
+    async def _change(self, name: str, version: str, change: Change) -> str:
+        outcome = await asyncio.shield(self.spawn(self._outcome(name, version, change)))
         if isinstance(outcome, Exception):
             raise outcome
         return version
 
-    async def _outcome(self, name: str, version: str) -> Exception | None:
+    async def _outcome(self, name: str, version: str, change: Change) -> Exception | None:
         """An error belongs to who asked; raised in a task, it would end the agent."""
         try:
-            await self._activate(name, version)
+            await self._activate(name, version, change)
         except Exception as error:
             return error
         return None
+
+
+def _is_cold(held: HeldModel) -> bool:
+    return held.state is ModelState.COLD
 
 
 def _check_same(package: Package, manifest: Manifest) -> None:

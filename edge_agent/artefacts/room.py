@@ -31,8 +31,8 @@ class Keeper(Protocol):
         """Packages that nobody needs, the least wanted first."""
         ...
 
-    async def let_go(self, package: Package) -> None:
-        """Use it no more: it is about to be removed."""
+    async def let_go(self, package: Package) -> bool:
+        """Use it no more, it is about to be removed; False where it must stay after all."""
         ...
 
 
@@ -83,9 +83,9 @@ class Room:
         await self._disk.do(self._store.remove_abandoned, staging)
         short = (await self._disk.do(self._need, staging)).short
         for package in enough_of(await self._keeper.spare(), short):
-            log.event(_log, "removed_for_room", model=package.name, version=package.version)
-            await self._keeper.let_go(package)
-            await self._disk.do(self._store.remove, package)
+            if await self._keeper.let_go(package):
+                log.event(_log, "removed_for_room", model=package.name, version=package.version)
+                await self._disk.do(self._store.remove, package)
         need = await self._disk.do(self._need, staging)
         if need.short > 0:
             raise need.refusal(f"{staging.manifest.name} {staging.manifest.version}")

@@ -185,9 +185,9 @@ class Calls:
             DeadlineExceeded: in the queue, during a cold model's load, or before the first part.
         """
         asked_s = self.clock()
-        version = await self._warm(ask)
+        await self._warm(ask)
         slot = await admitted(self.gate, ask.deadline_s, ask.priority, ask.tenant)
-        call = Call(self, ask._replace(version=version), asked_s, slot)
+        call = Call(self, ask, asked_s, slot)  # who has become active meanwhile answers
         try:
             await call.begin()
         except BaseException:  # cancelled, too: its slot must come back

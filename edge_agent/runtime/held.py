@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncGenerator, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
+from functools import partial
 
 from edge_agent.runtime.back_off import BackOff
 from edge_agent.runtime.choice import likely
@@ -19,6 +20,7 @@ from edge_agent.runtime.model import Model
 from edge_agent.runtime.outlook import Outlook
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.quarantine import Quarantine
+from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.runtime.state import Step, after
 from edge_agent.runtime.workshop import ColdStart, ModelMoved, Workshop
 from router.errors import Crashed, IsochroneError, NoSpace, NotFound, Unavailable
@@ -44,7 +46,8 @@ class Held:
         self._workshop = workshop
         self._clock = workshop.tools.clock
         upkeep = workshop.upkeep
-        self._quarantine = Quarantine() if upkeep.isolated(package) else None
+        poisoned = partial(workshop.poisoned, package)
+        self._quarantine = Quarantine(poisoned) if upkeep.isolated(package) else None
         self.outlook = Outlook(
             package.name, self.title, variant.bytes, upkeep, workshop.loads, self._clock()
         )
@@ -56,6 +59,8 @@ class Held:
         self._began_s = 0.0
         self._back_off = BackOff()
         self._running = 0
+        self._wished = 0
+        """Of the running calls, those that are no samples."""
         self._retired = False
         self._put_away = False
         """It was unloaded for want of calls or of room, and may come back by itself."""
@@ -142,6 +147,10 @@ class Held:
         self._put_away = self._is_wanted_back = False
         if self.state is ModelState.WARM:
             self._drain("asked")
+        await self.left()
+
+    async def left(self) -> None:
+        """Wait until its memory was given back, where that goes on; else not at all."""
         if self._drained is not None:
             await asyncio.shield(self._drained)
 
@@ -307,9 +316,9 @@ class Held:
     @contextmanager
     def _in_use(self, model: Model) -> Iterator[None]:
         """A call runs."""
-        self._workshop.residents.used(self)
-        if not self._running:
-            self.outlook.keep_alive.began(self._clock())
+        wished = not IS_SAMPLE.get()
+        if wished:
+            self._begin_use()
         self._running += 1
         try:
             yield
@@ -318,9 +327,20 @@ class Held:
             raise
         finally:
             self._running -= 1
-            if not self._running:
-                self.outlook.keep_alive.ended(self._clock())
+            if wished:
+                self._end_use()
             self._release_if_idle()
+
+    def _begin_use(self) -> None:
+        self._workshop.residents.used(self)
+        if not self._wished:
+            self.outlook.keep_alive.began(self._clock())
+        self._wished += 1
+
+    def _end_use(self) -> None:
+        self._wished -= 1
+        if not self._wished:
+            self.outlook.keep_alive.ended(self._clock())
 
     def _lose(self, model: Model) -> None:
         """Its process died; of several calls that saw it, the first says so."""

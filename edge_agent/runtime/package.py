@@ -223,7 +223,8 @@ def write_package(store: Path, manifest: Manifest, files: Mapping[str, bytes]) -
 def add_variant(package: Package, variant: Variant, data: bytes) -> Package:
     """The package with one more variant: first its file, then the manifest, each whole.
 
-    At every moment the package on disk is the old one or the new one.
+    At every moment the package on disk is the old one or the new one. A signature of the old one
+    does not hold for the new one.
 
     Raises:
         PackageError: the name or the file is taken, or the place cannot be written.

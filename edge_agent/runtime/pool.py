@@ -28,6 +28,10 @@ def _unheard(_moved: ModelMoved) -> None:
     """Nobody listens."""
 
 
+def _unheeded(_package: Package) -> None:
+    """Nobody listens."""
+
+
 class Pool:
     """Packages and their loaded models. Made and used on one event loop.
 
@@ -43,11 +47,13 @@ class Pool:
         threads: int = 1,
         clock: Clock = monotonic,
         on_event: Callable[[ModelMoved], None] = _unheard,
+        on_poison: Callable[[Package], None] = _unheeded,
         min_load_s: float = 0.0,
         active: Mapping[str, str] = _NONE_ACTIVE,
         upkeep: Upkeep = _ALL_STAY,
     ) -> None:
-        """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move.
+        """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move,
+        `on_poison` of every request that is not asked again because it ends its model's process.
 
         No load takes less than `min_load_s`. `active` names the version of a model that calls
         without a version get; for other models it is the highest. `upkeep` says what stays in
@@ -74,6 +80,7 @@ class Pool:
             upkeep,
             self._kept,
             self._moved,
+            on_poison,
         )
         for package in packages:
             if self._held_as(package) is not None:
@@ -238,23 +245,25 @@ class Pool:
         self._generation += 1
         await held.unload()
 
-    async def activate(self, name: str, version: str) -> None:
-        """Have a version warm, let it answer the calls that name none, drain who did before.
+    async def activate(self, name: str, version: str) -> str | None:
+        """Have a version warm, and let it answer the calls that name none.
+
+        Returns who did before and is in memory still, to be unloaded; None where this one did.
 
         Raises:
             NotFound, Unavailable, NoSpace: as `load`; who answered goes on answering.
         """
         held = self._open(name, version)
+        await held.left()
         await held.load()
         self._open(name, version)  # it may have been removed meanwhile
         before = self._models[name].preferred()
-        if before is held:
-            self._models[name].activate(version)
-            return
-        held.outlook.learn(before.outlook)
         self._models[name].activate(version)
+        if before is held:
+            return None
+        held.outlook.learn(before.outlook)
         self._generation += 1
-        await before.unload()
+        return before.package.version
 
     def active(self, name: str) -> str | None:
         """The version that a call without a version gets; None where the model is not held."""

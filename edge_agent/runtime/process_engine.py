@@ -28,6 +28,8 @@ from router.wire.message import InferRequest, InferResponse
 
 _HANG_S = 5.0
 """A call that nobody wants any more may take so much longer; then its process is ended."""
+_START_S = 600.0
+"""Longer than any file takes to load: all other loads wait for this one."""
 _LEAVE_S = 5.0
 _KINDS = {kind.code: kind for kind in (BadRequest, Unavailable, PackageError)}
 _log = logging.getLogger(__name__)
@@ -63,14 +65,15 @@ class Worker:
         """The process's id."""
         return self._process.pid
 
-    def exchange(self, frame: Frame) -> Frame:
-        """The answer to one frame; blocks.
+    def exchange(self, frame: Frame, timeout_s: float | None = None) -> Frame:
+        """The answer to one frame; blocks, for `timeout_s` between two pieces of it at most.
 
         Raises:
-            Crashed: the process died.
+            Crashed: the process died, or took too long; it is of no more use.
         """
         connection = self._free.get()
         try:
+            connection.settimeout(timeout_s)
             connection.sendall(frame.encoded())
             return receive(connection)
         except (EOFError, OSError):
@@ -134,7 +137,7 @@ class ProcessModel:
         """
         self._worker = Worker(self._calls_at_once)
         start = Start(str(self._package.path.absolute()), self._variant.name, self._threads)
-        reply = self._worker.exchange(Frame.of(Kind.START, start))
+        reply = self._worker.exchange(Frame.of(Kind.START, start), _START_S)
         if reply.kind is Kind.REFUSAL:
             raise _raised(reply)
 

@@ -5,7 +5,7 @@ suspicion; one that was there at two crashes, without an answer in between, is n
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from router.errors import Quarantined
 
@@ -14,10 +14,16 @@ _MOST = 1024
 """Digests remembered; of more, the ones that crashed longest ago are forgotten."""
 
 
+def _unheard() -> None:
+    """Nobody listens."""
+
+
 class Quarantine:
     """The digests of requests that were there at a crash, and at how many."""
 
-    def __init__(self) -> None:
+    def __init__(self, closed: Callable[[], None] = _unheard) -> None:
+        """`closed` is called whenever one more is not asked again."""
+        self._closed = closed
         self._crashes: OrderedDict[bytes, int] = OrderedDict()
 
     def check(self, digest: bytes) -> None:
@@ -35,7 +41,9 @@ class Quarantine:
     def crashed(self, digests: Iterable[bytes]) -> None:
         """The process died while these were there."""
         for digest in digests:
-            self._crashes[digest] = self._crashes.pop(digest, 0) + 1
+            count = self._crashes[digest] = self._crashes.pop(digest, 0) + 1
+            if count == CRASHES:
+                self._closed()
             if len(self._crashes) > _MOST:
                 self._crashes.popitem(last=False)
 

@@ -6,6 +6,7 @@ It waits behind those, whatever the asker says of its urgency.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ from router.wire.report import LOAD_HEADER, ModelState
 _KEPT = frozenset({headers.SEQUENCE, headers.TIMEOUT, headers.REQUEST_ID})
 _LAST = (headers.PRIORITY, b"9")
 _TOLD = frozenset({LOAD_HEADER, headers.SERVER_TIMING})
+IS_SAMPLE = ContextVar("IS_SAMPLE", default=False)
+"""The call that runs here is nobody's wish: it must not keep its model in memory."""
 
 
 class Sampling:
@@ -43,6 +46,7 @@ class Sampling:
         if manifest.name in self._running:
             raise Overloaded(f"a sample of {manifest.name} runs already", retry_after_s=1.0)
         self._running.add(manifest.name)
+        here = IS_SAMPLE.set(True)
         try:
             call = await asyncio.to_thread(_call, manifest, request)
             now = state()
@@ -50,6 +54,7 @@ class Sampling:
                 raise Unavailable(f"{manifest.name} is {now}; a sample loads nothing")
             return _told(await self._answer(call))
         finally:
+            IS_SAMPLE.reset(here)
             self._running.discard(manifest.name)
 
 

@@ -50,7 +50,8 @@ class Workshop:
     """What every model of a pool shares.
 
     A thread that loads one after another, what loading needs, who is in memory, what waits to be
-    loaded, and who hears of it; `kept` says of a version whether it has to stay in memory.
+    loaded, and who hears of it; `kept` says of a version whether it has to stay in memory,
+    `poisoned` hears of every request of one that is not asked again.
     """
 
     loader: Executor
@@ -60,3 +61,4 @@ class Workshop:
     upkeep: Upkeep
     kept: Callable[[Package], bool]
     moved: Callable[[ModelMoved], None]
+    poisoned: Callable[[Package], None]

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import NodeProto, helper
 
-from deploy.demo.onnx_graph import model_bytes
+from deploy.variants.onnx_graph import model_bytes
 from router.wire.tensor import Array, TensorSpec
 
 _SEED = 5

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime as ort
 import yaml
 
-from deploy.demo.onnx_graph import onnx_bytes
+from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime import memory
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.loading import Tools, load, shut_down

@@ -13,6 +13,7 @@ import pytest
 from deploy import doctor
 from deploy.cli import PROBLEM, main
 from deploy.doctor import Finding, examined
+from deploy.signing import keygen, sign
 from router.wire.report import SeenAgent
 from tests.conftest import write_double
 from tests.system.town import Town, wait_until
@@ -94,6 +95,33 @@ def test_models_that_cannot_be_used_are_a_fail(folder, harm, said):
 def test_a_model_that_is_to_be_kept_warm_and_is_not_here_is_a_fail(folder):
     (finding,) = [f for f in found(write(folder, keep_warm=["digits"]), "models") if f.remedy]
     assert (finding.state, "digits" in finding.found) == ("fail", True)
+
+
+def test_signatures_are_held_against_the_trusted_keys(folder):
+    list(keygen(folder / "mine"))
+    key = (folder / "mine.pub").read_text().strip()
+    path = write(folder, artefacts={"trusted_keys": [key]})
+    assert "fail" in states(path, "models"), "it is unsigned"
+    list(sign(folder / "packages" / "double" / "1", folder / "mine.key"))
+    assert states(path, "models") == ["ok"]
+    write(folder, artefacts={"trusted_key_files": ["nowhere.pub"]})
+    assert states(path, "models") == ["fail"]
+
+
+TOKENS = {
+    "for the agent alone": (b"0123456789abcdef", 0o600, "ok"),
+    "for its group": (b"0123456789abcdef", 0o640, "ok"),
+    "for everybody": (b"0123456789abcdef", 0o644, "fail"),
+    "too short": (b"0123", 0o600, "fail"),
+}
+
+
+@pytest.mark.parametrize(("token", "mode", "state"), TOKENS.values(), ids=TOKENS)
+def test_the_token_is_a_secret(folder, token, mode, state):
+    path = write(folder, admin={"listen": "127.0.0.1:0", "token_file": "token"})
+    (folder / "token").write_bytes(token)
+    (folder / "token").chmod(mode)
+    assert states(path, "token") == [state]
 
 
 def test_models_that_do_not_fit_are_a_fail(folder, monkeypatch):

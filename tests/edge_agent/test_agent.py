@@ -407,6 +407,25 @@ async def test_no_mistake_of_a_package_ends_the_agent(inside, monkeypatch, caplo
     assert [str(record.exc_info[1]) for record in caplog.records] == ["not foreseen"]
 
 
+async def test_a_change_of_version_is_noted_and_told_to_routers(inside, monkeypatch):
+    told: list[tuple[str, ...]] = []
+    monkeypatch.setattr(inside, "tell_routers", lambda: told.append(("routers",)))
+    kept = asyncio.get_running_loop().create_task(inside.repository.keep(0.0))
+    await asyncio.sleep(0)
+    await inside.repository.load("double", "2")
+    await inside.repository.load("double", "1")
+    await inside.repository.rollback("double")
+    told.clear()
+    inside.repository.arrived(inside.pool.package("double", "1"))
+    assert told == [("routers",)]
+    kept.cancel()
+    await asyncio.wait([kept])
+    await inside.notes.write()
+    noted = [(one.kind, one.model, one.version) for one in await inside.notes.oldest()]
+    assert noted == [("updated", "double", "1"), ("rolled_back", "double", "2")]
+    await inside.notes.close()
+
+
 @pytest.mark.parametrize("what", ["wake", "sample"])
 async def test_who_leaves_takes_no_wishes(inside, what):
     inside.lifecycle.on(Listening())

@@ -7,7 +7,7 @@ import safetensors.numpy
 from onnx import helper
 
 from deploy import cli
-from deploy.demo.onnx_graph import onnx_bytes
+from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime import verify
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.manifest import (
@@ -21,7 +21,13 @@ from edge_agent.runtime.manifest import (
     Sample,
     SampleTensor,
 )
-from edge_agent.runtime.package import PackageError, described, open_package, write_package
+from edge_agent.runtime.package import (
+    SIGNATURE,
+    PackageError,
+    described,
+    open_package,
+    write_package,
+)
 from router.errors import ConfigError
 from router.process.clock import monotonic
 from router.wire.tensor import TensorSpec
@@ -100,9 +106,11 @@ def test_a_network_of_kilobytes_is_not(store, run, images):
 
 def test_torch_becomes_onnx_and_says_the_same(store, run, images):
     path = store / "digits-large/1"
+    (path / SIGNATURE).write_text("of the package as it was")
     evaluation = ("--evaluation", images / "held_out.npz")
     code, result, printed = run("export", path, *evaluation)
     assert code == 0, printed.out
+    assert f"isochrone package sign {path}" in printed.out
     assert result["items"] == 540
     assert result["deviation"] < 1e-5
     assert result["accuracy_loss"] == 0

@@ -59,6 +59,7 @@ class Nobody:
 
     async def let_go(self, package):
         self.gone += (package.version,)
+        return True
 
 
 class Pulling:

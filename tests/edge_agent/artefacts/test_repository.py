@@ -25,7 +25,7 @@ from tests.conftest import write_double
 
 
 @asynccontextmanager
-async def opened(root, source=None, **changes):
+async def opened(root, source=None, heard=lambda *_: None, **changes):
     """A pool and its repository, as an agent has them after a start."""
     activations = Activations(root)
     pool = Pool(packages_in(root)[0], active=activations.active())
@@ -35,7 +35,7 @@ async def opened(root, source=None, **changes):
         **changes,
     )
     async with asyncio.TaskGroup() as tasks:
-        one = joined.repository(root, config, pool, activations, None, Random(1))
+        one = joined.repository(root, config, pool, activations, None, Random(1), heard)
         kept = tasks.create_task(one.keep(0.0))
         await asyncio.sleep(0)
         try:
@@ -160,6 +160,69 @@ async def test_calls_are_answered_all_through_a_change(root):
         assert seen == sorted(seen), "the old one to the end, then the new one"
 
 
+async def test_a_long_call_of_the_old_version_holds_up_no_other_change(root):
+    async with opened(root) as (pool, models):
+        await models.load("double", "1")
+        long_call = pool.lend("double", "1")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await models.load("double", "2")
+        assert await answered(pool) == "2"
+        assert Activations(root).active() == {"double": "2"}, "a power cut does not undo it"
+        async with asyncio.timeout(5):
+            await models.load("double", "2")
+            long_call.give_back()
+            await models.rollback("double")
+        assert await answered(pool) == "1"
+
+
+async def test_a_choice_that_cannot_be_kept_is_taken_back(root, monkeypatch):
+    def commit(_activations, _chosen):
+        raise NoSpace("no space left")
+
+    async with opened(root) as (pool, models):
+        await models.load("double", "1")
+        with monkeypatch.context() as patched:
+            patched.setattr(Activations, "commit", commit)
+            with pytest.raises(NoSpace):
+                await models.load("double", "2")
+        assert await answered(pool) == "1"
+
+
+async def test_every_change_is_told(root, tmp_path):
+    package = write_double(tmp_path / "remote", version="3")
+    told: list[tuple[str, ...]] = []
+    async with opened(root, tmp_path / "remote", lambda *told_: told.append(told_)) as (_, models):
+        await models.load("double", "1")
+        await models.load("double", "2")
+        await models.load("double", "2")
+        await models.rollback("double")
+        await models.pull(Wish("double", "3", package.digest), 10)
+        (spare,) = await models.spare()
+        await models.let_go(spare)
+    assert told == [
+        ("updated", "double", "1"),
+        ("updated", "double", "2"),
+        ("rolled_back", "double", "1"),
+        ("arrived", "double", "3"),
+        ("removed", "double", "3"),
+    ]
+
+
+async def test_what_was_wanted_meanwhile_is_not_let_go(root, tmp_path):
+    package = write_double(tmp_path / "remote", version="3")
+    async with opened(root, tmp_path / "remote") as (pool, models):
+        await models.pull(Wish("double", "3", package.digest), 10)
+        (spare,) = await models.spare()
+        await models.load("double", "3")
+        assert not await models.let_go(spare)
+        assert await answered(pool) == "3"
+        await models.load("double", "1")
+        await models.load("double", "2")
+        assert await models.let_go(spare)
+        assert not await models.let_go(spare), "it has gone already"
+
+
 async def test_a_file_that_cannot_be_read_chooses_nothing(root, caplog):
     (root / FILE).write_text('{"double": {"active"')
     async with opened(root) as (pool, models):
@@ -233,6 +296,20 @@ async def test_a_cut_pull_goes_on_at_the_next_start(root, tmp_path):
             while len(pool.held()) < 3:  # noqa: ASYNC110 - a pull of its own
                 await asyncio.sleep(0.01)
         assert pool.state("double", "3") is ModelState.COLD
+
+
+async def test_two_cut_pulls_of_one_version_keep_nobody_from_serving(root, tmp_path, caplog):
+    package = write_double(tmp_path / "remote", version="3")
+    raw = (package.path / "model.yaml").read_bytes()
+    async with opened(root) as (_, models):
+        for content in (raw, raw + b"\n"):
+            with models._store.stage("double", content, None):
+                pass
+        assert len(models._store.sweep(0.0)) == 2
+    async with opened(root, tmp_path / "remote") as (pool, models):
+        await models.load("double", "1")
+        assert await answered(pool) == "1"
+    assert "not_resumed" in caplog.text
 
 
 async def test_a_disk_that_cannot_be_swept_keeps_nobody_from_serving(root, monkeypatch, caplog):

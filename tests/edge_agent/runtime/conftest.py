@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from deploy.demo.onnx_graph import onnx_bytes
+from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime.manifest import (
     Conv2d,
     Declared,

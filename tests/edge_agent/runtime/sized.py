@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from deploy.demo.onnx_graph import onnx_bytes
+from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Sample, SampleTensor
 from edge_agent.runtime.package import Package, described, write_package
 from router.wire.message import InferRequest

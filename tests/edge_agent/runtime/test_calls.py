@@ -147,3 +147,17 @@ async def test_a_call_whose_thread_never_began_does_not_begin(write, question, t
 
 async def _one(pool, question):
     return [part async for part in pool.request("small", None, question)]
+
+
+async def test_a_call_that_waited_through_a_change_of_version_gets_the_new_one(write, question):
+    async with opened(write(), write(version="2")) as (calls, pool, gate):
+        await pool.activate("small", "1")
+        first = await calls.open(ask(question))
+        waiting = asyncio.get_running_loop().create_task(answer(calls, ask(question)))
+        await until(lambda: gate.queued == 1)
+        assert await pool.activate("small", "2") == "1"
+        leaving = asyncio.get_running_loop().create_task(pool.unload("small", "1"))
+        await first.aclose()
+        assert (await waiting)[0].model_version == "2"
+        await leaving
+        assert pool.state("small", "1") is ModelState.COLD

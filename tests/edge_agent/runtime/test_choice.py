@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from deploy.demo.onnx_graph import model_bytes
+from deploy.variants.onnx_graph import model_bytes
 from edge_agent.runtime import choice
 from edge_agent.runtime.choice import Choices, contenders, likely
 from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.demo.onnx_graph import model_bytes
+from deploy.variants.onnx_graph import model_bytes
 from edge_agent.runtime import engines, onnx_engine, verify
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Sample, SampleTensor
 from edge_agent.runtime.onnx_file import has_external_data

@@ -11,6 +11,7 @@ import pytest
 
 from edge_agent.runtime import process_engine
 from edge_agent.runtime.frames import Frame, Kind, Start
+from edge_agent.runtime.package import Package
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved
@@ -52,9 +53,9 @@ def workers(monkeypatch):
 
 
 @asynccontextmanager
-async def opened(package, clock, upkeep=APART):
+async def opened(package, clock, upkeep=APART, **more):
     events: list[ModelMoved] = []
-    pool = Pool([package], slots=2, clock=clock, on_event=events.append, upkeep=upkeep)
+    pool = Pool([package], slots=2, clock=clock, on_event=events.append, upkeep=upkeep, **more)
     try:
         yield pool, events
     finally:
@@ -151,7 +152,8 @@ async def test_crash_after_crash_waits_longer(write, clock, workers):
 
 
 async def test_a_request_that_was_there_at_two_crashes_is_quarantined(write, clock, workers):
-    async with opened(write(), clock) as (pool, _):
+    poisoned: list[Package] = []
+    async with opened(write(), clock, on_poison=poisoned.append) as (pool, _):
         for _ in range(2):
             await answer(pool, numbered(99))
             both = await killed_under(pool, workers[-1], numbered(13), numbered(7))
@@ -162,6 +164,7 @@ async def test_a_request_that_was_there_at_two_crashes_is_quarantined(write, clo
         for _ in range(2):
             assert isinstance(await caught(answer(pool, numbered(13))), Quarantined)
         assert (await answer(pool, numbered(7))).id == "7"
+        assert [package.name for package in poisoned] == ["small"]
         assert len(workers) == 3, "the poison one costs no process any more"
 
 
@@ -193,6 +196,20 @@ async def test_a_hanging_process_is_ended_once_nobody_waits(
 
 
 @pytest.mark.usefixtures("workers")
+async def test_a_process_that_hangs_while_it_loads_does_not_keep_others_from_it(
+    write, clock, workers, monkeypatch
+):
+    monkeypatch.setattr(process_engine, "_LEAVE_S", 0.1)
+    async with opened(write(), clock) as (pool, _):
+        with monkeypatch.context() as patched:
+            patched.setattr(process_engine, "_START_S", 0.0001)
+            with pytest.raises(Unavailable):
+                await pool.load("small")
+        clock.now_s += 100.0
+        await pool.load("small")
+        assert len(workers) == 2
+
+
 async def test_a_broken_package_is_told_as_it_is_inside(write, clock, caplog):
     package = write()
     path = package.file(package.manifest.variants[0])

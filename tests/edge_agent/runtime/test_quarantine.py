@@ -7,10 +7,13 @@ from router.errors import Quarantined
 
 
 def test_two_crashes_condemn_a_request_and_no_other():
-    quarantine = Quarantine()
+    told: list[str] = []
+    quarantine = Quarantine(lambda: told.append("condemned"))
     quarantine.crashed([b"bad", b"beside"])
     quarantine.check(b"bad")
+    assert not told
     quarantine.crashed([b"bad"])
+    assert told == ["condemned"]
     with pytest.raises(Quarantined, match="died"):
         quarantine.check(b"bad")
     quarantine.check(b"beside")

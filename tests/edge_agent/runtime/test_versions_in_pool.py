@@ -35,10 +35,11 @@ async def test_a_version_that_was_added_waits_to_be_activated(pool, write, quest
     assert pool.state("small", "2") is State.COLD
     assert pool.active("small") == "1"
     assert await _version(pool, question) == "1"
-    await pool.activate("small", "2")
+    assert await pool.activate("small", "2") == "1"
     assert pool.active("small") == "2"
     assert await _version(pool, question) == "2"
-    assert pool.state("small", "1") is State.COLD
+    assert pool.state("small", "1") is State.WARM, "until it is unloaded"
+    assert await pool.activate("small", "2") is None
     await pool.activate("small", "1")
     assert await _version(pool, question) == "1"
 
