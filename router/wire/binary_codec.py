@@ -6,6 +6,7 @@ Triton's protocol/extension_binary_data.md.
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -17,6 +18,9 @@ from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Datatype, Form, Tensor, TensorSpec, datatype_named
 
 _LENGTH = struct.Struct("<I")
+_KEPT_BYTES = 2048
+"""Heads up to so long are kept for the next ones: what a client sends is mostly alike."""
+_outline = lru_cache(maxsize=256)(json_codec.decode_outline)
 
 
 def decode_request(body: bytes, head_bytes: int) -> InferRequest:
@@ -26,7 +30,11 @@ def decode_request(body: bytes, head_bytes: int) -> InferRequest:
         BadRequest: the JSON is wrong, or its tensors do not add up to the rest of the body.
     """
     head, blobs = _split(body, head_bytes)
-    request = json_codec.decode_request(head, blobs.take)
+    outline = _outline(bytes(head)) if head_bytes <= _KEPT_BYTES else None
+    if outline is None:
+        request = json_codec.decode_request(head, blobs.take)
+    else:
+        request = outline.filled(blobs.take)
     blobs.check_empty()
     return request
 
@@ -71,6 +79,9 @@ def encode_response(response: InferResponse, binary: Callable[[str], bool]) -> t
     Raises:
         BadRequest: an output that is wanted as JSON has no JSON form.
     """
+    if not response.id and not response.parameters:
+        if all([binary(tensor.name) and not tensor.parameters for tensor in response.outputs]):
+            return _plain(response)
     blobs: list[bytes] = []
     append = _appending(blobs)
 
@@ -79,6 +90,25 @@ def encode_response(response: InferResponse, binary: Callable[[str], bool]) -> t
 
     head = json_codec.encode_response(response, place)
     return b"".join((head, *blobs)), len(head)
+
+
+def _plain(response: InferResponse) -> tuple[bytes, int]:
+    """An answer that is nothing but binary tensors: its head is likely to have been there before."""
+    outputs, blobs = response.outputs, [_blob(tensor) for tensor in response.outputs]
+    sizes = [len(blob) for blob in blobs]
+    told = tuple([(one.name, one.datatype, one.shape) for one in outputs])
+    head = _plain_head(response.model_name, response.model_version, told, tuple(sizes))
+    return b"".join((head, *blobs)), len(head)
+
+
+@lru_cache(maxsize=256)
+def _plain_head(
+    name: str, version: str, told: tuple[tuple[str, str, tuple[int, ...]], ...], sizes: tuple[int, ...]
+) -> bytes:
+    parts = [
+        Written(*one, parameters={BINARY_SIZE: size}) for one, size in zip(told, sizes, strict=True)
+    ]
+    return json_codec.encode_outputs(InferResponse(name, version, ()), parts)
 
 
 class _Blobs:
