@@ -31,7 +31,7 @@ class Front:
         self._access = access
         self._clock = clock
         self._wall = wall
-        self._ids = Random(rng.getrandbits(64))  # noqa: S311  # ids need not be a secret; `rng` may be slow
+        self._ids = Random(rng.getrandbits(64))  # no secrets, and `rng` may be slow
 
     async def handle(self, request: Request) -> Response:
         """The handler's answer, with the request's id."""

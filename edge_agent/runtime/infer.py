@@ -190,7 +190,7 @@ def _written_bytes(part: InferResponse) -> int:
     size_bytes = sum(tensor.data.size for tensor in part.outputs) * _ELEMENT_BYTES
     if size_bytes > _INLINE_BYTES:  # then it is long to count the texts, too
         return size_bytes
-    if all([tensor.datatype != "BYTES" for tensor in part.outputs]):
+    if all(tensor.datatype != "BYTES" for tensor in part.outputs):
         return size_bytes
     texts = [tensor.data.ravel().tolist() for tensor in part.outputs if tensor.datatype == "BYTES"]
     return size_bytes + sum(map(len, chain(*texts)))

@@ -18,6 +18,8 @@ from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Datatype, Form, Tensor, TensorSpec, datatype_named
 
 _LENGTH = struct.Struct("<I")
+_Told = tuple[str, str, tuple[int, ...], int]
+"""Name, datatype, shape and bytes of a tensor."""
 _KEPT_BYTES = 2048
 """Heads up to so long are kept for the next ones: what a client sends is mostly alike."""
 _outline = lru_cache(maxsize=256)(json_codec.decode_outline)
@@ -79,9 +81,9 @@ def encode_response(response: InferResponse, binary: Callable[[str], bool]) -> t
     Raises:
         BadRequest: an output that is wanted as JSON has no JSON form.
     """
-    if not response.id and not response.parameters:
-        if all([binary(tensor.name) and not tensor.parameters for tensor in response.outputs]):
-            return _plain(response)
+    said = response.id or response.parameters
+    if not said and all(binary(one.name) and not one.parameters for one in response.outputs):
+        return _plain(response)
     blobs: list[bytes] = []
     append = _appending(blobs)
 
@@ -93,22 +95,23 @@ def encode_response(response: InferResponse, binary: Callable[[str], bool]) -> t
 
 
 def _plain(response: InferResponse) -> tuple[bytes, int]:
-    """An answer that is nothing but binary tensors: its head is likely to have been there before."""
-    outputs, blobs = response.outputs, [_blob(tensor) for tensor in response.outputs]
-    sizes = [len(blob) for blob in blobs]
-    told = tuple([(one.name, one.datatype, one.shape) for one in outputs])
-    head = _plain_head(response.model_name, response.model_version, told, tuple(sizes))
+    """An answer of nothing but binary tensors: its head is likely to have been there before."""
+    blobs = [_blob(tensor) for tensor in response.outputs]
+    told = [
+        (tensor.name, tensor.datatype, tensor.shape, len(blob))
+        for tensor, blob in zip(response.outputs, blobs, strict=True)
+    ]
+    head = _plain_head(response.model_name, response.model_version, tuple(told))
     return b"".join((head, *blobs)), len(head)
 
 
 @lru_cache(maxsize=256)
-def _plain_head(
-    name: str, version: str, told: tuple[tuple[str, str, tuple[int, ...]], ...], sizes: tuple[int, ...]
-) -> bytes:
-    parts = [
-        Written(*one, parameters={BINARY_SIZE: size}) for one, size in zip(told, sizes, strict=True)
+def _plain_head(name: str, version: str, told: tuple[_Told, ...]) -> bytes:
+    outputs = [
+        Written(tensor, datatype, shape, {BINARY_SIZE: size_bytes})
+        for tensor, datatype, shape, size_bytes in told
     ]
-    return json_codec.encode_outputs(InferResponse(name, version, ()), parts)
+    return json_codec.encode_outputs(InferResponse(name, version, ()), outputs)
 
 
 class _Blobs:

@@ -239,7 +239,7 @@ def _tensor(part: _Part, take: Take) -> Tensor:
     outside = _outside(part)
     if outside is not None:
         return outside.taken(take)
-    if not len(memoryview(part.data)):
+    if not memoryview(part.data):
         raise BadRequest(f"{part.name!r}: no data")
     data = _array(part, DATATYPES[part.datatype])
     return Tensor(part.name, part.datatype, data.reshape(part.shape), part.parameters or {})

@@ -130,5 +130,5 @@ def element_count(shape: Sequence[int], tensor: str) -> int:
 def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
     """`shape` is one that `spec` allows."""
     return len(shape) == len(spec.shape) and all(
-        [wanted in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)]
+        wanted in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
     )
