@@ -31,7 +31,7 @@ class Front:
         self._access = access
         self._clock = clock
         self._wall = wall
-        self._rng = rng
+        self._ids = Random(rng.getrandbits(64))  # no secrets, and `rng` may be slow
 
     async def handle(self, request: Request) -> Response:
         """The handler's answer, with the request's id."""
@@ -63,7 +63,7 @@ class Front:
             given = read_call_headers([(REQUEST_ID, value)]).request_id if value else None
         except BadRequest:  # the handler refuses it; our own id stands in the log
             given = None
-        return given or f"{self._rng.getrandbits(64):016x}"
+        return given or f"{self._ids.getrandbits(64):016x}"
 
     def _write(self, request: Request, request_id: str, status: int) -> None:
         self._answered(request, status)

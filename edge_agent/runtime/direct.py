@@ -156,6 +156,8 @@ class Run:
         deadline_s = min(self._deadline_s, other.deadline_s)
         if rows > self._lane.most_rows or now_s + cost.predict_s(rows) > deadline_s:
             return False
+        if other.priority > self._turns[0].priority:  # the less urgent would hold up the more
+            return False
         if not batch.pays(cost, len(self._turns), self._rows, other.rows, behind):
             return False
         self._turns.append(other)

@@ -83,8 +83,10 @@ class Inference:
         request = await self._read(target.request, decode)
         answer = await self._calls.answer(self._ask(target, request))
         part = answer.part
-        encode = partial(_encoded, request, part, self._holder)
-        fields, plain = await _apart(_written_bytes(part), encode)
+        if _written_bytes(part) <= _INLINE_BYTES:
+            fields, plain = _encoded(request, part, self._holder)
+        else:
+            fields, plain = await asyncio.to_thread(_encoded, request, part, self._holder)
         return await _packed(target.request, self._measured(target, answer, fields), plain)
 
     @reporting
@@ -141,6 +143,8 @@ class Inference:
         """What `decode` makes of a body."""
         encoding = request.header(b"content-encoding")
         if encoding is None or not content.packed(encoding):
+            if len(request.body) <= _INLINE_BYTES:
+                return decode(request.body)
             return await self._decoded(len(request.body), lambda: decode(request.body))
         limit_bytes = self._body_limit_bytes
         most_bytes = min(limit_bytes, len(request.body) * content.MOST_TIMES)
@@ -173,11 +177,6 @@ class Inference:
         return Ask(target.model, target.version, request, deadline_s, priority, tenant)
 
 
-async def _apart(size_bytes: int, work: Callable[[], T]) -> T:
-    """What `work` returns; for a large message it works in a thread, so that other calls go on."""
-    return work() if size_bytes <= _INLINE_BYTES else await asyncio.to_thread(work)
-
-
 def _request(request: Request, metadata: ModelMetadata, body: bytes) -> InferRequest:
     asked = codec.decode_request(request.headers, body, metadata.inputs)
     fit.wanted(asked, metadata.outputs)
@@ -190,6 +189,8 @@ def _written_bytes(part: InferResponse) -> int:
     """What the encoded answer takes, about."""
     size_bytes = sum(tensor.data.size for tensor in part.outputs) * _ELEMENT_BYTES
     if size_bytes > _INLINE_BYTES:  # then it is long to count the texts, too
+        return size_bytes
+    if all(tensor.datatype != "BYTES" for tensor in part.outputs):
         return size_bytes
     texts = [tensor.data.ravel().tolist() for tensor in part.outputs if tensor.datatype == "BYTES"]
     return size_bytes + sum(map(len, chain(*texts)))

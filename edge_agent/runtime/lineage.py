@@ -66,14 +66,17 @@ class Lineage:
 
     def first(self) -> Held:
         """Of those that may be loaded, the one that comes first; of all, where none may."""
-        order = self._order()
-        return next((held for held in order if held.may_load), order[0])
+        foremost = self._held.get(self._active or "") or next(iter(self._held.values()))
+        if foremost.may_load:
+            return foremost
+        return next((held for held in self._order() if held.may_load), foremost)
 
     def preferred(self) -> Held:
         """Who answers: the first, or a warm one, where the first failed when last loaded."""
         first = self.first()
-        warm = (held for held in self._order() if held.state is ModelState.WARM)
-        return first if first.sound else next(warm, first)
+        if first.sound:
+            return first
+        return next((held for held in self._order() if held.state is ModelState.WARM), first)
 
     def _order(self) -> list[Held]:
         return sorted(self, key=lambda held: held.package.version != self._active)

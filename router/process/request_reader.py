@@ -153,18 +153,17 @@ class RequestReader:
     def on_url(self, url: bytes) -> None:
         """Called by the parser, possibly in parts."""
         self._url += url
-        self._count_head(len(url))
+        self._head_bytes += len(url)
+        if self._head_bytes > self._limits.header_bytes:
+            raise head_too_large(self._limits.header_bytes)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser; also for trailers, which nobody here needs."""
-        self._count_head(len(name) + len(value) + 4)
-        if self._received is None:
-            self._headers.append((name.lower(), value.strip(b" \t")))
-
-    def _count_head(self, more: int) -> None:
-        self._head_bytes += more
+        self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.header_bytes:
             raise head_too_large(self._limits.header_bytes)
+        if self._received is None:
+            self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""

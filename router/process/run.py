@@ -1,6 +1,7 @@
 """From a coroutine to an exit code: the event loop, and the signals that end a daemon."""
 
 import asyncio
+import gc
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,12 +15,19 @@ else:
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_GARBAGE = 5_000, 10, 10
+"""Python looks for cycles whenever so many objects more have been made than freed.
+
+It looks through whatever calls wait, and soon: at 700. Nothing on the way of a call leaves cycles.
+"""
+
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """A daemon: it runs until the event is set, then ends in good order with an exit code."""
 
 
 def run(main: Main) -> int:
     """Run a daemon; SIGTERM and SIGINT ask it to end, a second one ends the process at once."""
+    gc.set_threshold(*_GARBAGE)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(_until_signalled(main))
 

@@ -6,6 +6,7 @@ Triton's protocol/extension_binary_data.md.
 
 import struct
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -17,6 +18,11 @@ from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Datatype, Form, Tensor, TensorSpec, datatype_named
 
 _LENGTH = struct.Struct("<I")
+_Told = tuple[str, str, tuple[int, ...], int]
+"""Name, datatype, shape and bytes of a tensor."""
+_KEPT_BYTES = 2048
+"""Heads up to so long are kept for the next ones: what a client sends is mostly alike."""
+_outline = lru_cache(maxsize=256)(json_codec.decode_outline)
 
 
 def decode_request(body: bytes, head_bytes: int) -> InferRequest:
@@ -26,7 +32,11 @@ def decode_request(body: bytes, head_bytes: int) -> InferRequest:
         BadRequest: the JSON is wrong, or its tensors do not add up to the rest of the body.
     """
     head, blobs = _split(body, head_bytes)
-    request = json_codec.decode_request(head, blobs.take)
+    outline = _outline(bytes(head)) if head_bytes <= _KEPT_BYTES else None
+    if outline is None:
+        request = json_codec.decode_request(head, blobs.take)
+    else:
+        request = outline.filled(blobs.take)
     blobs.check_empty()
     return request
 
@@ -71,6 +81,9 @@ def encode_response(response: InferResponse, binary: Callable[[str], bool]) -> t
     Raises:
         BadRequest: an output that is wanted as JSON has no JSON form.
     """
+    said = response.id or response.parameters
+    if not said and all(binary(one.name) and not one.parameters for one in response.outputs):
+        return _plain(response)
     blobs: list[bytes] = []
     append = _appending(blobs)
 
@@ -79,6 +92,26 @@ def encode_response(response: InferResponse, binary: Callable[[str], bool]) -> t
 
     head = json_codec.encode_response(response, place)
     return b"".join((head, *blobs)), len(head)
+
+
+def _plain(response: InferResponse) -> tuple[bytes, int]:
+    """An answer of nothing but binary tensors: its head is likely to have been there before."""
+    blobs = [_blob(tensor) for tensor in response.outputs]
+    told = [
+        (tensor.name, tensor.datatype, tensor.shape, len(blob))
+        for tensor, blob in zip(response.outputs, blobs, strict=True)
+    ]
+    head = _plain_head(response.model_name, response.model_version, tuple(told))
+    return b"".join((head, *blobs)), len(head)
+
+
+@lru_cache(maxsize=256)
+def _plain_head(name: str, version: str, told: tuple[_Told, ...]) -> bytes:
+    outputs = [
+        Written(tensor, datatype, shape, {BINARY_SIZE: size_bytes})
+        for tensor, datatype, shape, size_bytes in told
+    ]
+    return json_codec.encode_outputs(InferResponse(name, version, ()), outputs)
 
 
 class _Blobs:

@@ -74,6 +74,9 @@ class CallHeaders:
     idempotent: bool = False
 
 
+_NOTHING_SAID = CallHeaders(None, DEFAULT_TIMEOUT_S, DEFAULT_PRIORITY, None, None, None)
+
+
 def read_call_headers(headers: Headers) -> CallHeaders:
     """Read and check our request header fields.
 
@@ -84,6 +87,8 @@ def read_call_headers(headers: Headers) -> CallHeaders:
     for name, value in headers:
         if name in _READ and fields.setdefault(name, value) is not value:
             raise BadRequest(f"{name.decode()} stands there twice")
+    if not fields:
+        return _NOTHING_SAID
     return CallHeaders(
         request_id=_request_id(fields.get(REQUEST_ID)),
         timeout_s=read_timeout(fields.get(TIMEOUT)),

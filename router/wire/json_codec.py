@@ -4,7 +4,8 @@ Where a tensor's data lie outside the JSON (the binary extension) the caller say
 out or put them there. Source: open-inference-protocol/specification, protocol/inference_rest.md.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Annotated, Any
@@ -65,6 +66,38 @@ class _Response(msgspec.Struct):
     parameters: _Parameters = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Outside:
+    """A tensor whose data lie outside the JSON."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    count: int
+    size: int
+    parameters: Mapping[str, Parameter]
+
+    def taken(self, take: Take) -> Tensor:
+        """It, with its data."""
+        data = take(self.name, self.datatype, self.count, self.size)
+        return Tensor(self.name, self.datatype.name, data.reshape(self.shape), self.parameters)
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A request but for its inputs' data, which all lie outside the JSON."""
+
+    inputs: tuple[_Outside, ...]
+    outputs: tuple[RequestedOutput, ...]
+    id: str
+    parameters: Mapping[str, Parameter]
+
+    def filled(self, take: Take) -> InferRequest:
+        """It, with the data."""
+        inputs = tuple([one.taken(take) for one in self.inputs])
+        return InferRequest(inputs, self.outputs, self.id, self.parameters)
+
+
 class Written(msgspec.Struct, omit_defaults=True):
     """A tensor as it goes out; without `data`, its bytes follow the JSON."""
 
@@ -101,6 +134,22 @@ def decode_request(text: bytes | memoryview, take: Take = _nowhere) -> InferRequ
         id=_ascii(read.id or ""),
         parameters=read.parameters or {},
     )
+
+
+def decode_outline(text: bytes) -> Outline | None:
+    """A request that may be filled any number of times; None where some data lie in the JSON.
+
+    Raises:
+        BadRequest: as `decode_request`, as far as that can be told without the data.
+    """
+    read = read_json(text, _Request, _NOT_ONE, most_bytes=None)
+    _refuse_twice("inputs", [part.name for part in read.inputs])
+    found = [_outside(part) for part in read.inputs]
+    inputs = tuple([one for one in found if one is not None])
+    if len(inputs) < len(found):
+        return None
+    outputs = _wishes(read.outputs or ())
+    return Outline(inputs, outputs, _ascii(read.id or ""), read.parameters or {})
 
 
 def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferResponse:
@@ -155,23 +204,30 @@ def encode_response(response: InferResponse, place: Place = in_json) -> bytes:
     Raises:
         BadRequest: a tensor has no JSON form; the message says to ask for binary.
     """
+    return encode_outputs(response, [place(tensor) for tensor in response.outputs])
+
+
+def encode_outputs(response: InferResponse, outputs: Sequence[Written]) -> bytes:
+    """The JSON of an answer, with these outputs instead of its own."""
     message = {
         "model_name": response.model_name,
         "model_version": response.model_version,
         "id": response.id,
         "parameters": dict(response.parameters),
-        "outputs": [place(tensor) for tensor in response.outputs],
+        "outputs": outputs,
     }
     kept = ("model_name", "outputs")
     return _encode({key: value for key, value in message.items() if value or key in kept})
 
 
 def _tensors(where: str, parts: Sequence[_Part], take: Take) -> tuple[Tensor, ...]:
-    _refuse_twice(where, (part.name for part in parts))
-    return tuple(_tensor(part, take) for part in parts)
+    _refuse_twice(where, [part.name for part in parts])
+    return tuple([_tensor(part, take) for part in parts])
 
 
-def _refuse_twice(where: str, names: Iterable[str]) -> None:
+def _refuse_twice(where: str, names: Collection[str]) -> None:
+    if len(set(names)) == len(names):
+        return
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -180,22 +236,33 @@ def _refuse_twice(where: str, names: Iterable[str]) -> None:
 
 
 def _tensor(part: _Part, take: Take) -> Tensor:
+    outside = _outside(part)
+    if outside is not None:
+        return outside.taken(take)
+    if not memoryview(part.data):
+        raise BadRequest(f"{part.name!r}: no data")
+    data = _array(part, DATATYPES[part.datatype])
+    return Tensor(part.name, part.datatype, data.reshape(part.shape), part.parameters or {})
+
+
+def _outside(part: _Part) -> _Outside | None:
+    """A tensor whose data lie outside the JSON; None where they should be in it.
+
+    Raises:
+        BadRequest: it cannot be a tensor, or its data would be in both places.
+    """
     datatype = datatype_named(part.datatype, part.name)
     count = element_count(part.shape, part.name)
     parameters = dict(part.parameters or {})
     size = parameters.pop(BINARY_SIZE, None)
-    given = len(memoryview(part.data)) > 0
     if size is None:
-        if not given:
-            raise BadRequest(f"{part.name!r}: no data")
-        data = _array(part, datatype)
-    elif given or isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        return None
+    given = len(memoryview(part.data)) > 0
+    if given or isinstance(size, bool) or not isinstance(size, int) or size < 0:
         raise BadRequest(
             f"{part.name!r}: {BINARY_SIZE} must be a whole number of bytes, without data beside it"
         )
-    else:
-        data = take(part.name, datatype, count, size)
-    return Tensor(part.name, part.datatype, data.reshape(part.shape), parameters)
+    return _Outside(part.name, datatype, tuple(part.shape), count, size, parameters)
 
 
 def _array(part: _Part, datatype: Datatype) -> Array:
@@ -259,7 +326,7 @@ def _element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type expression
 
 
 def _wishes(wishes: Sequence[_Wish]) -> tuple[RequestedOutput, ...]:
-    _refuse_twice("outputs", (wish.name for wish in wishes))
+    _refuse_twice("outputs", [wish.name for wish in wishes])
     return tuple(map(_wish, wishes))
 
 

@@ -5,6 +5,7 @@ names of xDS ORCA's `OrcaLoadReport`, so that other balancers can read it too.
 """
 
 from enum import StrEnum
+from operator import attrgetter
 from typing import Annotated
 
 import msgspec
@@ -189,6 +190,7 @@ class _Orca(msgspec.Struct):
 
 
 _NUMBERS = tuple(f for f in CallReport.__struct_fields__ if f != "instance")
+_numbers_of = attrgetter(*_NUMBERS)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -197,7 +199,7 @@ def encode_call_report(report: CallReport) -> bytes:
     return _PREFIX + _encode(
         _Orca(
             application_utilization=report.in_flight / max(1, report.slots),
-            named_metrics={name: getattr(report, name) for name in _NUMBERS},
+            named_metrics=dict(zip(_NUMBERS, _numbers_of(report), strict=True)),
             instance=report.instance,
         )
     )

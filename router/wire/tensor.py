@@ -120,9 +120,9 @@ def element_count(shape: Sequence[int], tensor: str) -> int:
     """
     if len(shape) > MAX_RANK:
         raise BadRequest(f"{tensor!r}: {len(shape)} dimensions; at most {MAX_RANK} are possible")
-    if any(dimension < 0 for dimension in shape):
+    if shape and min(shape) < 0:
         raise BadRequest(f"{tensor!r}: shape {list(shape)} has a negative dimension")
-    if prod(dimension or 1 for dimension in shape) > MAX_ELEMENTS:
+    if prod([dimension or 1 for dimension in shape]) > MAX_ELEMENTS:
         raise BadRequest(f"{tensor!r}: the shape's dimensions are too large")
     return prod(shape)
 

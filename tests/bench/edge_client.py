@@ -20,6 +20,7 @@ import msgspec
 
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
+_PUSHED_OUT = b"gave its place"
 _SAMPLES = 64
 
 
@@ -48,11 +49,14 @@ class Plan(msgspec.Struct, frozen=True):
 class Result(msgspec.Struct):
     """Of one kind: latencies of good answers and of refusals (503) in seconds, and the rest.
 
+    Pushed out are those who were let into the queue and gave their place there to others.
+
     `samples` are some of the last good answers, for whoever can tell whether they are right.
     """
 
     ok_s: list[float] = []
     refused_s: list[float] = []
+    pushed_out_s: list[float] = []
     late_count: int = 0
     wrong_count: int = 0
     lost_count: int = 0
@@ -206,7 +210,8 @@ class Client:
             else:
                 result.wrong_count += 1
         elif status == b"503":
-            result.refused_s.append(perf_counter() - connection.sent_s)
+            told_s = result.pushed_out_s if _PUSHED_OUT in answer else result.refused_s
+            told_s.append(perf_counter() - connection.sent_s)
         elif status == b"504":
             result.late_count += 1
         elif not answer:

@@ -6,6 +6,7 @@ loop (its peak), then the urgent calls alone, then everything at once.
 """
 
 import os
+import re
 import resource
 import tempfile
 from collections.abc import Callable
@@ -26,6 +27,7 @@ URGENT_SHARE = 0.05
 MODEL_S = 1e-2
 QUEUE = 64
 TIMEOUT_S = 5.0
+_INFER = re.compile(rb"infer;dur=([0-9.]+)")
 Run = Callable[[Plan], tuple[list[Result], float]]
 
 
@@ -125,6 +127,9 @@ def _played(server: Server, made: Made, run: Run, seconds: float, core: int) -> 
     print(f"{made.bare_s * 1e3:.1f} ms a run, {full.per_s:.0f} a second at most")
     print(f"others had {foreign[0]:.0%} of the server's core and {foreign[1]:.0%} of the clients'")
     print("above a few, times say little")
+    pushed_s = [second for one in second.results for second in one.pushed_out_s] or [0.0]
+    p99_ms = float(np.quantile(pushed_s, 0.99)) * 1e3
+    print(f"{len(pushed_s)} gave their places in the queue to others, p99 after {p99_ms:.0f} ms")
     served = [len(one.ok_s) for one in second.results]
     told = dict(zip(("urgent", *WEIGHTS), served, strict=True))
     return {
@@ -135,9 +140,15 @@ def _played(server: Server, made: Made, run: Run, seconds: float, core: int) -> 
     }
 
 
+def _longest_run_s(phase: Phase) -> float:
+    """Of the runs that the agent told of with its last answers; calls may have shared them."""
+    found = [_INFER.search(whole) for one in phase.results for whole in one.samples]
+    return max([float(one[1]) for one in found if one is not None], default=0.0) / 1e3
+
+
 def _bounds(full: Phase, calm: Phase, storm: Phase, grown_share: float) -> list[tuple[str, bool]]:
     urgent, *others = storm.results
-    alone_s, run_s = (float(np.quantile(calm.results[0].ok_s, q)) for q in (0.99, 0.5))
+    alone_s, run_s = float(np.quantile(calm.results[0].ok_s, 0.99)), _longest_run_s(storm)
     urgent_s, bound_s = float(np.quantile(urgent.ok_s, 0.99)), 1.5 * alone_s + run_s
     share = storm.per_used_s / full.per_used_s
     served = np.array([len(one.ok_s) for one in others], float)

@@ -190,6 +190,7 @@ async def test_who_is_pushed_out_by_a_tenant_with_less_in_the_queue_hears_of_it(
         await turns()
     door.join(modest := Call(begun, "modest"))
     assert isinstance(greedy[2].refusal, Overloaded), "its newest goes"
+    assert "gave its place" in greedy[2].refusal.message
     assert modest.refusal is None
     with pytest.raises(Overloaded):
         door.join(Call(begun, "greedy"))

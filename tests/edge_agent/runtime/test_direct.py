@@ -258,6 +258,23 @@ async def test_a_member_joins_only_if_the_deadline_of_all_allows_it():
     assert model.runs == [1, 1, 2], "a second row would end after five seconds"
 
 
+@pytest.mark.parametrize(
+    ("priorities", "runs"),
+    [
+        pytest.param((1, 5, 5), [1, 1, 2], id="an urgent one is not held up by others' rows"),
+        pytest.param((5, 5, 5), [1, 3], id="equals share"),
+    ],
+)
+async def test_no_less_urgent_call_makes_a_run_longer(priorities, runs):
+    model = Doubler()
+    async with opened(model) as (calls, _):
+        asked = [ask((1, 1), priority=priority) for priority in priorities]
+        _, waiting = await held_up(calls, model, *asked)
+        model.go.set()
+        await asyncio.gather(*waiting)
+    assert model.runs == runs
+
+
 async def test_short_runs_are_done_on_the_loop_once_that_is_known():
     model = Doubler()
     sharing = Sharing(inline_s=1.0)
