@@ -20,7 +20,7 @@ async def lasting(
     while True:
         try:
             await work()
-        except Exception:
+        except Exception:  # a fault of one task must not end the agent
             _log.exception("%s failed; it is begun again in %g s", name, again_s)
             await asyncio.sleep(again_s)
             again_s = min(2 * again_s, _LONGEST_S)

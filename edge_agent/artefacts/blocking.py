@@ -79,7 +79,7 @@ class BlockingSource:
     def _told(self, path: str, work: Callable[[], T]) -> T:
         try:
             return work()
-        except Exception as error:
+        except Exception as error:  # a client library may raise its own kinds
             told = self._shelves.failed(path, error)
             if told is None:
                 raise

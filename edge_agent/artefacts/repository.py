@@ -301,7 +301,7 @@ class Repository:
         """An error belongs to who asked; raised in a task, it would end the agent."""
         try:
             await self._activate(name, version, change)
-        except Exception as error:
+        except Exception as error:  # whoever asked hears of it, whatever it is
             return error
         return None
 

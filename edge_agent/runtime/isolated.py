@@ -57,7 +57,7 @@ async def _started(
     start = msgspec.json.decode((await read(reader)).body, type=Start)
     try:
         model = _loaded(start, executor)
-    except Exception as error:
+    except Exception as error:  # the agent hears why, whatever the engine raised
         await _send(writer, _refusal(error))
         return None
     await _send(writer, Frame.of(Kind.STARTED))
@@ -78,7 +78,7 @@ async def _answer(model: Model, reader: asyncio.StreamReader, writer: asyncio.St
             asked = await read(reader)
             try:
                 answer = await _computed(model, asked)
-            except Exception as error:
+            except Exception as error:  # one call has failed, the process goes on
                 answer = _refusal(error)
             await _send(writer, answer)
     os._exit(0)  # one socket is closed: nobody wants the others' answers either

@@ -138,7 +138,7 @@ def shut_down(model: Model) -> None:
     """Give a model's memory back; one that cannot do even that must not keep others from it."""
     try:
         model.shutdown()
-    except Exception:
+    except Exception:  # whatever an engine raises at its end
         _log.exception("a model did not shut down cleanly")
     memory.give_back()
 

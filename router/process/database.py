@@ -64,7 +64,7 @@ def _opened(path: Path | None, schema: str) -> sqlite3.Connection:
         if found != "ok":
             raise sqlite3.DatabaseError(found)
         connection.executescript(schema)
-    except BaseException:
+    except BaseException:  # whatever it was, the file must not stay open
         connection.close()
         raise
     return connection

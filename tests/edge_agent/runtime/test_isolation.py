@@ -85,7 +85,7 @@ async def killed_under(pool, worker, *requests):
 async def caught(awaitable):
     try:
         return await awaitable
-    except Exception as error:
+    except Exception as error:  # to be looked at
         return error
 
 
