@@ -154,7 +154,7 @@ class HttpExchange:
             self._carrier.cut()
 
     def round_trip_s(self) -> float | None:
-        """The kernel's smoothed round trip to the peer, in seconds; None where it does not tell."""
+        """The kernel's smoothed round trip to the peer, in seconds; None where there is no news."""
         return None if self.gone else self._carrier.round_trip_s()
 
     def watch(

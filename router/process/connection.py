@@ -24,7 +24,7 @@ PIPELINED = 16
 """Whole requests that may wait on one connection before nothing more is read from it."""
 LINGER_S = 2.0
 """How long a refused client may still send before the connection goes (RFC 9112 §9.6)."""
-TRIP_S = 0.1
+TRIP_S = 1.0
 """How often the kernel is asked for a round trip: a smoothed one, which changes slowly."""
 FRESH_S = 1.0
 """While draining: how long a connection that has asked nothing yet may still do so."""
@@ -70,7 +70,6 @@ class Connection(asyncio.Protocol):
         "_stalled_s",
         "_transport",
         "_trip_due_s",
-        "_trip_s",
         "_until_s",
         "stalled",
     )
@@ -85,7 +84,6 @@ class Connection(asyncio.Protocol):
         self._deaf = False
         self._pumping = False
         self._served = False
-        self._trip_s: float | None = None
         self._trip_due_s = 0.0
         self._until_s: float | None = None
         self.stalled = False
@@ -154,12 +152,12 @@ class Connection(asyncio.Protocol):
         return not self._host.draining
 
     def round_trip_s(self) -> float | None:
-        """The kernel's round trip to the client, or what it was `TRIP_S` ago at most."""
-        now_s = self._host.clock()
-        if now_s >= self._trip_due_s:
-            self._trip_due_s = now_s + TRIP_S
-            self._trip_s = round_trip_s(self._transport.get_extra_info("socket"))
-        return self._trip_s
+        """The kernel's round trip to the client; None where that was asked `TRIP_S` ago at most."""
+        now_s = self._reader.since_s
+        if now_s < self._trip_due_s:
+            return None
+        self._trip_due_s = now_s + TRIP_S
+        return round_trip_s(self._transport.get_extra_info("socket"))
 
     def send(self, data: bytes) -> None:
         """Write to the client."""

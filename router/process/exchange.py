@@ -45,7 +45,7 @@ class Exchange(Protocol):
         ...
 
     def round_trip_s(self) -> float | None:
-        """The kernel's smoothed round trip to the peer, in seconds; None where it does not tell."""
+        """The kernel's smoothed round trip to the peer, in seconds; None where there is no news."""
         ...
 
     def watch(

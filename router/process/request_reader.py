@@ -45,6 +45,22 @@ class Received:
     chunks: bool
 
 
+class _Known:
+    """A request that came whole, to recognise the next one that has the same head."""
+
+    __slots__ = ("_chunks", "_request", "head", "whole_bytes")
+
+    def __init__(self, head: bytes, whole_bytes: int, received: Received) -> None:
+        self.head = head
+        self.whole_bytes = whole_bytes
+        self._request = received.request.again(b"", 0.0)  # without its body
+        self._chunks = received.chunks
+
+    def again(self, body: bytes, received_s: float) -> Received:
+        """The same head, with another body."""
+        return Received(self._request.again(body, received_s), keep_alive=True, chunks=self._chunks)
+
+
 class RequestReader:
     """Reads the requests of one connection; whole ones wait in `requests`, in order.
 
@@ -62,6 +78,7 @@ class RequestReader:
         "_framing",
         "_head_bytes",
         "_headers",
+        "_known",
         "_left",
         "_limits",
         "_parser",
@@ -86,6 +103,7 @@ class RequestReader:
         self._peer = peer
         self._parser = httptools.HttpRequestParser(self)
         self._final = False
+        self._known: _Known | None = None
         self.requests: deque[Received] = deque()
         self.waits = False
         self._start(Stage.IDLE)
@@ -100,6 +118,19 @@ class RequestReader:
             return len(data)
         if self._raw:
             return self._feed_raw(data)
+        if self.stage is not Stage.IDLE:
+            return self._parse(data)
+        if self._known is not None and self._begins_alike(data, self._known):
+            return len(data)
+        waited = len(self.requests)
+        fed = self._parse(data)
+        if self._left and fed < len(data) and not self._raw:
+            fed += self._parse(memoryview(data)[fed:])
+        if self.stage is Stage.IDLE and fed == len(data) and len(self.requests) == waited + 1:
+            self._learn(data)
+        return fed
+
+    def _parse(self, data: bytes | memoryview) -> int:
         step = max(STEP_BYTES, self._left)
         part = data if len(data) <= step else data[:step]
         try:
@@ -113,6 +144,26 @@ class RequestReader:
                 raise bad(f"not HTTP/1.1: {error}") from None
         self._account(len(part))
         return len(part)
+
+    def _learn(self, data: bytes | memoryview) -> None:
+        """These bytes were one whole request: its head is known when it comes again."""
+        framing, self._known = self._framing, None
+        if framing.length is not None and not framing.waits and not self._final:
+            head = bytes(data[: len(data) - framing.length])
+            self._known = _Known(head, len(data), self.requests[-1])
+
+    def _begins_alike(self, data: bytes | memoryview, known: "_Known") -> bool:
+        """Take a whole request whose head is that of one before, byte by byte: no need to parse."""
+        head_bytes = len(known.head)
+        if len(data) != known.whole_bytes or data[:head_bytes] != known.head:
+            return False
+        body_bytes = known.whole_bytes - head_bytes
+        if self._room.held_bytes + body_bytes > self._limits.in_flight_bytes:
+            raise no_room()
+        self._hold(body_bytes)
+        self.since_s = self._clock()
+        self.requests.append(known.again(bytes(data[head_bytes:]), self.since_s))
+        return True
 
     def _feed_raw(self, data: bytes | memoryview) -> int:
         """The body of a request that asks for an upgrade: the parser leaves it to its user."""
@@ -190,12 +241,15 @@ class RequestReader:
         self._body.append(data)
         self._body_bytes += len(data)
         self._left = max(0, self._left - len(data))
-        self.held_bytes += len(data)
-        self._room.held_bytes += len(data)
+        self._hold(len(data))
         if self._body_bytes > self._limits.body_bytes:
             raise too_large(self._limits.body_bytes)
         if self._room.held_bytes > self._limits.in_flight_bytes:
             raise no_room()
+
+    def _hold(self, count_bytes: int) -> None:
+        self.held_bytes += count_bytes
+        self._room.held_bytes += count_bytes
 
     def drop(self) -> None:
         """Let go of a body that is half here: nothing more will be fed."""
@@ -213,7 +267,7 @@ class RequestReader:
         """Called by the parser."""
         if self._raw:
             return
-        received = self._received
+        received, self._received = self._received, None
         assert received is not None  # the parser has called on_headers_complete
         body = self._body
         if body:

@@ -24,7 +24,7 @@ class Request:
 
     `path` is percent-decoded and without the query; `peer` is the address of the TCP peer, which
     is not the client where a proxy stands between; `received_s` is the monotonic instant at which
-    the head had arrived.
+    the head had arrived. Its header fields do not change once one of them was asked for.
     """
 
     method: str
@@ -34,10 +34,28 @@ class Request:
     query: str = ""
     peer: str = ""
     received_s: float = 0.0
+    _firsts: dict[bytes, bytes] | None = None
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header field; `name` is in lower case."""
-        return first(self.headers, name)
+        firsts = self._firsts
+        if firsts is None:
+            firsts = self._firsts = dict(reversed(self.headers))
+        return firsts.get(name)
+
+    def again(self, body: bytes, received_s: float) -> "Request":
+        """The same head with another body, come at another time."""
+        self.header(b"")  # so that they share what is found there
+        return Request(
+            self.method,
+            self.path,
+            self.headers,
+            body,
+            self.query,
+            self.peer,
+            received_s,
+            self._firsts,
+        )
 
 
 @dataclass(slots=True)

@@ -137,7 +137,7 @@ class Client:
         for connection in connections:
             self._ask(connection, 0, perf_counter(), counted=False)
         while (now_s := perf_counter()) < end_s:
-            for descriptor, _ in self._poll.poll(end_s - now_s):
+            for descriptor, _ in self._poll.poll(0):
                 connection = self._all[descriptor]
                 if self._take(connection):
                     now_s = perf_counter()
