@@ -69,10 +69,9 @@ def noting(service: Service, trips: ClientTrips) -> Service:
     """The same service; before it answers a client that no router sent, the way there is noted."""
 
     def noted(exchange: Exchange) -> None:
-        if _is_direct(exchange.request):
-            rtt_s = exchange.round_trip_s()
-            if rtt_s is not None:
-                trips.note(exchange.request.peer, rtt_s)
+        rtt_s = exchange.round_trip_s()
+        if rtt_s is not None and _is_direct(exchange.request):
+            trips.note(exchange.request.peer, rtt_s)
         service(exchange)
 
     return noted

@@ -10,7 +10,7 @@ from edge_agent.runtime.memory import private_bytes
 from edge_agent.runtime.residents import Residents
 from edge_agent.runtime.state import Step
 from edge_agent.runtime.workshop import ModelMoved
-from router.process.metrics import SECONDS_BUCKETS
+from router.process.metrics import Spreads
 from router.wire.report import Pressure
 
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -32,7 +32,6 @@ class Metrics:
     """The agent's counters, on a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._served: dict[str, tuple[Histogram, Histogram]] = {}
         self._answered: dict[int, Counter] = {}
         self._requests = Counter(
             "isochrone_agent_requests", "Requests answered.", ["outcome"], registry=registry
@@ -93,19 +92,14 @@ class Metrics:
             registry=registry,
         )
         self._variants: dict[tuple[str, str], str] = {}
-        self._wait = Histogram(
+        self._wait = Spreads(
             "isochrone_agent_wait_seconds",
             "Before the inference: the queue, and a cold model's load.",
-            ["model"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
+            "model",
+            registry,
         )
-        self._infer = Histogram(
-            "isochrone_agent_infer_seconds",
-            "The inference itself.",
-            ["model"],
-            buckets=SECONDS_BUCKETS,
-            registry=registry,
+        self._infer = Spreads(
+            "isochrone_agent_infer_seconds", "The inference itself.", "model", registry
         )
         self._machine = {
             field: Gauge(f"isochrone_agent_{field}", text, registry=registry)
@@ -130,11 +124,8 @@ class Metrics:
 
     def served(self, model: str, wait_s: float, infer_s: float) -> None:
         """A call of a model ended well."""
-        kept = self._served.get(model)
-        if kept is None:  # finding them costs more than the rest
-            kept = self._served[model] = self._wait.labels(model), self._infer.labels(model)
-        kept[0].observe(wait_s)
-        kept[1].observe(infer_s)
+        self._wait.of(model).observe(wait_s)
+        self._infer.of(model).observe(infer_s)
 
     def watch_memory(self, residents: Residents) -> None:
         """Where the values of memory come from."""

@@ -7,7 +7,7 @@ from math import inf
 
 from edge_agent.runtime.alike import Alike
 from edge_agent.runtime.backlogs import Backlogs
-from edge_agent.runtime.gate import Entry
+from edge_agent.runtime.gate import Batch, Entry
 from router.admission.adaptive import Adaptive
 from router.admission.limit import Lease, Limit
 from router.admission.queue import Line, Outcome, Room, Ticket
@@ -54,6 +54,9 @@ class SlotGate:
         self._backlogs = Backlogs(weights or {})
         self._aside = Limit(slots + queue)
         self._running: set[_Run] = set()
+        self._over: list[Batch] = []
+        """Runs that are over and not settled: one after another, they find the caches warm."""
+        self._calls = 0
         self._called = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
@@ -65,7 +68,7 @@ class SlotGate:
     @property
     def in_flight(self) -> int:
         """Calls that run."""
-        return sum([run.calls for run in self._running])
+        return self._calls
 
     @property
     def queued(self) -> int:
@@ -96,8 +99,10 @@ class SlotGate:
         now_s = self._clock()
         spare = self._line.room.spare = max(0, self.limit - len(self._running))
         self._check_wait(entry, now_s)
-        if not self._line and self._alike.takes(entry) and len(self._alike) < self._queue + spare:
-            self._alike.push(entry)
+        alike = self._alike
+        queued = len(alike.entries)
+        if (queued or not self._line) and alike.takes(entry) and queued < self._queue + spare:
+            alike.entries.append(entry)
         else:
             self._line_up(now_s)
             self._stand(entry, now_s)
@@ -106,12 +111,12 @@ class SlotGate:
 
     @property
     def _waiting(self) -> int:
-        return len(self._alike) + len(self._line)
+        return len(self._alike.entries) or len(self._line)
 
     def _line_up(self, now_s: float) -> None:
         """They are alike no more."""
-        while self._alike:
-            entry = self._alike.pop()
+        while self._alike.entries:
+            entry = self._alike.entries.popleft()
             try:
                 self._stand(entry, now_s)
             except Overloaded as error:  # lower classes may fill a part of the room only
@@ -148,7 +153,7 @@ class SlotGate:
         left_s = max(0.0, entry.deadline_s - now_s - (entry.cost_s or self._service_s()))
         if self._waiting * self._mean_s * _AMPLE_TIMES <= left_s:
             return
-        wait_s = len(self._alike) * self._mean_s
+        wait_s = len(self._alike.entries) * self._mean_s
         if self._line:
             lanes = self._line.lanes
             ahead_s = sum(self._line.ahead_s(entry.tenant, entry.priority, lane) for lane in lanes)
@@ -187,6 +192,9 @@ class SlotGate:
         pausing: dict[Hashable, float] = {}
         while len(self._running) < self.limit and now_s < until_s and self._starts(now_s, pausing):
             now_s = self._clock()
+        over, self._over = self._over, []
+        for batch in over:
+            batch.settle()
         if self._waiting:
             if len(self._running) < self.limit and not pausing:
                 self._call()
@@ -195,7 +203,7 @@ class SlotGate:
 
     def _starts(self, now_s: float, pausing: dict[Hashable, float]) -> bool:
         """One run more, or one lane that would rather pause; False where nobody is left."""
-        if self._alike:
+        if self._alike.entries:
             return self._start_alike(now_s, pausing)
         ticket = self._line.peek(now_s, pausing)
         if ticket is None:
@@ -209,17 +217,17 @@ class SlotGate:
         return True
 
     def _start_alike(self, now_s: float, pausing: dict[Hashable, float]) -> bool:
-        alike, entry = self._alike, self._alike.first()
-        assert entry is not None
-        until_s = _pauses_until(entry, len(alike) - 1, entry.joined_s)
+        entries = self._alike.entries
+        entry = entries[0]
+        until_s = _pauses_until(entry, len(entries) - 1, entry.joined_s)
         if until_s > now_s:
             pausing[entry.lane] = until_s
             return False
-        run, batch = self._run(now_s), alike.pop().batch()
-        while (other := alike.first()) is not None and batch.joins(other, len(alike) - 1, now_s):
-            alike.pop()
+        run, batch = self._run(now_s), entries.popleft().batch()
+        while entries and batch.joins(entries[0], len(entries) - 1, now_s):
+            entries.popleft()
             run.calls += 1
-        batch.begin(run)
+        self._begin(run, batch)
         return True
 
     def _start(self, now_s: float, pausing: Collection[Hashable]) -> None:
@@ -236,7 +244,14 @@ class SlotGate:
             self._line.start(now_s, others)
             run.tickets.append(ticket)
             run.calls += 1
-        batch.begin(run)
+        self._begin(run, batch)
+
+    def _begin(self, run: "_Run", batch: Batch) -> None:
+        self._calls += run.calls
+        if batch.begin(run):
+            run.over_s = self._clock()
+            self._running.discard(run)
+            self._over.append(batch)
 
     def _run(self, now_s: float) -> "_Run":
         run = _Run(self, now_s, alone=not self._running)
@@ -248,9 +263,10 @@ class SlotGate:
     def ended(self, run: "_Run", stretch: float | None) -> None:
         """A run's; see `_Run.release`."""
         now_s = self._clock()
-        full = len(self._running) >= self.limit
+        full = len(self._running) + (run.over_s is not None) >= self.limit
         self._running.discard(run)
-        took_s = now_s - run.began_s
+        self._calls -= run.calls
+        took_s = (run.over_s or now_s) - run.began_s
         self._mean_s += _NEWEST_SHARE * (took_s / run.calls - self._mean_s)
         if run.tickets:
             self._correct(run.tickets, took_s)
@@ -316,13 +332,14 @@ class _Place:
 class _Run:
     """A slot in use."""
 
-    __slots__ = ("_gate", "alone", "began_s", "calls", "tickets")
+    __slots__ = ("_gate", "alone", "began_s", "calls", "over_s", "tickets")
 
     def __init__(self, gate: SlotGate, began_s: float, *, alone: bool) -> None:
         self._gate: SlotGate | None = gate
         self.began_s = began_s
         self.alone = alone
         self.calls = 1
+        self.over_s: float | None = None
         self.tickets: list[Ticket[Entry]] = []
         """Of those that stood in the fair line."""
 

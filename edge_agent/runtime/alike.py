@@ -15,24 +15,22 @@ from router.admission.ticket import DEFAULT
 class Alike:
     """Entries by deadline, who came first before others."""
 
-    __slots__ = ("_entries",)
+    __slots__ = ("entries",)
 
     def __init__(self) -> None:
-        self._entries: deque[Entry] = deque()
-
-    def __len__(self) -> int:
-        return len(self._entries)
+        self.entries: deque[Entry] = deque()
+        """To be taken from the left, and added to where it `takes`."""
 
     @property
     def due_s(self) -> float:
         """The first deadline; infinite where nobody waits."""
-        return self._entries[0].deadline_s if self._entries else inf
+        return self.entries[0].deadline_s if self.entries else inf
 
     def takes(self, entry: Entry) -> bool:
         """This one is like the others, and may stand behind them."""
-        if not self._entries:
+        if not self.entries:
             return entry.priority <= DEFAULT  # those below may fill a part of the room only
-        last = self._entries[-1]
+        last = self.entries[-1]
         return (
             last.lane is entry.lane
             and last.tenant == entry.tenant
@@ -40,27 +38,15 @@ class Alike:
             and last.deadline_s <= entry.deadline_s
         )
 
-    def push(self, entry: Entry) -> None:
-        """One more, that it takes."""
-        self._entries.append(entry)
-
-    def first(self) -> Entry | None:
-        """Whose turn it is."""
-        return self._entries[0] if self._entries else None
-
-    def pop(self) -> Entry:
-        """Whose turn it is, taken out."""
-        return self._entries.popleft()
-
     def remove(self, entry: Entry) -> bool:
         """Take one out; False where it is not here. O(n): it is rare that one leaves."""
         try:
-            self._entries.remove(entry)
+            self.entries.remove(entry)
         except ValueError:
             return False
         return True
 
     def expired(self, now_s: float) -> Iterator[Entry]:
         """Those whose deadline has passed, taken out."""
-        while self._entries and self._entries[0].deadline_s <= now_s:
-            yield self._entries.popleft()
+        while self.entries and self.entries[0].deadline_s <= now_s:
+            yield self.entries.popleft()

@@ -163,8 +163,9 @@ class Calls:
             BadRequest, and as `open`: the model answers in several parts.
         """
         asked_s = self.clock()
-        version = await self._warm(ask)
-        loan = self.holder.lend(ask.model, version)
+        loan = self.holder.lend(ask.model, ask.version)
+        if loan is None:
+            loan = self.holder.lend(ask.model, await self._warm(ask))
         if loan is None or not isinstance(loan.model, DirectModel):
             if loan is not None:
                 loan.give_back()
@@ -173,7 +174,7 @@ class Calls:
         outputs = await self._outputs(turn)
         turn.wait_s += turn.joined_s - asked_s
         self.served(ask.model, turn.wait_s, turn.infer_s)
-        part = InferResponse(ask.model, version, outputs, ask.request.id)
+        part = InferResponse(ask.model, loan.version, outputs, ask.request.id)
         return Answer(part, turn.wait_s, turn.infer_s)
 
     async def open(self, ask: Ask) -> Call:

@@ -141,6 +141,7 @@ class Run:
         self._rows = first.rows
         self._deadline_s = first.deadline_s
         self._slot: Slot | None = None
+        self._ran: _Ran | None = None
         self._began_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -164,7 +165,7 @@ class Run:
         self._rows, self._deadline_s = rows, deadline_s
         return True
 
-    def begin(self, slot: Slot) -> None:
+    def begin(self, slot: Slot) -> bool:
         """See `Batch`."""
         self._slot = slot
         self._began_s = now_s = self._bench.clock()
@@ -172,13 +173,15 @@ class Run:
             turn.begun = True
             turn.wait_s = now_s - turn.joined_s
         cost = self._lane.cost
-        if cost.sure and cost.predict_s(self._rows) < self._bench.inline_s:
-            self._finish(_ran(self._turns, self._bench.clock))
-            return
+        inline_s = 0.0 if self._bench.min_service_s else self._bench.inline_s
+        if cost.sure and cost.predict_s(self._rows) < inline_s:
+            self._ran = _ran(self._turns, self._bench.clock)
+            return True
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._deadline_s - now_s, self._expire)
         running = self._bench.runner.submit(_ran, self._turns, self._bench.clock)
         running.add_done_callback(lambda it: _hand_back(loop, self._returned, it))
+        return False
 
     def _returned(self, running: "Future[_Ran]") -> None:
         """A thread has ended it."""
@@ -186,28 +189,32 @@ class Run:
             self._timer.cancel()
         if running.cancelled():
             closed = Unavailable("this endpoint is shutting down", retry_after_s=1.0)
-            self._finish(_Ran([closed] * len(self._turns), 0.0))
+            self._ran = _Ran([closed] * len(self._turns), 0.0)
         else:
-            self._finish(running.result())
+            self._ran = running.result()
+        self.settle()
 
-    def _finish(self, ran: "_Ran") -> None:
+    def settle(self) -> None:
+        """See `Batch`."""
         left_s = self._began_s + self._bench.min_service_s - self._bench.clock()
         if left_s > 0:
-            asyncio.get_running_loop().call_later(left_s, self._end, ran)
+            asyncio.get_running_loop().call_later(left_s, self._end)
         else:
-            self._end(ran)
+            self._end()
 
-    def _end(self, ran: "_Ran") -> None:
-        assert self._slot is not None
-        infer_s = self._bench.clock() - self._began_s
+    def _end(self) -> None:
+        slot, ran = self._slot, self._ran
+        assert slot is not None
+        assert ran is not None
+        infer_s = max(ran.took_s, self._bench.min_service_s)
         cost = self._lane.cost
         stretch = ran.took_s / cost.predict_s(self._rows) if cost.sure else None
-        if self._slot.alone and ran.whole:
+        if slot.alone and ran.whole:
             cost.measured(self._rows, ran.took_s)
         for turn, outcome in zip(self._turns, ran.outcomes, strict=True):
             turn.infer_s = infer_s
             turn.end(outcome)
-        self._slot.release(stretch)
+        slot.release(stretch)
 
     def _expire(self) -> None:
         """Tell those whose deadline has passed; the thread goes on, and the slot is still its."""

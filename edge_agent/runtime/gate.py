@@ -54,8 +54,12 @@ class Batch(Protocol):
         """Another of its lane is in it from here on, if that pays; `behind` more wait there."""
         ...
 
-    def begin(self, slot: Slot) -> None:
-        """Start."""
+    def begin(self, slot: Slot) -> bool:
+        """Start; True where it is over by then, and wants to be settled."""
+        ...
+
+    def settle(self) -> None:
+        """Let everybody in it have what came of it, and release the slot."""
         ...
 
 
@@ -172,4 +176,6 @@ class _OpenPlace:
 
     def _begin(self, entry: Entry) -> None:
         self._begun = True
-        entry.batch().begin(self)
+        batch = entry.batch()
+        if batch.begin(self):
+            batch.settle()

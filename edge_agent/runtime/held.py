@@ -6,7 +6,7 @@ load belongs to no caller: it runs in the loader's thread to its end, whoever st
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from functools import partial
@@ -38,6 +38,7 @@ class Held:
         self.state = after(ModelState.ABSENT, Step.STORE)
         self.failure: IsochroneError | None = None
         """Why the newest load failed, or how the model was lost; None where neither was."""
+        self.title = f"{package.name} {package.version}"
         variant = likely(package)
         self.platform = PLATFORMS[variant.engine]
         self.size_bytes = variant.bytes
@@ -177,9 +178,7 @@ class Held:
         model = self._model
         if model is None or self.state is not ModelState.WARM:
             return None
-        use = self._in_use(model)
-        use.__enter__()
-        return Loan(model, use)
+        return Loan(model, self.package.version, self._used())
 
     def check_alive(self) -> None:
         """Where the process that ran it died, it is cold."""
@@ -189,11 +188,6 @@ class Held:
     def is_healthy(self) -> bool:
         """It can answer, or was never asked to be able to."""
         return self._model is None or self._model.is_healthy()
-
-    @property
-    def title(self) -> str:
-        """Name and version."""
-        return f"{self.package.name} {self.package.version}"
 
     @property
     def evictable(self) -> bool:
@@ -316,31 +310,36 @@ class Held:
     @contextmanager
     def _in_use(self, model: Model) -> Iterator[None]:
         """A call runs."""
-        wished = not IS_SAMPLE.get()
-        if wished:
-            self._begin_use()
-        self._running += 1
+        ended = self._used()
         try:
             yield
         except Crashed:
             self._lose(model)
             raise
         finally:
-            self._running -= 1
-            if wished:
-                self._end_use()
-            self._release_if_idle()
+            ended()
 
-    def _begin_use(self) -> None:
+    def _used(self) -> Callable[[], None]:
+        """A call runs from now on until what is returned is called."""
+        self._running += 1
+        if IS_SAMPLE.get():
+            return self._sampled
         self._workshop.residents.used(self)
         if not self._wished:
             self.outlook.keep_alive.began(self._clock())
         self._wished += 1
+        return self._called
 
-    def _end_use(self) -> None:
+    def _called(self) -> None:
         self._wished -= 1
         if not self._wished:
             self.outlook.keep_alive.ended(self._clock())
+        self._sampled()
+
+    def _sampled(self) -> None:
+        self._running -= 1
+        if self.state is ModelState.DRAINING:
+            self._release_if_idle()
 
     def _lose(self, model: Model) -> None:
         """Its process died; of several calls that saw it, the first says so."""

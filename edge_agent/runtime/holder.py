@@ -1,8 +1,7 @@
 """What the faces need of whatever holds the models: the pool, or something in front of it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
 from typing import Protocol
 
 from edge_agent.runtime.model import Model
@@ -41,18 +40,19 @@ class Shelf(Protocol):
 class Loan:
     """A model that stays in memory until it is given back."""
 
-    __slots__ = ("_use", "model")
+    __slots__ = ("_ended", "model", "version")
 
-    def __init__(self, model: Model, use: AbstractContextManager[None]) -> None:
-        """`use` was entered."""
+    def __init__(self, model: Model, version: str, ended: Callable[[], None]) -> None:
+        """`ended` is called once, when it is given back."""
         self.model = model
-        self._use: AbstractContextManager[None] | None = use
+        self.version = version
+        self._ended: Callable[[], None] | None = ended
 
     def give_back(self) -> None:
         """It is used no more; doing so again changes nothing."""
-        use, self._use = self._use, None
-        if use is not None:
-            use.__exit__(None, None, None)
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
 
 
 class Holder(Shelf, Protocol):
@@ -71,8 +71,8 @@ class Holder(Shelf, Protocol):
         """Have a model warm; callers at the same time share one load. Returns which version."""
         ...
 
-    def lend(self, name: str, version: str) -> Loan | None:
-        """A model for calls that run it themselves; None where it is not warm."""
+    def lend(self, name: str, version: str | None = None) -> Loan | None:
+        """The version that is to answer, for a call that runs it itself; None if it is not warm."""
         ...
 
     def request(

@@ -79,15 +79,21 @@ class Inference:
     @reporting
     async def infer(self, target: Target, metadata: ModelMetadata) -> Response:
         """Tensors in, tensors out."""
-        decode = partial(_request, target.request, metadata)
-        request = await self._read(target.request, decode)
+        asked = target.request
+        if _is_plain(asked):
+            request = _request(asked, metadata, asked.body)
+        else:
+            request = await self._read(asked, partial(_request, asked, metadata))
         answer = await self._calls.answer(self._ask(target, request))
         part = answer.part
         if _written_bytes(part) <= _INLINE_BYTES:
             fields, plain = _encoded(request, part, self._holder)
         else:
             fields, plain = await asyncio.to_thread(_encoded, request, part, self._holder)
-        return await _packed(target.request, self._measured(target, answer, fields), plain)
+        self._measured(target, answer, fields)
+        if asked.header(b"accept-encoding") is None:
+            return Response(200, fields, plain)
+        return await _packed(asked, fields, plain)
 
     @reporting
     async def generate(self, target: Target, metadata: ModelMetadata) -> Response:
@@ -135,16 +141,18 @@ class Inference:
         return encode_call_report(self._load.call_report(target.model, wait_s, infer_s, seq_seen))
 
     def _measured(self, target: Target, call: Call | Answer, fields: _Fields) -> _Fields:
+        """With what it cost, and our load."""
         timing = b"wait;dur=%.3f, infer;dur=%.3f" % (call.wait_s * 1e3, call.infer_s * 1e3)
         report = self.report(target, call.wait_s, call.infer_s)
-        return [*fields, (headers.SERVER_TIMING, timing), (LOAD_HEADER, report)]
+        fields += ((headers.SERVER_TIMING, timing), (LOAD_HEADER, report))
+        return fields
 
     async def _read(self, request: Request, decode: Callable[[bytes], T]) -> T:
         """What `decode` makes of a body."""
+        if _is_plain(request):
+            return decode(request.body)
         encoding = request.header(b"content-encoding")
         if encoding is None or not content.packed(encoding):
-            if len(request.body) <= _INLINE_BYTES:
-                return decode(request.body)
             return await self._decoded(len(request.body), lambda: decode(request.body))
         limit_bytes = self._body_limit_bytes
         most_bytes = min(limit_bytes, len(request.body) * content.MOST_TIMES)
@@ -175,6 +183,13 @@ class Inference:
         priority = min(priority, _LOWEST_PRIORITY)
         tenant = (target.request.header(headers.TENANT) or b"").decode("ascii", "replace")
         return Ask(target.model, target.version, request, deadline_s, priority, tenant)
+
+
+def _is_plain(request: Request) -> bool:
+    """Its body is not packed, and can be read at once."""
+    return len(request.body) <= _INLINE_BYTES and not content.packed(
+        request.header(b"content-encoding")
+    )
 
 
 def _request(request: Request, metadata: ModelMetadata, body: bytes) -> InferRequest:

@@ -87,7 +87,7 @@ async def _answer(model: Model, reader: asyncio.StreamReader, writer: asyncio.St
 async def _computed(model: Model, asked: Frame) -> Frame:
     request = binary_codec.decode_request(asked.body, asked.head_bytes)
     (part,) = [part async for part in model.request(request)]
-    body, head_bytes = binary_codec.encode_response(part, lambda _: True)
+    body, head_bytes = binary_codec.encode_response(part, {tensor.name for tensor in part.outputs})
     return Frame(Kind.ANSWER, body, head_bytes)
 
 

@@ -52,12 +52,16 @@ class _Knock:
         """Nobody does."""
         return False
 
-    def begin(self, slot: Slot) -> None:
+    def begin(self, slot: Slot) -> bool:
         """It may start."""
         if self.slot.done():  # whoever asked has gone in this very moment
             slot.release()
         else:
             self.slot.set_result(slot)
+        return False
+
+    def settle(self) -> None:
+        """Whoever has the slot releases it."""
 
     def refuse(self, error: IsochroneError) -> None:
         """It may not."""

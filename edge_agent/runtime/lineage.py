@@ -66,17 +66,27 @@ class Lineage:
 
     def first(self) -> Held:
         """Of those that may be loaded, the one that comes first; of all, where none may."""
-        foremost = self._held.get(self._active or "") or next(iter(self._held.values()))
+        foremost = self._foremost
         if foremost.may_load:
             return foremost
         return next((held for held in self._order() if held.may_load), foremost)
 
+    def leads(self, held: Held) -> bool:
+        """It comes before all others."""
+        return self._foremost is held
+
     def preferred(self) -> Held:
         """Who answers: the first, or a warm one, where the first failed when last loaded."""
+        if (foremost := self._foremost).state is ModelState.WARM:
+            return foremost
         first = self.first()
         if first.sound:
             return first
         return next((held for held in self._order() if held.state is ModelState.WARM), first)
+
+    @property
+    def _foremost(self) -> Held:
+        return self._held.get(self._active or "") or next(iter(self._held.values()))
 
     def _order(self) -> list[Held]:
         return sorted(self, key=lambda held: held.package.version != self._active)

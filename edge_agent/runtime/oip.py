@@ -7,6 +7,7 @@ offer (statistics, shared memory, tracing, ...) is an unknown path; loading is f
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -87,14 +88,14 @@ class OpenInference:
             method, action = self._server[request.path]
             check_method(request, method)
             return action(request)
-        if _CONTROL_PATH.fullmatch(request.path):
-            raise Forbidden("models are loaded and unloaded through the admin listener only")
-        path = _MODEL_PATH.fullmatch(request.path)
-        if path is None or path[3] not in self._model:
+        name, version, what = _parts(request.path)
+        if name is None or what not in self._model:
+            if _CONTROL_PATH.fullmatch(request.path):
+                raise Forbidden("models are loaded and unloaded through the admin listener only")
             raise NotFound(f"{request.path} is not offered here")
-        method, answer = self._model[path[3]]
+        method, answer = self._model[what]
         check_method(request, method)
-        return await answer(Target(path[1], path[2], request))
+        return await answer(Target(name, version, request))
 
     def _about(self, _request: Request) -> Response:
         about = {"name": "isochrone", "version": _VERSION, "extensions": EXTENSIONS}
@@ -126,6 +127,13 @@ class OpenInference:
             return json_response({"name": target.model, "ready": True})
         problem = f"{target.model} is {state}"
         return json_response({"name": target.model, "ready": False, "error": problem}, 503)
+
+
+@lru_cache(maxsize=256)
+def _parts(path: str) -> tuple[str | None, str | None, str | None]:
+    """The model, its version and what is wanted of it; no model where a path names none."""
+    found = _MODEL_PATH.fullmatch(path)
+    return (found[1], found[2], found[3]) if found else (None, None, None)
 
 
 def check_method(request: Request, method: str) -> None:

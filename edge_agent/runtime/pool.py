@@ -168,11 +168,15 @@ class Pool:
             NotFound: no such model or version is held.
             Unavailable: the pool is closed.
         """
-        held = self._open(name, version)
-        first = self._models[name].first()
-        if version is None and first is not held:
-            first.try_again()
-        return held.told()
+        return self._chosen(name, version).told()
+
+    def lend(self, name: str, version: str | None = None) -> Loan | None:
+        """The version that `choose` names, in memory until it is given back; None if it is cold.
+
+        Raises:
+            NotFound, Unavailable: as `choose`.
+        """
+        return self._chosen(name, version).lend()
 
     def wake(self, name: str, version: str | None = None) -> None:
         """Begin to load a model that is cold; nobody waits for it.
@@ -270,15 +274,6 @@ class Pool:
         lineage = self._models.get(name)
         return None if lineage is None else lineage.preferred().package.version
 
-    def lend(self, name: str, version: str) -> Loan | None:
-        """A model that stays in memory until it is given back; None where it is not warm.
-
-        Raises:
-            NotFound: no such model or version is held.
-            Unavailable: the pool is closed.
-        """
-        return self._open(name, version).lend()
-
     async def request(
         self, name: str, version: str | None, request: InferRequest
     ) -> AsyncIterator[InferResponse]:
@@ -339,6 +334,14 @@ class Pool:
         if self._closed:
             raise Unavailable("this endpoint is shutting down", retry_after_s=1.0)
         return self._find(name, version)
+
+    def _chosen(self, name: str, version: str | None) -> Held:
+        held = self._open(name, version)
+        if version is None and not self._models[name].leads(held):
+            first = self._models[name].first()
+            if first is not held:
+                first.try_again()
+        return held
 
     def _find(self, name: str, version: str | None) -> Held:
         lineage = self._models.get(name)

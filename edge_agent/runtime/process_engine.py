@@ -12,10 +12,10 @@ import sys
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import replace
 from queue import SimpleQueue
 
 import msgspec
+from msgspec.structs import replace
 
 from edge_agent.runtime.frames import Frame, Kind, Refusal, Start, receive
 from edge_agent.runtime.manifest import Variant

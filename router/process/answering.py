@@ -77,7 +77,7 @@ class HttpExchange:
         self._silent = False
         self._chunked = False
         self._left: int | None = None
-        self._gone: Callable[[], None] | None = None
+        self._gone: Callable[[], object] | None = None
         self._pause: Callable[[], None] | None = None
         self._resume: Callable[[], None] | None = None
 
@@ -160,7 +160,7 @@ class HttpExchange:
     def watch(
         self,
         *,
-        gone: Callable[[], None],
+        gone: Callable[[], object],
         pause: Callable[[], None] | None = None,
         resume: Callable[[], None] | None = None,
     ) -> None:

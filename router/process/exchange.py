@@ -51,7 +51,7 @@ class Exchange(Protocol):
     def watch(
         self,
         *,
-        gone: Callable[[], None],
+        gone: Callable[[], object],
         pause: Callable[[], None] | None = None,
         resume: Callable[[], None] | None = None,
     ) -> None:

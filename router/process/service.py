@@ -22,49 +22,38 @@ def asynchronous(handler: Handler, tasks: asyncio.TaskGroup) -> Service:
     """
 
     def service(exchange: Exchange) -> None:
-        flow = asyncio.Event()
-        flow.set()
-        task = tasks.create_task(_serve(handler, exchange, flow))
-
-        def gone() -> None:
-            task.cancel()
-
-        exchange.watch(gone=gone, pause=flow.clear, resume=flow.set)
+        exchange.watch(gone=tasks.create_task(_serve(handler, exchange)).cancel)
 
     return service
 
 
-async def _serve(handler: Handler, exchange: Exchange, flow: asyncio.Event) -> None:
-    request = exchange.request
+async def _serve(handler: Handler, exchange: Exchange) -> None:
+    request, chunk = exchange.request, None
     try:
-        response, chunk = await _begun(handler, request)
+        response = await handler(request)
+        if not isinstance(response.body, bytes):  # until its first chunk an error can be told
+            chunk = await anext(response.body, None)
     except IsochroneError as error:
-        response, chunk = problem_response(error), None
+        response = problem_response(error)
     except Exception:  # a mistake of ours must not end the task group, nor tell its inside
         _log.exception("%s %s failed", request.method, request.path)
-        response, chunk = problem_response(IsochroneError("internal error")), None
+        response = problem_response(IsochroneError("internal error"))
     if isinstance(response.body, bytes):
         exchange.respond(response.status, response.headers, response.body)
         return
     exchange.start(response.status, response.headers)
     try:
-        await _pass_on(exchange, chunk, response.body, flow)
+        await _pass_on(exchange, chunk, response.body)
     except Exception:  # the head has left: all that can be told is that this is not the whole
         _log.exception("%s %s broke off", request.method, request.path)
         exchange.abort()
 
 
-async def _begun(handler: Handler, request: Request) -> tuple[Response, bytes | None]:
-    """The answer and, of a stream, its first chunk: until then an error can still be told."""
-    response = await handler(request)
-    if isinstance(response.body, bytes):
-        return response, None
-    return response, await anext(response.body, None)
-
-
-async def _pass_on(
-    exchange: Exchange, chunk: bytes | None, rest: AsyncIterator[bytes], flow: asyncio.Event
-) -> None:
+async def _pass_on(exchange: Exchange, chunk: bytes | None, rest: AsyncIterator[bytes]) -> None:
+    task, flow = asyncio.current_task(), asyncio.Event()
+    assert task is not None  # we run in it
+    flow.set()
+    exchange.watch(gone=task.cancel, pause=flow.clear, resume=flow.set)
     try:
         while chunk is not None:
             exchange.write(chunk)

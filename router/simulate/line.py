@@ -73,7 +73,7 @@ class Case:
     def watch(
         self,
         *,
-        gone: Callable[[], None],
+        gone: Callable[[], object],
         pause: Callable[[], None] | None = None,
         resume: Callable[[], None] | None = None,
     ) -> None:

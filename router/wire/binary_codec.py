@@ -5,7 +5,7 @@ Triton's protocol/extension_binary_data.md.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from math import prod
 
@@ -75,20 +75,20 @@ def encode_request(request: InferRequest) -> tuple[bytes, int]:
     return b"".join((head, *blobs)), len(head)
 
 
-def encode_response(response: InferResponse, binary: Callable[[str], bool]) -> tuple[bytes, int]:
-    """The body of an answer whose outputs are binary where `binary(name)`, and its JSON's length.
+def encode_response(response: InferResponse, binary: Collection[str]) -> tuple[bytes, int]:
+    """The body of an answer, and its JSON's length; outputs that `binary` names are binary.
 
     Raises:
         BadRequest: an output that is wanted as JSON has no JSON form.
     """
     said = response.id or response.parameters
-    if not said and all(binary(one.name) and not one.parameters for one in response.outputs):
+    if not said and {one.name for one in response.outputs if not one.parameters} == binary:
         return _plain(response)
     blobs: list[bytes] = []
     append = _appending(blobs)
 
     def place(tensor: Tensor) -> Written:
-        return append(tensor) if binary(tensor.name) else json_codec.in_json(tensor)
+        return append(tensor) if tensor.name in binary else json_codec.in_json(tensor)
 
     head = json_codec.encode_response(response, place)
     return b"".join((head, *blobs)), len(head)

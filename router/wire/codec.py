@@ -40,17 +40,18 @@ def encode_response(
     Raises:
         BadRequest: an output that is wanted as JSON has no JSON form.
     """
-    wishes = {output.name: output.binary for output in request.outputs}
-    default = bool(request.parameters.get(BINARY_WISHES, False))
-
-    def binary(name: str) -> bool:
-        wish = wishes.get(name)
-        return default if wish is None else wish
-
-    if not any(binary(output.name) for output in response.outputs):
+    binary = {output.name for output in response.outputs} if _wishes_binary(request) else set()
+    for output in request.outputs:
+        if output.binary is not None:
+            (binary.add if output.binary else binary.discard)(output.name)
+    if not binary:
         return [JSON], json_codec.encode_response(response)
     body, head_bytes = binary_codec.encode_response(response, binary)
     return [BINARY, (HEAD_LENGTH, b"%d" % head_bytes)], body
+
+
+def _wishes_binary(request: InferRequest) -> bool:
+    return bool(request.parameters.get(BINARY_WISHES, False))
 
 
 def encode_request(request: InferRequest) -> tuple[list[tuple[bytes, bytes]], bytes]:

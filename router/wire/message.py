@@ -4,7 +4,9 @@ Source: open-inference-protocol/specification, protocol/inference_rest.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from router.wire.tensor import Tensor, TensorSpec
 
@@ -12,34 +14,31 @@ Parameter = str | int | float | bool
 Parameters = Mapping[str, Parameter]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestedOutput:
+class RequestedOutput(msgspec.Struct, frozen=True):
     """An output that the caller asks for; `binary` None: in the form that the request asks for."""
 
     name: str
     binary: bool | None = None
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = {}
 
 
-@dataclass(frozen=True, slots=True)
-class InferRequest:
+class InferRequest(msgspec.Struct, frozen=True):
     """One call of a model. No `outputs` means all of them."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[RequestedOutput, ...] = ()
     id: str = ""
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = {}
 
 
-@dataclass(frozen=True, slots=True)
-class InferResponse:
+class InferResponse(msgspec.Struct, frozen=True):
     """One answer of a model, or one chunk of a streamed answer."""
 
     model_name: str
     model_version: str
     outputs: tuple[Tensor, ...]
     id: str = ""
-    parameters: Parameters = field(default_factory=dict)
+    parameters: Parameters = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Tensors of the Open Inference Protocol: a datatype, a shape and a numpy array."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from math import prod
 
+import msgspec
 import numpy as np
 
 from router.errors import BadRequest
@@ -73,14 +74,13 @@ class TensorSpec:
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True, eq=False):
     """A named tensor. BYTES tensors hold numpy objects of type `bytes`, BF16 tensors their bits."""
 
     name: str
     datatype: str
     data: Array
-    parameters: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    parameters: Mapping[str, str | int | float | bool] = {}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -130,5 +130,5 @@ def element_count(shape: Sequence[int], tensor: str) -> int:
 def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
     """`shape` is one that `spec` allows."""
     return len(shape) == len(spec.shape) and all(
-        wanted in (-1, given) for wanted, given in zip(spec.shape, shape, strict=True)
+        [wanted in (given, -1) for wanted, given in zip(spec.shape, shape, strict=True)]
     )

@@ -4,7 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -78,18 +78,12 @@ class Shelf:
     def choose(self, name, version=None):
         return HeldModel(name, version or "1", ModelState.WARM)
 
-    def lend(self, name, version):  # noqa: ARG002 - a holder's
-        return Loan(cast(Model, self.model), self._lent())
-
-    def _lent(self):
-        shelf = self
-
-        class Use(nullcontext):
-            def __exit__(self, *_):
-                shelf.lent -= 1
-
+    def lend(self, name, version=None):  # noqa: ARG002 - a holder's
         self.lent += 1
-        return Use()
+        return Loan(cast(Model, self.model), version or "1", self._given_back)
+
+    def _given_back(self):
+        self.lent -= 1
 
 
 @asynccontextmanager

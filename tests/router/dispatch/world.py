@@ -61,7 +61,7 @@ class Client:
     def watch(
         self,
         *,
-        gone: Callable[[], None],
+        gone: Callable[[], object],
         pause: Callable[[], None] | None = None,
         resume: Callable[[], None] | None = None,
     ) -> None:

@@ -2,13 +2,13 @@
 
 import json
 from contextlib import suppress
-from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from msgspec.structs import replace
 
 from router.errors import BadRequest
 from router.wire import binary_codec, codec, json_codec
