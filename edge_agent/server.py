@@ -1,5 +1,6 @@
 """What an agent answers everybody: OIP, its report, wakes and samples."""
 
+from collections.abc import Awaitable
 from http import HTTPStatus
 
 from edge_agent.lifecycle import Lifecycle
@@ -13,6 +14,8 @@ from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
 from router.wire.report import Wake, Waking
+
+_CONTROL = frozenset({"/isochrone/report", "/isochrone/wake", "/isochrone/sample"})
 
 
 class Public:
@@ -33,8 +36,18 @@ class Public:
         self._lifecycle = lifecycle
         self._pressing = pressing
 
-    async def handle(self, request: Request) -> Response:
+    def handle(self, request: Request) -> Awaitable[Response]:
         """The answer, also where it is a refusal."""
+        if request.path in _CONTROL:
+            return self._control(request)
+        if request.method == "POST" and request.path.startswith("/v2/models/"):
+            try:
+                self._pressing.admit()
+            except IsochroneError as error:
+                return _refused(error)
+        return self._face.handle(request)
+
+    async def _control(self, request: Request) -> Response:
         try:
             if request.path == "/isochrone/report":
                 check_method(request, "GET")
@@ -42,14 +55,10 @@ class Public:
             if request.path == "/isochrone/wake":
                 check_method(request, "POST")
                 return json_response(self._wake(request), HTTPStatus.ACCEPTED)
-            if request.path == "/isochrone/sample":
-                check_method(request, "POST")
-                return await self._sample(request)
-            if request.method == "POST" and request.path.startswith("/v2/models/"):
-                self._pressing.admit()
+            check_method(request, "POST")
+            return await self._sample(request)
         except IsochroneError as error:
             return problem_response(error)
-        return await self._face.handle(request)
 
     def _wake(self, request: Request) -> Waking:
         wake = self._wish(request, "wake")
@@ -74,3 +83,7 @@ class Public:
         if self._lifecycle.draining:
             raise Unavailable("this agent is leaving")
         return wish
+
+
+async def _refused(error: IsochroneError) -> Response:
+    return problem_response(error)

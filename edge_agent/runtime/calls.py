@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
 
-from edge_agent.runtime.direct import Bench, Outputs, Turn
-from edge_agent.runtime.gate import Gate, Slot
+from edge_agent.runtime.direct import Bench, Turn
+from edge_agent.runtime.gate import Gate, Place, Slot
 from edge_agent.runtime.holder import Holder, Loan
 from edge_agent.runtime.knock import admitted
 from edge_agent.runtime.lanes import NONE_SHARED, Lanes, Sharing
@@ -171,7 +171,12 @@ class Calls:
                 loan.give_back()
             return await self._only_part(ask)
         turn = self._turn(loan, loan.model, ask)
-        outputs = await self._outputs(turn)
+        place = self._joined(turn)
+        try:
+            outputs = await turn.told()
+        except asyncio.CancelledError:
+            turn.withdraw(place)
+            raise
         turn.wait_s += turn.joined_s - asked_s
         self.served(ask.model, turn.wait_s, turn.infer_s)
         part = InferResponse(ask.model, loan.version, outputs, ask.request.id)
@@ -216,21 +221,12 @@ class Calls:
             deadline_s=ask.deadline_s,
         )
 
-    async def _outputs(self, turn: Turn) -> Outputs:
-        outputs = turn.outputs
-        assert outputs is not None
+    def _joined(self, turn: Turn) -> Place:
         try:
-            place = self.gate.join(turn)
+            return self.gate.join(turn)
         except IsochroneError:
             turn.loan.give_back()
             raise
-        try:
-            return await outputs
-        except asyncio.CancelledError:
-            turn.withdraw(place)
-            raise
-        finally:
-            del outputs  # a failure that holds on to itself is freed late
 
     async def _only_part(self, ask: Ask) -> Answer:
         async with aclosing(await self.open(ask)) as call:

@@ -6,7 +6,7 @@ thread. What goes wrong for several has gone wrong for none of them yet: each is
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,6 +45,7 @@ class Turn:
 
     __slots__ = (
         "_bench",
+        "_outputs",
         "begun",
         "cost_s",
         "deadline_s",
@@ -54,7 +55,6 @@ class Turn:
         "lane",
         "loan",
         "model",
-        "outputs",
         "priority",
         "rows",
         "tenant",
@@ -91,7 +91,7 @@ class Turn:
         self.ticket: Ticket[Entry] | None = None
         self.wait_s = 0.0
         self.infer_s = 0.0
-        self.outputs: asyncio.Future[Outputs] | None = asyncio.get_running_loop().create_future()
+        self._outputs: asyncio.Future[Outputs] | None = asyncio.get_running_loop().create_future()
         """Until it is over: a failure that holds on to itself is freed late."""
 
     def pause_s(self, behind: int) -> float:
@@ -120,9 +120,18 @@ class Turn:
         self.loan.give_back()
         self.tell(outcome)
 
+    def told(self) -> Awaitable[Outputs]:
+        """The outputs, once they are there; to be asked for once.
+
+        Raises:
+            IsochroneError: there are none, and why.
+        """
+        assert self._outputs is not None  # it is not over
+        return self._outputs
+
     def tell(self, outcome: Outputs | Exception) -> None:
         """Give the outputs, or the reason why there are none, to whoever still waits."""
-        outputs, self.outputs = self.outputs, None
+        outputs, self._outputs = self._outputs, None
         if outputs is None or outputs.done():
             return
         if isinstance(outcome, Exception):

@@ -71,9 +71,10 @@ class Lineage:
             return foremost
         return next((held for held in self._order() if held.may_load), foremost)
 
-    def leads(self, held: Held) -> bool:
-        """It comes before all others."""
-        return self._foremost is held
+    def retry_for(self, held: Held) -> None:
+        """Where this one stands in for the first, the first is tried again beside it."""
+        if held is not self._foremost and (first := self.first()) is not held:
+            first.try_again()
 
     def preferred(self) -> Held:
         """Who answers: the first, or a warm one, where the first failed when last loaded."""

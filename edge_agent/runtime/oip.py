@@ -83,11 +83,11 @@ class OpenInference:
             _log.exception("a request failed: %s %s", request.method, request.path)
             return Response(500, [codec.JSON], _INTERNAL)
 
-    async def _answer(self, request: Request) -> Response:
+    def _answer(self, request: Request) -> Awaitable[Response]:
         if request.path in self._server:
             method, action = self._server[request.path]
             check_method(request, method)
-            return action(request)
+            return _at_once(action(request))
         name, version, what = _parts(request.path)
         if name is None or what not in self._model:
             if _CONTROL_PATH.fullmatch(request.path):
@@ -95,7 +95,7 @@ class OpenInference:
             raise NotFound(f"{request.path} is not offered here")
         method, answer = self._model[what]
         check_method(request, method)
-        return await answer(Target(name, version, request))
+        return answer(Target(name, version, request))
 
     def _about(self, _request: Request) -> Response:
         about = {"name": "isochrone", "version": _VERSION, "extensions": EXTENSIONS}
@@ -127,6 +127,10 @@ class OpenInference:
             return json_response({"name": target.model, "ready": True})
         problem = f"{target.model} is {state}"
         return json_response({"name": target.model, "ready": False, "error": problem}, 503)
+
+
+async def _at_once(response: Response) -> Response:
+    return response
 
 
 @lru_cache(maxsize=256)

@@ -209,8 +209,10 @@ def run_session(
             "the model cannot compute these inputs: sizes or values do not fit"
         ) from error
     return tuple(
-        Tensor(spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else data)
-        for spec, data in zip(outputs, results, strict=True)
+        [
+            Tensor(spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else data)
+            for spec, data in zip(outputs, results, strict=True)
+        ]
     )
 
 

@@ -337,10 +337,8 @@ class Pool:
 
     def _chosen(self, name: str, version: str | None) -> Held:
         held = self._open(name, version)
-        if version is None and not self._models[name].leads(held):
-            first = self._models[name].first()
-            if first is not held:
-                first.try_again()
+        if version is None:
+            self._models[name].retry_for(held)
         return held
 
     def _find(self, name: str, version: str | None) -> Held:

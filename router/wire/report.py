@@ -5,6 +5,7 @@ names of xDS ORCA's `OrcaLoadReport`, so that other balancers can read it too.
 """
 
 from enum import StrEnum
+from functools import lru_cache
 from operator import attrgetter
 from typing import Annotated
 
@@ -191,18 +192,17 @@ class _Orca(msgspec.Struct):
 
 _NUMBERS = tuple(f for f in CallReport.__struct_fields__ if f != "instance")
 _numbers_of = attrgetter(*_NUMBERS)
-_encode = msgspec.json.Encoder().encode
+_NAMED = ",".join(f'"{name}":%r' for name in _NUMBERS)
+_ORCA = f'JSON {{"application_utilization":%r,"named_metrics":{{{_NAMED}}},"instance":%s}}'
+"""Goes with every answer, and is filled in faster than it is encoded."""
+_quoted = lru_cache(maxsize=256)(lambda text: msgspec.json.encode(text).decode())
 
 
 def encode_call_report(report: CallReport) -> bytes:
     """The value of the `endpoint-load-metrics` header."""
-    return _PREFIX + _encode(
-        _Orca(
-            application_utilization=report.in_flight / max(1, report.slots),
-            named_metrics=dict(zip(_NUMBERS, _numbers_of(report), strict=True)),
-            instance=report.instance,
-        )
-    )
+    utilization = report.in_flight / max(1, report.slots)
+    told = _ORCA % (utilization, *_numbers_of(report), _quoted(report.instance))
+    return told.encode()
 
 
 def decode_call_report(value: bytes) -> CallReport | None:

@@ -129,6 +129,6 @@ def element_count(shape: Sequence[int], tensor: str) -> int:
 
 def fits(spec: TensorSpec, shape: Sequence[int]) -> bool:
     """`shape` is one that `spec` allows."""
-    return len(shape) == len(spec.shape) and all(
-        [wanted in (given, -1) for wanted, given in zip(spec.shape, shape, strict=True)]
-    )
+    pairs = zip(spec.shape, shape, strict=False)
+    open_as_declared = tuple([-1 if wanted == -1 else given for wanted, given in pairs])
+    return len(shape) == len(spec.shape) and open_as_declared == spec.shape
