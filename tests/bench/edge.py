@@ -30,7 +30,7 @@ import numpy as np
 
 from router.wire import codec
 from router.wire.message import InferResponse
-from tests.bench.edge_client import Kind, Plan, Result
+from tests.bench.edge_client import Done, Kind, Plan
 from tests.bench.edge_models import KINDS, Made, make, session
 from tests.bench.edge_overload import overload
 from tests.bench.edge_servers import Server, Unavailable, agent, mlserver, pinned, request_bytes
@@ -64,14 +64,13 @@ class Case:
     clients: int
 
 
-def run_client(plan: Plan) -> tuple[list[Result], float]:
+def run_client(plan: Plan) -> Done:
     """Carry out a plan in a process of its own."""
     command = [sys.executable, "-m", "tests.bench.edge_client"]
     done = subprocess.run(
         command, input=msgspec.json.encode(plan), stdout=subprocess.PIPE, check=True
     )
-    read = msgspec.json.decode(done.stdout)
-    return msgspec.convert(read["results"], list[Result]), read["seconds"]
+    return msgspec.json.decode(done.stdout, type=Done)
 
 
 def measured(server: Server, made: Made, form: str, clients: int, seconds: float) -> Sample:
@@ -82,19 +81,25 @@ def measured(server: Server, made: Made, form: str, clients: int, seconds: float
     """
     request = request_bytes(made, form)
     kind = Kind(request, b'"out"')
-    plan = Plan(server.port, (kind,), clients, seconds, warm_up_s=0.25, core=_client_core())
-    began_s = server.used_s()
-    (result,), took_s = run_client(plan)
-    used_s = server.used_s() - began_s
+    plan = Plan(
+        server.port,
+        (kind,),
+        clients,
+        seconds,
+        warm_up_s=0.25,
+        core=_client_core(),
+        server_pid=server.pid,
+    )
+    done = run_client(plan)
+    (result,) = done.results
     failed = len(result.refused_s), result.late_count, result.wrong_count, result.lost_count
     assert not any(failed), f"{server.name}, {made.name}: refused, late, wrong, lost: {failed}"
     _check(made, result.samples)
     count = len(result.ok_s)
-    with_warm_up = count * (took_s + plan.warm_up_s) / took_s
     if not count:  # it takes longer than the round
         return Sample(0.0, inf, inf, inf)
     p50_s, p99_s = np.quantile(result.ok_s, [0.5, 0.99])
-    return Sample(count / took_s, p50_s * 1e3, p99_s * 1e3, used_s / with_warm_up * 1e6)
+    return Sample(count / done.seconds, p50_s * 1e3, p99_s * 1e3, done.used_s / count * 1e6)
 
 
 def _check(made: Made, samples: Sequence[bytes]) -> None:

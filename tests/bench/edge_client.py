@@ -14,7 +14,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 from random import Random
-from time import perf_counter
+from time import clock_gettime, perf_counter
 
 import msgspec
 
@@ -33,7 +33,11 @@ class Kind(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What to do; `rate` is requests in a second, 0 for a closed loop of `clients`."""
+    """What to do; `rate` is requests in a second, 0 for a closed loop of `clients`.
+
+    In a closed loop the processor time of the process `server_pid` is told: without warm-up,
+    connecting and leaving.
+    """
 
     port: int
     kinds: tuple[Kind, ...]
@@ -44,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True):
     seed: int = 1
     core: int | None = None
     grace_s: float = 3.0
+    server_pid: int | None = None
 
 
 class Result(msgspec.Struct):
@@ -62,6 +67,19 @@ class Result(msgspec.Struct):
     lost_count: int = 0
     sent_count: int = 0
     samples: list[bytes] = []
+
+
+class Done(msgspec.Struct):
+    """What came of a plan, the seconds that were measured, and what the server used in them."""
+
+    results: list[Result]
+    seconds: float
+    used_s: float
+
+
+def used_s(pid: int) -> float:
+    """The processor time of a process: its own clock; see clock_getcpuclockid(3)."""
+    return clock_gettime((~pid << 3) | 2)
 
 
 class _Connection:
@@ -116,10 +134,11 @@ class Client:
         self._idle: list[_Connection] = []
         self._results = [Result() for _ in plan.kinds]
         self._ok_s = [array("d") for _ in plan.kinds]
+        self._used_s = 0.0
         self._last: dict[int, tuple[int, bytes]] = {}
 
-    def run(self) -> tuple[list[Result], float]:
-        """What came back, and the seconds that were measured."""
+    def run(self) -> Done:
+        """Carry it out."""
         took_s = self._open_loop() if self._plan.rate else self._closed_loop()
         for result, ok_s in zip(self._results, self._ok_s, strict=True):
             result.ok_s = ok_s.tolist()
@@ -127,7 +146,7 @@ class Client:
             self._results[kind].samples.append(answer)
         for connection in self._all.values():
             self._results[connection.kind].lost_count += connection.counted
-        return self._results, took_s
+        return Done(self._results, took_s, self._used_s)
 
     def _closed_loop(self) -> float:
         plan = self._plan
@@ -136,15 +155,29 @@ class Client:
         end_s = begin_s + plan.seconds
         for connection in connections:
             self._ask(connection, 0, perf_counter(), counted=False)
-        while (now_s := perf_counter()) < end_s:
-            for descriptor, _ in self._poll.poll(0):
-                connection = self._all[descriptor]
-                if self._take(connection):
-                    now_s = perf_counter()
-                    self._ask(connection, 0, now_s, counted=now_s >= begin_s)
+        self._ask_again_until(begin_s, counted=False)
+        began_s, began_used_s = perf_counter(), self._server_used_s()
+        self._ask_again_until(end_s, counted=True)
+        self._used_s = self._server_used_s() - began_used_s
         for connection in connections:
             connection.counted = False
-        return perf_counter() - begin_s
+        return perf_counter() - began_s
+
+    def _ask_again_until(self, end_s: float, *, counted: bool) -> None:
+        """What is answered by then counts, whenever it was asked.
+
+        Without sleeping: a sleeping core is woken at the expense of who sends.
+        """
+        while perf_counter() < end_s:
+            for descriptor, _ in self._poll.poll(0):
+                connection = self._all[descriptor]
+                connection.counted = counted
+                if self._take(connection):
+                    self._ask(connection, 0, perf_counter(), counted=counted)
+
+    def _server_used_s(self) -> float:
+        pid = self._plan.server_pid
+        return 0.0 if pid is None else used_s(pid)
 
     def _open_loop(self) -> float:
         plan = self._plan
@@ -236,8 +269,7 @@ def main() -> int:
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=Plan)
     if plan.core is not None:
         os.sched_setaffinity(0, {plan.core})
-    results, took_s = Client(plan).run()
-    sys.stdout.buffer.write(msgspec.json.encode({"results": results, "seconds": took_s}))
+    sys.stdout.buffer.write(msgspec.json.encode(Client(plan).run()))
     return 0
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.bench.edge_client import Kind, Plan, Result
+from tests.bench.edge_client import Done, Kind, Plan, Result
 from tests.bench.edge_models import Made, make
 from tests.bench.edge_servers import Server, agent, request_bytes
 
@@ -28,7 +28,7 @@ MODEL_S = 1e-2
 QUEUE = 64
 TIMEOUT_S = 5.0
 _INFER = re.compile(rb"infer;dur=([0-9.]+)")
-Run = Callable[[Plan], tuple[list[Result], float]]
+Run = Callable[[Plan], Done]
 
 
 def kinds(made: Made) -> tuple[Kind, ...]:
@@ -88,10 +88,11 @@ class Phase:
 def _phase(server: Server, plan: Plan, run: Run) -> Phase:
     assert plan.core is not None
     before = _readings(server, plan.core)
-    results, took_s = run(plan)
+    done = run(plan)
+    took_s = done.seconds
     wall_s, used_s, own_s, first_s, second_s = np.subtract(_readings(server, plan.core), before)
     foreign = max(0.0, first_s - used_s) / wall_s, max(0.0, second_s - own_s) / wall_s
-    return Phase(results, took_s, used_s * took_s / (took_s + plan.warm_up_s), foreign)
+    return Phase(done.results, took_s, used_s * took_s / (took_s + plan.warm_up_s), foreign)
 
 
 def _readings(server: Server, core: int) -> tuple[float, ...]:
