@@ -6,11 +6,16 @@ from random import Random
 from router.errors import BadRequest
 from router.process.access_log import AccessLog
 from router.process.clock import Clock
+from router.process.exchange import Exchange, Service
 from router.wire.headers import REQUEST_ID, read_call_headers
 from router.wire.http import Request, Response
 
 _QUIET_PATHS = frozenset({"/isochrone/report"})
 """Asked for by every router every second: neither counted nor written down."""
+
+
+Begin = Callable[[Request, Callable[[Response], None]], Callable[[], None] | None]
+"""Begins to answer a request; returns what gives that up, None where it does not begin."""
 
 
 class Front:
@@ -32,6 +37,29 @@ class Front:
         self._clock = clock
         self._wall = wall
         self._ids = Random(rng.getrandbits(64))  # no secrets, and `rng` may be slow
+
+    def service(self, begin: Begin, other: Service) -> Service:
+        """Requests that `begin` answers without a task, and `other` for the rest."""
+
+        def service(exchange: Exchange) -> None:
+            request = exchange.request
+            request_id = self._request_id(request)
+
+            def tell(response: Response) -> None:
+                if exchange.gone:
+                    return
+                assert isinstance(response.body, bytes)
+                response.headers.append((REQUEST_ID, request_id.encode()))
+                self._write(request, request_id, response.status)
+                exchange.respond(response.status, response.headers, response.body)
+
+            given_up = begin(request, tell)
+            if given_up is None:
+                other(exchange)
+            else:
+                exchange.watch(gone=given_up)
+
+        return service
 
     async def handle(self, request: Request) -> Response:
         """The handler's answer, with the request's id."""

@@ -1,12 +1,13 @@
 """What an agent answers everybody: OIP, its report, wakes and samples."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from edge_agent.lifecycle import Lifecycle
 from edge_agent.pressure import Pressing
 from edge_agent.report import Report
-from edge_agent.runtime.oip import OpenInference, check_method
+from edge_agent.runtime.infer import Inference
+from edge_agent.runtime.oip import OpenInference, check_method, inference_target
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.sample import Sampling
 from router.errors import IsochroneError, Unavailable
@@ -24,17 +25,28 @@ class Public:
     def __init__(
         self,
         face: OpenInference,
+        inference: Inference,
         pool: Pool,
         report: Report,
         lifecycle: Lifecycle,
         pressing: Pressing,
     ) -> None:
         self._face = face
+        self._inference = inference
         self._sampling = Sampling(face.handle)
         self._pool = pool
         self._report = report
         self._lifecycle = lifecycle
         self._pressing = pressing
+
+    def begin(
+        self, request: Request, tell: Callable[[Response], None]
+    ) -> Callable[[], None] | None:
+        """Answer without a task, where that is possible; see `Inference.begin`."""
+        target = inference_target(request)
+        if target is None or self._pressing.refuses:
+            return None
+        return self._inference.begin(target, tell)
 
     def handle(self, request: Request) -> Awaitable[Response]:
         """The answer, also where it is a refusal."""

@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
-from edge_agent.runtime.direct import Bench, Turn
-from edge_agent.runtime.gate import Gate, Place, Slot
+from edge_agent.runtime.direct import Bench, Outputs, Told, Turn
+from edge_agent.runtime.gate import Gate, Slot
 from edge_agent.runtime.holder import Holder, Loan
 from edge_agent.runtime.knock import admitted
 from edge_agent.runtime.lanes import NONE_SHARED, Lanes, Sharing
 from edge_agent.runtime.model import DirectModel
 from edge_agent.runtime.rows import rows_of
-from router.errors import BadRequest, DeadlineExceeded, IsochroneError
+from router.errors import BadRequest, DeadlineExceeded
 from router.process.clock import Clock
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import ModelState
@@ -132,6 +133,13 @@ async def in_time(timeout_s: float) -> AsyncGenerator[None]:
         raise DeadlineExceeded("the deadline passed before the answer was there") from None
 
 
+def _pass_on(to: "asyncio.Future[Outputs]", _turn: Turn, outcome: Outputs | Exception) -> None:
+    if isinstance(outcome, Exception):
+        to.set_exception(outcome)
+    else:
+        to.set_result(outcome)
+
+
 class Calls:
     """Lets calls in through a gate and runs them on what a holder holds."""
 
@@ -170,16 +178,35 @@ class Calls:
             if loan is not None:
                 loan.give_back()
             return await self._only_part(ask)
-        turn = self._turn(loan, loan.model, ask)
-        place = self._joined(turn)
+        outputs = asyncio.get_running_loop().create_future()
+        turn = self._begin(ask, loan, loan.model, asked_s, partial(_pass_on, outputs))
         try:
-            outputs = await turn.told()
+            return self.whole(ask, turn, await outputs)
         except asyncio.CancelledError:
-            turn.withdraw(place)
+            turn.withdraw()
             raise
-        turn.wait_s += turn.joined_s - asked_s
+
+    def begin(self, ask: Ask, told: Told) -> Turn | None:
+        """Let a call wait for its turn, which is withdrawn when nobody waits for it any more.
+
+        None where its model has to be loaded first, or is none that answers in one go: `answer`
+        does it. `told` is never called before this returns.
+
+        Raises:
+            NotFound, BadRequest, Unavailable: as the holder says.
+            Overloaded: as the gate says.
+        """
+        loan = self.holder.lend(ask.model, ask.version)
+        if loan is not None and isinstance(loan.model, DirectModel):
+            return self._begin(ask, loan, loan.model, self.clock(), told)
+        if loan is not None:
+            loan.give_back()
+        return None
+
+    def whole(self, ask: Ask, turn: Turn, outputs: Outputs) -> Answer:
+        """The answer that these outputs are."""
         self.served(ask.model, turn.wait_s, turn.infer_s)
-        part = InferResponse(ask.model, loan.version, outputs, ask.request.id)
+        part = InferResponse(ask.model, turn.loan.version, outputs, ask.request.id)
         return Answer(part, turn.wait_s, turn.infer_s)
 
     async def open(self, ask: Ask) -> Call:
@@ -201,32 +228,29 @@ class Calls:
             raise
         return call
 
-    def _turn(self, loan: Loan, model: DirectModel, ask: Ask) -> Turn:
+    def _begin(self, ask: Ask, loan: Loan, model: DirectModel, asked_s: float, told: Told) -> Turn:
         try:
             feed = model.feed(ask.request)
-        except BadRequest:
+            rows = rows_of(feed.arrays) if model.rowwise else None
+            lane = self.lanes.find(model.name, model.version, feed.arrays, rows)
+            turn = Turn(
+                self._bench,
+                model,
+                feed,
+                rows,
+                lane,
+                loan,
+                tenant=ask.tenant,
+                priority=ask.priority,
+                deadline_s=ask.deadline_s,
+                asked_s=asked_s,
+                told=told,
+            )
+            turn.place = self.gate.join(turn)
+        except Exception:
             loan.give_back()
             raise
-        rows = rows_of(feed.arrays) if model.rowwise else None
-        lane = self.lanes.find(model.name, model.version, feed.arrays, rows)
-        return Turn(
-            self._bench,
-            model,
-            feed,
-            rows,
-            lane,
-            loan,
-            tenant=ask.tenant,
-            priority=ask.priority,
-            deadline_s=ask.deadline_s,
-        )
-
-    def _joined(self, turn: Turn) -> Place:
-        try:
-            return self.gate.join(turn)
-        except IsochroneError:
-            turn.loan.give_back()
-            raise
+        return turn
 
     async def _only_part(self, ask: Ask) -> Answer:
         async with aclosing(await self.open(ask)) as call:

@@ -6,7 +6,7 @@ thread. What goes wrong for several has gone wrong for none of them yet: each is
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,7 +45,8 @@ class Turn:
 
     __slots__ = (
         "_bench",
-        "_outputs",
+        "_told",
+        "asked_s",
         "begun",
         "cost_s",
         "deadline_s",
@@ -55,6 +56,7 @@ class Turn:
         "lane",
         "loan",
         "model",
+        "place",
         "priority",
         "rows",
         "tenant",
@@ -74,8 +76,13 @@ class Turn:
         tenant: str,
         priority: int,
         deadline_s: float,
+        asked_s: float,
+        told: "Told",
     ) -> None:
-        """`loan` keeps the model in memory; it is given back when the turn is over."""
+        """`loan` keeps the model in memory; it is given back when the turn is over.
+
+        It was asked for at `asked_s`; `told` hears once what came of it, unless it is withdrawn.
+        """
         self._bench = bench
         self.model = model
         self.feed = feed
@@ -86,13 +93,14 @@ class Turn:
         self.priority = priority
         self.deadline_s = deadline_s
         self.cost_s = lane.cost.predict_s(self.rows)
+        self.asked_s = asked_s
         self.joined_s = bench.clock()
         self.begun = False
+        self.place: Place | None = None
         self.ticket: Ticket[Entry] | None = None
         self.wait_s = 0.0
         self.infer_s = 0.0
-        self._outputs: asyncio.Future[Outputs] | None = asyncio.get_running_loop().create_future()
-        """Until it is over: a failure that holds on to itself is freed late."""
+        self._told: Told | None = told
 
     def pause_s(self, behind: int) -> float:
         """See `Entry`."""
@@ -109,9 +117,11 @@ class Turn:
         """It does not start."""
         self.end(error)
 
-    def withdraw(self, place: Place) -> None:
+    def withdraw(self) -> None:
         """Nobody waits for it any more: it does not start, or runs to its end for nobody."""
-        place.leave()
+        self._told = None
+        if self.place is not None:
+            self.place.leave()
         if not self.begun:
             self.loan.give_back()
 
@@ -120,24 +130,15 @@ class Turn:
         self.loan.give_back()
         self.tell(outcome)
 
-    def told(self) -> Awaitable[Outputs]:
-        """The outputs, once they are there; to be asked for once.
-
-        Raises:
-            IsochroneError: there are none, and why.
-        """
-        assert self._outputs is not None  # it is not over
-        return self._outputs
-
     def tell(self, outcome: Outputs | Exception) -> None:
         """Give the outputs, or the reason why there are none, to whoever still waits."""
-        outputs, self._outputs = self._outputs, None
-        if outputs is None or outputs.done():
-            return
-        if isinstance(outcome, Exception):
-            outputs.set_exception(outcome)
-        else:
-            outputs.set_result(outcome)
+        told, self._told = self._told, None
+        if told is not None:
+            told(self, outcome)
+
+
+Told = Callable[[Turn, Outputs | Exception], None]
+"""Hears of a turn what came of it."""
 
 
 class Run:
@@ -180,7 +181,7 @@ class Run:
         self._began_s = now_s = self._bench.clock()
         for turn in self._turns:
             turn.begun = True
-            turn.wait_s = now_s - turn.joined_s
+            turn.wait_s = now_s - turn.asked_s
         cost = self._lane.cost
         inline_s = 0.0 if self._bench.min_service_s else self._bench.inline_s
         if cost.sure and cost.predict_s(self._rows) < inline_s:

@@ -4,6 +4,7 @@ Every answer, a refusal too, tells of the endpoint's load; `Server-Timing` tells
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from edge_agent.runtime import classify, fit, generate
 from edge_agent.runtime.calls import Answer, Ask, Call, Calls
+from edge_agent.runtime.direct import Outputs, Turn
 from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.load import Load
 from router.errors import BadRequest, IsochroneError
@@ -34,6 +36,7 @@ _ELEMENT_BYTES = 16
 _LOWEST_PRIORITY = 9
 _MOST_MICROSECONDS = int(headers.MAX_TIMEOUT_S * 1e6)
 _Fields = list[tuple[bytes, bytes]]
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +58,45 @@ def reporting(
             metadata = self.expect(target)
             return await answer(self, target, metadata)
         except IsochroneError as error:
-            response = problem_response(error)
-            response.headers.append((LOAD_HEADER, self.report(target, 0.0, 0.0)))
-            return response
+            return self.refused(target, error)
 
     return answer_or_refusal
+
+
+class _Reply:
+    """What becomes of a call that has its turn."""
+
+    __slots__ = ("_ask", "_inference", "_target", "_tell")
+
+    def __init__(
+        self, inference: "Inference", target: Target, ask: Ask, tell: Callable[[Response], None]
+    ) -> None:
+        self._inference = inference
+        self._target = target
+        self._ask = ask
+        self._tell = tell
+
+    def told(self, turn: Turn, outcome: Outputs | Exception) -> None:
+        """The turn is over."""
+        if isinstance(outcome, Exception):
+            self._tell(self._inference.refused(self._target, outcome))
+            return
+        answer = self._inference.calls.whole(self._ask, turn, outcome)
+        encoded = partial(_encoded, self._ask.request, answer.part, self._inference.shelf)
+        if _written_bytes(answer.part) <= _INLINE_BYTES:
+            self._reply(answer, encoded)
+        else:
+            encoding = asyncio.get_running_loop().run_in_executor(None, encoded)
+            encoding.add_done_callback(lambda done: self._reply(answer, done.result))
+
+    def _reply(self, answer: Answer, encoded: Callable[[], tuple[_Fields, bytes]]) -> None:
+        try:
+            fields, plain = encoded()
+        except Exception as error:  # it belongs to who asked
+            self._tell(self._inference.refused(self._target, error))
+        else:
+            fields = self._inference.measured(self._target, answer, fields)
+            self._tell(Response(200, fields, plain))
 
 
 class Inference:
@@ -69,8 +106,8 @@ class Inference:
     """
 
     def __init__(self, calls: Calls, load: Load, *, body_limit_bytes: int) -> None:
-        self._calls = calls
-        self._holder = calls.holder
+        self.calls = calls
+        self.shelf: Shelf = calls.holder
         self._load = load
         self._body_limit_bytes = body_limit_bytes
         self._generation = -1
@@ -80,37 +117,58 @@ class Inference:
     async def infer(self, target: Target, metadata: ModelMetadata) -> Response:
         """Tensors in, tensors out."""
         asked = target.request
-        if _is_plain(asked):
-            request = _request(asked, metadata, asked.body)
-        else:
-            request = await self._read(asked, partial(_request, asked, metadata))
-        answer = await self._calls.answer(self._ask(target, request))
+        request = await self._read(asked, partial(_request, asked, metadata))
+        answer = await self.calls.answer(self._ask(target, request))
         part = answer.part
         if _written_bytes(part) <= _INLINE_BYTES:
-            fields, plain = _encoded(request, part, self._holder)
+            fields, plain = _encoded(request, part, self.shelf)
         else:
-            fields, plain = await asyncio.to_thread(_encoded, request, part, self._holder)
-        self._measured(target, answer, fields)
-        if asked.header(b"accept-encoding") is None:
-            return Response(200, fields, plain)
-        return await _packed(asked, fields, plain)
+            fields, plain = await asyncio.to_thread(_encoded, request, part, self.shelf)
+        return await _packed(asked, self.measured(target, answer, fields), plain)
+
+    def begin(self, target: Target, tell: Callable[[Response], None]) -> Callable[[], None] | None:
+        """As `infer`, for most calls: those that need to wait for nothing but their turn.
+
+        `tell` gets the answer, be it a refusal. Returns what is to be called when nobody waits for
+        it any more; None where this is no such call, and `infer` does it.
+        """
+        asked = target.request
+        if not _is_plain(asked) or asked.header(b"accept-encoding") is not None:
+            return None
+        try:
+            request = _request(asked, self.expect(target), asked.body)
+            ask = self._ask(target, request)
+            turn = self.calls.begin(ask, _Reply(self, target, ask, tell).told)
+        except Exception as error:  # whatever it is, the client gets an answer
+            tell(self.refused(target, error))
+            return _nothing
+        return None if turn is None else turn.withdraw
+
+    def refused(self, target: Target, error: Exception) -> Response:
+        """A refusal, with our load; of what is no refusal, only that the model failed."""
+        if not isinstance(error, IsochroneError):
+            _log.error("a call of %s failed", target.model, exc_info=error)
+            error = IsochroneError("the model failed")
+        response = problem_response(error)
+        response.headers.append((LOAD_HEADER, self.report(target, 0.0, 0.0)))
+        return response
 
     @reporting
     async def generate(self, target: Target, metadata: ModelMetadata) -> Response:
         """A text in, a text out."""
         decode = partial(generate.decode, metadata=metadata)
         request = await self._read(target.request, decode)
-        async with aclosing(await self._calls.open(self._ask(target, request))) as call:
+        async with aclosing(await self.calls.open(self._ask(target, request))) as call:
             plain = await generate.whole(call, request)
-        return await _packed(target.request, self._measured(target, call, [codec.JSON]), plain)
+        return await _packed(target.request, self.measured(target, call, [codec.JSON]), plain)
 
     @reporting
     async def generate_stream(self, target: Target, metadata: ModelMetadata) -> Response:
         """A text in, its pieces out as they come; the body must be iterated or closed."""
         decode = partial(generate.decode, metadata=metadata)
         request = await self._read(target.request, decode)
-        call = await self._calls.open(self._ask(target, request))
-        fields = self._measured(target, call, [generate.EVENT_STREAM])
+        call = await self.calls.open(self._ask(target, request))
+        fields = self.measured(target, call, [generate.EVENT_STREAM])
         return Response(200, fields, generate.Events(call, request))
 
     def expect(self, target: Target) -> ModelMetadata:
@@ -125,14 +183,14 @@ class Inference:
 
     def _metadata(self, target: Target) -> ModelMetadata:
         """As the holder says; asked again whenever something has changed there."""
-        generation = self._holder.models_generation
+        generation = self.shelf.models_generation
         if generation != self._generation:
             self._generation = generation
             self._known.clear()
         key = target.model, target.version
         metadata = self._known.get(key)
         if metadata is None:
-            metadata = self._known[key] = self._holder.metadata(*key)
+            metadata = self._known[key] = self.shelf.metadata(*key)
         return metadata
 
     def report(self, target: Target, wait_s: float, infer_s: float) -> bytes:
@@ -140,7 +198,7 @@ class Inference:
         seq_seen = self._load.highest(target.request.header(headers.SEQUENCE))
         return encode_call_report(self._load.call_report(target.model, wait_s, infer_s, seq_seen))
 
-    def _measured(self, target: Target, call: Call | Answer, fields: _Fields) -> _Fields:
+    def measured(self, target: Target, call: Call | Answer, fields: _Fields) -> _Fields:
         """With what it cost, and our load."""
         timing = b"wait;dur=%.3f, infer;dur=%.3f" % (call.wait_s * 1e3, call.infer_s * 1e3)
         report = self.report(target, call.wait_s, call.infer_s)
@@ -168,7 +226,7 @@ class Inference:
         """
         if size_bytes <= _INLINE_BYTES:
             return decode()
-        place = self._calls.gate.stand_aside(self._load.service_s or _DECODE_S)
+        place = self.calls.gate.stand_aside(self._load.service_s or _DECODE_S)
         try:
             return await asyncio.to_thread(decode)
         finally:
@@ -178,11 +236,15 @@ class Inference:
         fields = headers.read_call_headers(target.request.headers)
         timeout_s = min(_whole(request, "timeout"), _MOST_MICROSECONDS) / 1e6 or fields.timeout_s
         priority = _whole(request, "priority") or fields.priority
-        received_s = target.request.received_s or self._calls.clock()
+        received_s = target.request.received_s or self.calls.clock()
         deadline_s = received_s + min(timeout_s, fields.timeout_s)
         priority = min(priority, _LOWEST_PRIORITY)
         tenant = (target.request.header(headers.TENANT) or b"").decode("ascii", "replace")
         return Ask(target.model, target.version, request, deadline_s, priority, tenant)
+
+
+def _nothing() -> None:
+    """Nothing is under way."""
 
 
 def _is_plain(request: Request) -> bool:

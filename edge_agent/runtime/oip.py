@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.infer import Target
 from router.errors import BadRequest, Forbidden, IsochroneError, MethodNotAllowed, NotFound
-from router.wire import codec
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
@@ -31,7 +30,6 @@ EXTENSIONS = (
 _VERSION = version("isochrone")
 _MODEL_PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(?:/([a-z_]+))?")
 _CONTROL_PATH = re.compile(r"/v2/repository/models/[^/]+/(?:load|unload)")
-_INTERNAL = b'{"error":"the model failed","code":"internal"}'
 _log = logging.getLogger(__name__)
 
 
@@ -81,7 +79,7 @@ class OpenInference:
             return problem_response(error)
         except Exception:  # whatever an engine may raise must not reach the client
             _log.exception("a request failed: %s %s", request.method, request.path)
-            return Response(500, [codec.JSON], _INTERNAL)
+            return problem_response(IsochroneError("the model failed"))
 
     def _answer(self, request: Request) -> Awaitable[Response]:
         if request.path in self._server:
@@ -131,6 +129,14 @@ class OpenInference:
 
 async def _at_once(response: Response) -> Response:
     return response
+
+
+def inference_target(request: Request) -> Target | None:
+    """What a call of a model's `infer` is for; None where a request is something else."""
+    name, version, what = _parts(request.path)
+    if name is None or what != "infer" or request.method != "POST":
+        return None
+    return Target(name, version, request)
 
 
 @lru_cache(maxsize=256)
