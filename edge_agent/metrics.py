@@ -10,7 +10,7 @@ from edge_agent.runtime.memory import private_bytes
 from edge_agent.runtime.residents import Residents
 from edge_agent.runtime.state import Step
 from edge_agent.runtime.workshop import ModelMoved
-from router.process.metrics import Spreads
+from router.process.metrics import Spread, Spreads
 from router.wire.report import Pressure
 
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -32,6 +32,7 @@ class Metrics:
     """The agent's counters, on a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._served: dict[str, tuple[Spread, Spread]] = {}
         self._answered: dict[int, Counter] = {}
         self._requests = Counter(
             "isochrone_agent_requests", "Requests answered.", ["outcome"], registry=registry
@@ -124,8 +125,11 @@ class Metrics:
 
     def served(self, model: str, wait_s: float, infer_s: float) -> None:
         """A call of a model ended well."""
-        self._wait.of(model).observe(wait_s)
-        self._infer.of(model).observe(infer_s)
+        kept = self._served.get(model)
+        if kept is None:
+            kept = self._served[model] = self._wait.of(model), self._infer.of(model)
+        kept[0].observe(wait_s)
+        kept[1].observe(infer_s)
 
     def watch_memory(self, residents: Residents) -> None:
         """Where the values of memory come from."""

@@ -30,6 +30,7 @@ _WAITING = 256
 """So many notes wait in memory for a disk that takes nothing."""
 _TIMEOUT = ClientTimeout(total=5.0, connect=2.0)
 _JSON = {"content-type": "application/json"}
+_OK = int(HTTPStatus.OK)
 _INFERENCES = "/v2/models/"
 _log = logging.getLogger("isochrone.agent.notes")
 
@@ -52,6 +53,7 @@ class Notes:
         self._is_new = asyncio.Event()
         self._begun = False
         self._served: Counter[str] = Counter()
+        """By the path that was called: there are as many as models, versions and ways to ask."""
 
     def note(
         self, kind: str, *, model: str = "", version: str = "", detail: str = "", count: int = 1
@@ -63,9 +65,9 @@ class Notes:
 
     def answered(self, request: Request, status: int) -> None:
         """Count an answer of a model to a client that no router sent."""
-        is_answer = status == HTTPStatus.OK and request.method == "POST"
+        is_answer = status == _OK and request.method == "POST"
         if is_answer and request.path.startswith(_INFERENCES) and not request.header(SEQUENCE):
-            self._served[request.path.removeprefix(_INFERENCES).partition("/")[0]] += 1
+            self._served[request.path] += 1
 
     async def keep(self, again_s: float = TELL_S) -> None:
         """Write, for as long as this is not cancelled; where the disk takes nothing, try again."""
@@ -138,7 +140,10 @@ class Notes:
             self._untold_lost += 1
 
     def _note_served(self) -> None:
-        for model, count in self._served.items():
+        served: Counter[str] = Counter()
+        for path, count in self._served.items():
+            served[path.removeprefix(_INFERENCES).partition("/")[0]] += count
+        for model, count in served.items():
             self.note(SERVED, model=model, count=count)
         self._served.clear()
 

@@ -73,7 +73,7 @@ class SlotGate:
     @property
     def queued(self) -> int:
         """Calls that wait for that, or for their model."""
-        return self._waiting + self._aside.in_flight
+        return (len(self._alike.entries) or len(self._line)) + self._aside.in_flight
 
     @property
     def limit(self) -> int:

@@ -32,7 +32,8 @@ class Load:
         self._shelf = shelf
         self._clock = clock
         self._sequence = 0
-        self._latency_s: dict[tuple[str, int], float] = {}
+        self._latency_s: dict[str, list[float]] = {}
+        """Of each model by the number of calls beside it, and under 0 of all; 0 is not measured."""
         self.service_s = 0.0
         """The recent service time of any call."""
         self._seen: OrderedDict[str, tuple[int, float]] = OrderedDict()
@@ -40,21 +41,25 @@ class Load:
 
     def served(self, model: str, infer_s: float) -> None:
         """Fold in one call's service time, at the number of calls that run beside it."""
-        for key in ((model, self._bucket()), (model, 0)):
-            self._latency_s[key] = _folded(self._latency_s.get(key), infer_s)
-        self.service_s = _folded(self.service_s or None, infer_s)
+        times = self._latency_s.get(model)
+        if times is None:
+            times = self._latency_s[model] = [0.0] * (_MAX_BUCKET + 1)
+        bucket = self._bucket()
+        times[bucket] = _folded(times[bucket], infer_s)
+        times[0] = _folded(times[0], infer_s)
+        self.service_s = _folded(self.service_s, infer_s)
 
     def latency_s(self, model: str) -> float:
         """The recent service time at as many in-flight calls as now; 0 where none was measured."""
-        at_all = self._latency_s.get((model, 0), 0.0)
-        return self._latency_s.get((model, self._bucket()), at_all)
+        times = self._latency_s.get(model)
+        return 0.0 if times is None else times[self._bucket()] or times[0]
 
     def note(self, value: bytes | None) -> None:
         """Remember the number of a request that has come (`SENDER=NUMBER`).
 
         A value of another form is ignored: it steers nothing but the sender's own bookkeeping.
         """
-        sender, number = _sequence(value)
+        sender, number = _sequence(value) if value else ("", 0)
         if not sender:
             return
         highest, _ = self._seen.pop(sender, (0, 0.0))
@@ -64,7 +69,7 @@ class Load:
 
     def highest(self, value: bytes | None) -> int:
         """The highest number that was noted of whoever sent this value; 0 where none was."""
-        return self._seen.get(_sequence(value)[0], (0, 0.0))[0]
+        return self._seen.get(_sequence(value)[0], (0, 0.0))[0] if value else 0
 
     def call_report(self, model: str, wait_s: float, infer_s: float, seq_seen: int) -> CallReport:
         """What goes with one answer."""
@@ -112,13 +117,13 @@ class Load:
         return self._sequence
 
 
-def _sequence(value: bytes | None) -> tuple[str, int]:
+def _sequence(value: bytes) -> tuple[str, int]:
     """Sender and number; no sender where the value has another form."""
-    found = _SEQUENCE.fullmatch(value) if value else None
+    found = _SEQUENCE.fullmatch(value)
     if found is None or int(found[2]) > _MAX_SEQUENCE:
         return "", 0
     return found[1].decode(), int(found[2])
 
 
-def _folded(before: float | None, newest: float) -> float:
-    return newest if before is None else before + _NEWEST_SHARE * (newest - before)
+def _folded(before: float, newest: float) -> float:
+    return newest if before == 0 else before + _NEWEST_SHARE * (newest - before)

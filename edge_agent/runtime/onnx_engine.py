@@ -197,7 +197,8 @@ def run_session(
         BadRequest: the graph cannot compute these inputs.
         Unavailable: there is no memory left.
     """
-    given = {name: _texts(name, data) for name, data in arrays.items()}
+    texts = {name: _texts(name, data) for name, data in arrays.items() if data.dtype == object}
+    given = {**arrays, **texts} if texts else arrays
     try:
         results = session.run([spec.name for spec in outputs], given, _QUIETLY)
     except MemoryError as error:
@@ -218,8 +219,6 @@ def run_session(
 
 def _texts(name: str, data: Array) -> Array:
     """onnxruntime's strings are text, the protocol's are bytes."""
-    if data.dtype != object:
-        return data
     try:
         texts = [element.decode() for element in data.ravel().tolist()]
     except UnicodeDecodeError:
