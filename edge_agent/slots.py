@@ -6,7 +6,7 @@ from functools import partial
 from math import inf
 
 from edge_agent.runtime.alike import Alike
-from edge_agent.runtime.backlogs import Backlogs
+from edge_agent.runtime.backlogs import Backlogs, within
 from edge_agent.runtime.gate import Batch, Entry
 from router.admission.adaptive import Adaptive
 from router.admission.limit import Lease, Limit
@@ -14,7 +14,7 @@ from router.admission.queue import Line, Outcome, Room, Ticket
 from router.errors import DeadlineExceeded, Overloaded
 from router.process.clock import Clock
 
-PUSHED_OUT = "the queue is full, and this call gave its place to another"
+PUSHED_OUT = "the queue is full, and this call gave its place to a more urgent one"
 """It waited for a while: others are refused as soon as they come."""
 _STINT_S = 5e-3
 """So long runs that are over when they have begun may follow each other before others are heard.
@@ -97,17 +97,43 @@ class SlotGate:
     def join(self, entry: Entry) -> "_Place":
         """A place in the line; see `Gate`."""
         now_s = self._clock()
-        spare = self._line.room.spare = max(0, self.limit - len(self._running))
         self._check_wait(entry, now_s)
-        alike = self._alike
-        queued = len(alike.entries)
-        if (queued or not self._line) and alike.takes(entry) and queued < self._queue + spare:
-            alike.entries.append(entry)
-        else:
+        entries = self._alike.entries
+        alike = (bool(entries) or not self._line) and self._alike.takes(entry)
+        if not alike:
             self._line_up(now_s)
+        if not self._has_place(entry.tenant, entry.priority):
+            raise self._full()
+        if alike:
+            entries.append(entry)
+        else:
             self._stand(entry, now_s)
         self._call()
         return _Place(self._alike, self._line, entry)
+
+    def turn_away(self, tenant: str, priority: int) -> None:
+        """Refuse what `join` would refuse; see `Gate`."""
+        if not self._has_place(tenant, priority):
+            raise self._full()
+
+    @property
+    def crowded(self) -> bool:
+        """More than half of the places are taken."""
+        return 2 * self._waiting > self._queue
+
+    def _has_place(self, tenant: str, priority: int) -> bool:
+        """One more of this tenant and class may wait; those who are alike say it of themselves."""
+        room, waiting = self._line.room, self._waiting
+        spare = room.spare = max(0, self.limit - len(self._running))
+        if waiting < spare:
+            return True
+        if self._alike.entries:
+            return (
+                not self.crowded
+                or not self._alike.are_of(tenant, priority)
+                or within(waiting - spare, self._queue, self._queue + spare - waiting)
+            )
+        return self._backlogs.takes(tenant, priority, room.places(priority), spare)
 
     @property
     def _waiting(self) -> int:
@@ -119,22 +145,16 @@ class SlotGate:
             entry = self._alike.entries.popleft()
             try:
                 self._stand(entry, now_s)
-            except Overloaded as error:  # lower classes may fill a part of the room only
+            except Overloaded as error:  # a slot is not free any more, and was counted as a place
                 entry.refuse(error)
 
     def _stand(self, entry: Entry, now_s: float) -> None:
-        cost_s = entry.cost_s or self._service_s()
-        room = self._line.room
-        if room.waiting - room.spare >= room.capacity:
-            victim = self._backlogs.gives_way(entry.tenant, entry.priority, cost_s)
-            if victim is not None:
-                room.end(victim, Outcome.SHED)
         ticket = self._line.join(
             tenant=entry.tenant,
             priority=entry.priority,
             now_s=now_s,
             deadline_s=entry.deadline_s,
-            cost_s=cost_s,
+            cost_s=entry.cost_s or self._service_s(),
             item=entry,
             settled=partial(self._settle, entry),
             lane=entry.lane,
@@ -142,7 +162,7 @@ class SlotGate:
         if ticket is None:
             raise self._full()
         entry.ticket = ticket
-        self._backlogs.put(ticket)
+        self._backlogs.put(ticket.tenant, ticket.priority)
 
     def _check_wait(self, entry: Entry, now_s: float) -> None:
         """Refuse now what would be too late in any case.
@@ -170,7 +190,7 @@ class SlotGate:
 
     def _settle(self, entry: Entry, outcome: Outcome) -> None:
         if entry.ticket is not None:
-            self._backlogs.gone(entry.ticket)
+            self._backlogs.gone(entry.tenant, entry.ticket.priority)
             entry.ticket = None  # each would keep the other from being freed at once
         if outcome is Outcome.EXPIRED:
             entry.refuse(_too_late())

@@ -33,10 +33,14 @@ class Alike:
         last = self.entries[-1]
         return (
             last.lane is entry.lane
-            and last.tenant == entry.tenant
-            and last.priority == entry.priority
             and last.deadline_s <= entry.deadline_s
+            and self.are_of(entry.tenant, entry.priority)
         )
+
+    def are_of(self, tenant: str, priority: int) -> bool:
+        """Those who wait are of this tenant and class."""
+        last = self.entries[-1]
+        return last.tenant == tenant and last.priority == priority
 
     def remove(self, entry: Entry) -> bool:
         """Take one out; False where it is not here. O(n): it is rare that one leaves."""

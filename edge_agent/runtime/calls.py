@@ -209,6 +209,16 @@ class Calls:
         part = InferResponse(ask.model, turn.loan.version, outputs, ask.request.id)
         return Answer(part, turn.wait_s, turn.infer_s)
 
+    def turn_away(self, model: str, version: str | None, tenant: str, priority: int) -> None:
+        """Refuse what would be refused in any case, before it is read; cold models are loaded.
+
+        Raises:
+            NotFound: as the holder says.
+            Overloaded: as the gate says.
+        """
+        if self.holder.choose(model, version).state is ModelState.WARM:
+            self.gate.turn_away(tenant, priority)
+
     async def open(self, ask: Ask) -> Call:
         """A call whose first part is here; whoever gets it must `aclose` it.
 

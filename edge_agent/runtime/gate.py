@@ -126,9 +126,24 @@ class Gate(Filling, Protocol):
         """
         ...
 
+    @property
+    def crowded(self) -> bool:
+        """So many wait that it is worth asking `turn_away` before a call is read."""
+        ...
+
+    def turn_away(self, tenant: str, priority: int) -> None:
+        """Refuse a call of which no more is known yet, if `join` would refuse it in any case.
+
+        Raises:
+            Overloaded: no slot is free, and the queue is full for this tenant and class.
+        """
+        ...
+
 
 class OpenGate:
     """Lets everything in, one by one: something in front has limited it to `slots` already."""
+
+    crowded = False
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
@@ -147,6 +162,9 @@ class OpenGate:
     def join(self, entry: Entry) -> Place:
         """A turn, at once."""
         return _OpenPlace(self._lease(), entry)
+
+    def turn_away(self, tenant: str, priority: int) -> None:
+        """Nobody is."""
 
     def _lease(self) -> Lease:
         lease = self._limit.acquire()

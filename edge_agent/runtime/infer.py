@@ -56,6 +56,7 @@ def reporting(
     async def answer_or_refusal(self: "Inference", target: Target) -> Response:
         try:
             metadata = self.expect(target)
+            self._turn_away(target)
             return await answer(self, target, metadata)
         except IsochroneError as error:
             return self.refused(target, error)
@@ -136,7 +137,9 @@ class Inference:
         if not _is_plain(asked) or asked.header(b"accept-encoding") is not None:
             return None
         try:
-            request = _request(asked, self.expect(target), asked.body)
+            metadata = self.expect(target)
+            self._turn_away(target)
+            request = _request(asked, metadata, asked.body)
             ask = self._ask(target, request)
             turn = self.calls.begin(ask, _Reply(self, target, ask, tell).told)
         except Exception as error:  # whatever it is, the client gets an answer
@@ -180,6 +183,20 @@ class Inference:
         metadata = self._metadata(target)
         self._load.note(target.request.header(headers.SEQUENCE))
         return metadata
+
+    def _turn_away(self, target: Target) -> None:
+        """Refuse on the head alone where it says enough: reading a body costs more than a refusal.
+
+        A body may name a priority of its own, so one that may do so is read.
+
+        Raises:
+            BadRequest: a header field says what it may not.
+            Overloaded: there is no place for it.
+        """
+        request = target.request
+        if self.calls.gate.crowded and not _may_name_priority(request):
+            priority = headers.read_call_headers(request.headers).priority
+            self.calls.turn_away(target.model, target.version, _tenant(request), priority)
 
     def _metadata(self, target: Target) -> ModelMetadata:
         """As the holder says; asked again whenever something has changed there."""
@@ -239,7 +256,7 @@ class Inference:
         received_s = target.request.received_s or self.calls.clock()
         deadline_s = received_s + min(timeout_s, fields.timeout_s)
         priority = min(priority, _LOWEST_PRIORITY)
-        tenant = (target.request.header(headers.TENANT) or b"").decode("ascii", "replace")
+        tenant = _tenant(target.request)
         return Ask(target.model, target.version, request, deadline_s, priority, tenant)
 
 
@@ -252,6 +269,18 @@ def _is_plain(request: Request) -> bool:
     return len(request.body) <= _INLINE_BYTES and not content.packed(
         request.header(b"content-encoding")
     )
+
+
+def _tenant(request: Request) -> str:
+    return (request.header(headers.TENANT) or b"").decode("ascii", "replace")
+
+
+def _may_name_priority(request: Request) -> bool:
+    """So it may if it is packed, or spells the word, or escapes letters."""
+    if request.header(b"content-encoding") is not None:
+        return True
+    json = request.body[: codec.head_length(request.headers)]
+    return b"priority" in json or b"\\u" in json
 
 
 def _request(request: Request, metadata: ModelMetadata, body: bytes) -> InferRequest:

@@ -47,6 +47,12 @@ class Room(Generic[T]):
         top = self._timers.top()
         return inf if top is None else top[0]
 
+    def places(self, priority: int) -> int:
+        """How many may wait before a newcomer of this class is turned away."""
+        if priority <= DEFAULT:
+            return self.capacity
+        return -(-self.capacity * _TENTHS[priority] // 10)
+
     def admit(self, ticket: Ticket[T], now_s: float, back: bool = False) -> bool:
         """Let a ticket in, in the place of a lower one if need be; False where it cannot be.
 
@@ -54,7 +60,7 @@ class Room(Generic[T]):
         """
         self.advance(now_s)
         shed = None
-        if not back and self.waiting - self.spare >= self._limit(ticket.priority):
+        if not back and self.waiting - self.spare >= self.places(ticket.priority):
             shed = self._lowest(ticket.priority) if ticket.deadline_s > now_s else None
             if shed is None:
                 return False
@@ -106,11 +112,6 @@ class Room(Generic[T]):
 
     def _lifted_s(self, ticket: Ticket[T]) -> float:
         return ticket.joined_s + (ticket.priority - ticket.band + 1) * self.age_s
-
-    def _limit(self, priority: int) -> int:
-        if priority <= DEFAULT:
-            return self.capacity
-        return -(-self.capacity * _TENTHS[priority] // 10)
 
     def _lowest(self, above: int) -> Ticket[T] | None:
         """The newest of the lowest class that is lower than `above`."""

@@ -20,7 +20,7 @@ def decode_request(headers: Headers, body: bytes, inputs: Sequence[TensorSpec]) 
     Raises:
         BadRequest: it is not one; never anything else, whatever the bytes.
     """
-    head_bytes = _head_bytes(headers)
+    head_bytes = head_length(headers)
     if head_bytes is None:
         request = json_codec.decode_request(body)
     elif head_bytes == 0:
@@ -66,13 +66,18 @@ def decode_response(headers: Headers, body: bytes) -> InferResponse:
     Raises:
         BadRequest: it is not one.
     """
-    head_bytes = _head_bytes(headers)
+    head_bytes = head_length(headers)
     if head_bytes is None:
         return json_codec.decode_response(body)
     return binary_codec.decode_response(body, head_bytes)
 
 
-def _head_bytes(headers: Headers) -> int | None:
+def head_length(headers: Headers) -> int | None:
+    """How many bytes of a body are JSON; None where all are.
+
+    Raises:
+        BadRequest: the field that says so is not a number.
+    """
     value = first(headers, HEAD_LENGTH)
     if value is None:
         return None

@@ -44,6 +44,7 @@ def test_under_three_times_its_load_an_agent_serves_the_urgent_and_shares_the_re
     assert not urgent.late_count
     refused_s = [second for one in others for second in one.refused_s]
     assert len(refused_s) > sum(len(one.ok_s) for one in others)
+    assert sum(len(one.pushed_out_s) for one in others) < 0.01 * len(refused_s)
     assert np.quantile(refused_s, 0.5) < 0.5 * np.quantile(others[0].ok_s, 0.5)
     assert np.quantile(urgent.ok_s, 0.9) < np.quantile(others[2].ok_s, 0.5)
     served = [len(one.ok_s) for one in others]

@@ -9,6 +9,7 @@ from collections import Counter
 import aiohttp
 import pytest
 
+from edge_agent.slots import PUSHED_OUT
 from tests.soak.agent import MODELS, SoakedAgent
 from tests.soak.group import NoGroup, small_group
 from tests.soak.soak import SMALL_BYTES, soak
@@ -53,7 +54,8 @@ async def play(agent, session, count, per_s):
         began_s = time.monotonic()
         url = f"{agent.url}/v2/models/double/infer"
         async with session.post(url, data=BODY) as answer:
-            await answer.read()
+            text = await answer.read()
+        assert PUSHED_OUT.encode() not in text, "who is refused is refused on arrival"
         return answer.status, time.monotonic() - began_s
 
     answers = await asyncio.gather(*(one(number) for number in range(count)))

@@ -15,10 +15,12 @@ import pytest
 from edge_agent.runtime.calls import Calls
 from edge_agent.runtime.gate import OpenGate
 from edge_agent.runtime.infer import Inference
+from edge_agent.runtime.knock import admitted
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.package import packages_in
 from edge_agent.runtime.pool import Pool
+from edge_agent.slots import SlotGate
 from router.wire import codec
 from router.wire.http import Request, first
 from router.wire.message import InferRequest
@@ -29,9 +31,9 @@ BODY_LIMIT = 100_000
 
 
 class Face:
-    def __init__(self, pool, min_service_s=0.0, body_limit=BODY_LIMIT):
+    def __init__(self, pool, min_service_s=0.0, body_limit=BODY_LIMIT, gate=None):
         self.pool = pool
-        self.gate = OpenGate(4)
+        self.gate = gate or OpenGate(4)
         self.load = Load("edge-1", "eu-west", "instance-1", self.gate, pool, time.monotonic)
 
         def served(model, _wait_s, infer_s):
@@ -505,3 +507,33 @@ async def test_a_long_text_is_written_beside_the_event_loop(face, where):
     body = {"inputs": [tensor]}
     assert (await face.post("/v2/models/words/infer", body)).status == 200
     assert where["encode_response"] is not threading.current_thread()
+
+
+@pytest.mark.parametrize(
+    ("body", "header", "status"),
+    [
+        pytest.param(b"{", None, 503, id="there is no place for it, whatever it says"),
+        pytest.param(b'{"priority', None, 400, id="it may ask for a higher class"),
+        pytest.param(b'{"\\u0070', None, 400, id="it may do so in other letters"),
+        pytest.param(b"{", (b"content-encoding", b"gzip"), 400, id="nobody knows what it says"),
+        pytest.param(b"{", (b"x-isochrone-priority", b"1"), 400, id="its class gets in"),
+        pytest.param(b"{", (b"x-isochrone-tenant", b"other"), 503, id="another tenant's, too"),
+    ],
+)
+async def test_what_a_full_queue_would_refuse_in_any_case_is_not_read(store, body, header, status):
+    gate = SlotGate(1, 1, time.monotonic, lambda: 0.5)
+    async with opened(store, gate=gate) as face:
+        await face.post(INFER, rows((1, 2)))
+        far_s = time.monotonic() + 60
+        slot = await admitted(gate, far_s, 5)
+        loop = asyncio.get_running_loop()  # the second does not get in: the queue takes one
+        waiting = [loop.create_task(admitted(gate, far_s, n, "other")) for n in (4, 5)]
+        await asyncio.sleep(0)
+        refused = await face.post(INFER, body, *([header] if header else []))
+        assert refused.status == status
+        assert report_in(refused).in_flight == 2
+        cold = await face.post("/v2/models/words/infer", body)
+        assert cold.status == 400, "a cold model's load takes no place in the queue"
+        slot.release()
+        (await waiting[0]).release()
+        await asyncio.wait(waiting)
