@@ -8,6 +8,7 @@ from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.held import Held
 from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.lineage import Lineage
+from edge_agent.runtime.loader import Loader
 from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
 from edge_agent.runtime.package import Package, PackageError
@@ -63,7 +64,7 @@ class Pool:
             PackageError: two packages have the same name and version.
         """
         self.runner = ThreadPoolExecutor(slots, thread_name_prefix="infer")
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loader = Loader()
         self._on_event = on_event
         self._generation = 0
         self._closed = False
@@ -309,7 +310,7 @@ class Pool:
         ended = await self._unloaded(grace_s)
         for threads in (self._loader, self.runner):
             threads.shutdown(wait=False, cancel_futures=True)
-        return ended
+        return ended and not self._loader.hangs
 
     async def _unloaded(self, grace_s: float | None) -> bool:
         try:

@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,18 @@ async def killed_under(pool, worker, *requests):
         await asyncio.sleep(0.1)
         worker.kill()
     return [call.result() for call in calls]
+
+
+def freeze_new(monkeypatch):
+    """Every process that is started is frozen at once."""
+    started = process_engine.Worker
+
+    def frozen(connections):
+        worker = started(connections)
+        os.kill(worker.pid, signal.SIGSTOP)
+        return worker
+
+    monkeypatch.setattr(process_engine, "Worker", frozen)
 
 
 async def caught(awaitable):
@@ -195,19 +208,35 @@ async def test_a_hanging_process_is_ended_once_nobody_waits(
         assert len(workers) == 2
 
 
-@pytest.mark.usefixtures("workers")
-async def test_a_process_that_hangs_while_it_loads_does_not_keep_others_from_it(
+async def test_a_process_that_hangs_while_it_loads_is_ended_and_others_are_loaded(
     write, clock, workers, monkeypatch
 ):
-    monkeypatch.setattr(process_engine, "_LEAVE_S", 0.1)
-    async with opened(write(), clock) as (pool, _):
+    hasty = replace(APART, load_timeout_s=0.1)
+    async with opened(write(), clock, hasty) as (pool, events):
         with monkeypatch.context() as patched:
-            patched.setattr(process_engine, "_START_S", 0.0001)
-            with pytest.raises(Unavailable):
-                await pool.load("small")
+            freeze_new(patched)
+            error = await caught(pool.load("small"))
+        assert "load_timeout_s" in str(error.__cause__)
+        assert events[-1].step == "failed"
+        assert await asyncio.to_thread(workers[0]._process.wait, 10) == -signal.SIGKILL
+        while pool.residents.taken_bytes:  # noqa: ASYNC110  # its thread takes note
+            await asyncio.sleep(0.001)
+        object.__setattr__(hasty, "load_timeout_s", 60.0)
         clock.now_s += 100.0
         await pool.load("small")
         assert len(workers) == 2
+
+
+async def test_a_process_that_loads_while_the_agent_leaves_is_ended(
+    write, clock, workers, monkeypatch
+):
+    freeze_new(monkeypatch)
+    async with opened(write(), clock) as (pool, _), asyncio.TaskGroup() as group:
+        group.create_task(caught(pool.load("small")))
+        while not workers:  # noqa: ASYNC110  # a thread begins it
+            await asyncio.sleep(0.001)
+        assert not await pool.close(0.05)
+    assert await asyncio.to_thread(workers[0]._process.wait, 10) == -signal.SIGKILL
 
 
 async def test_a_broken_package_is_told_as_it_is_inside(write, clock, caplog):
