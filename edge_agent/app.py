@@ -140,20 +140,16 @@ class Agent:
         self._rng = rng
         self._enrollers: list[Enroller] = []
 
-    async def warm(self, names: Iterable[str]) -> dict[str, float]:
-        """Load some models; those that failed and may be tried again, and in how many seconds."""
-        later = {}
+    async def warm(self, names: Iterable[str]) -> None:
+        """Load some models; those that fail are tried again by whoever tends the pool."""
         for name in names:
             try:
                 await self.pool.load(name)
             except IsochroneError as error:
                 log.event(_log, "not_warm", level=logging.ERROR, model=name, error=error.message)
-                if error.retry_after_s is not None:
-                    later[name] = error.retry_after_s
             except Exception:  # whatever a package may cause must not end the agent
                 _log.exception("%s failed to load", name)
             self.lifecycle.on(Settled(name))
-        return later
 
     def enrollers(self, session: ClientSession, own_url: str) -> list[Enroller]:
         """One for every router of the configuration; `own_url` is where this agent listens."""
@@ -286,15 +282,12 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
 
 
 async def _become_ready(agent: Agent, url: str, manager: Manager) -> None:
-    """Warm what is kept warm, say so, and go on with what could not be warmed yet."""
-    later = await agent.warm(agent.config.keep_warm)
+    """Warm what is kept warm, and say so."""
+    await agent.warm(agent.config.keep_warm)
     gc.freeze()  # what is here now stays, and need not be looked through for garbage each time
     if agent.lifecycle.phase is Phase.READY:
         _say(f"ready {url}")
         manager.ready(f"serving on {url}")
-    while later:
-        await asyncio.sleep(max(later.values()))
-        later = await agent.warm(later)
 
 
 def _say(line: str) -> None:

@@ -67,6 +67,10 @@ class Held:
         """It was unloaded for want of calls or of room, and may come back by itself."""
         self._is_wanted_back = False
         """It was woken while its memory was being given back."""
+        self._is_dismissed = False
+        """Somebody asked for it to be unloaded, and nobody for it since."""
+        self._is_unfit = False
+        """There was no room when it was last tried again."""
 
     def told(self) -> HeldModel:
         """What is reported of it."""
@@ -114,12 +118,14 @@ class Held:
             try:
                 self._loading = self._begin()
             except NoSpace as error:
-                _log.warning("%s", error.message)
+                if not self._is_unfit:
+                    _log.warning("%s", error.message)
+                self._is_unfit = True
 
     def tend(self) -> None:
         """Let a model that is idle for too long go, fetch one that is about to be called.
 
-        One that has to stay is fetched again, once its process died.
+        One that has to stay is fetched whenever it is not there, unless it was unloaded on demand.
         """
         self.check_alive()
         if self.evictable and not self.outlook.wants(self._clock()):
@@ -146,6 +152,7 @@ class Held:
         if self._loading is not None:
             await asyncio.wait([self._loading])
         self._put_away = self._is_wanted_back = False
+        self._is_dismissed = True
         if self.state is ModelState.WARM:
             self._drain("asked")
         await self.left()
@@ -230,8 +237,8 @@ class Held:
         return LONGEST_BACK_OFF_S if hangs else self._back_off.left_s(self._clock())
 
     def _is_missed(self) -> bool:
-        """It has to stay in memory, and its process died."""
-        return isinstance(self.failure, Crashed) and self._workshop.kept(self.package)
+        """It has to stay in memory, and nobody asked for it to go."""
+        return not self._is_dismissed and self._workshop.kept(self.package)
 
     def _is_due(self) -> bool:
         """It left by itself, its next call is due, and nobody has to leave for it."""
@@ -245,7 +252,7 @@ class Held:
             raise self._refusal()
         self._workshop.residents.admit(self)
         self.failure = None
-        self._put_away = False
+        self._put_away = self._is_dismissed = self._is_unfit = False
         self._began_s = self._clock()
         self.outlook.load_joins()
         self._move(Step.LOAD)

@@ -147,7 +147,7 @@ class Pool:
         return self._find(name, version).time_to_warm_s()
 
     def tend(self, *, short: bool = False) -> None:
-        """Unload what is idle for too long, load what is due, bring back what crashed.
+        """Unload what is idle for too long, load what is due, or kept warm and not there.
 
         To be called every second or so. Where the machine is `short` of memory, nothing is loaded
         in advance and one idle model leaves.

@@ -59,5 +59,10 @@ class Warming(Executor):
         return done_here(fn, *args, **kwargs)
 
     def over(self) -> None:
-        """It is warm."""
+        """It is warm; a thread that answers is begun now, not when memory may be short."""
         self._is_over = True
+        self._runner.submit(_nothing)
+
+
+def _nothing() -> None:
+    """Has a thread of an executor begun."""
