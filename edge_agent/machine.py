@@ -6,22 +6,52 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _CONTROLLERS = ("memory", "cpu")
 _NO_LIMIT_BYTES = 1 << 60
 """Version 1 of control groups writes a number of this size where there is no limit."""
 
 
+class Limit(NamedTuple):
+    """How much memory the machine or a control group has, and how much of it is left."""
+
+    left_bytes: int
+    most_bytes: int
+
+    @property
+    def used_share(self) -> float:
+        """What is not left."""
+        return 1 - self.left_bytes / self.most_bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Readings:
-    """One look at the machine; what it does not tell is 0, or None."""
+    """One look at the machine; what it does not tell is 0, or None.
 
-    memory_used_share: float = 0.0
-    memory_left_bytes: int | None = None
+    `memory` are all limits that hold for this process. Others may share each, so that what is left
+    of it may have been taken by them.
+    """
+
+    memory: tuple[Limit, ...] = ()
     memory_stalled_share: float = 0.0
     disk_free_bytes: int | None = None
     cores: int = 1
-    memory_limit_bytes: int = sys.maxsize
+
+    @property
+    def memory_used_share(self) -> float:
+        """Of the limit that is nearest to its end."""
+        return max((limit.used_share for limit in self.memory), default=0.0)
+
+    @property
+    def memory_left_bytes(self) -> int | None:
+        """Under every limit."""
+        return min((limit.left_bytes for limit in self.memory), default=None)
+
+    @property
+    def memory_limit_bytes(self) -> int:
+        """The lowest limit."""
+        return min((limit.most_bytes for limit in self.memory), default=sys.maxsize)
 
 
 class Machine:
@@ -34,22 +64,20 @@ class Machine:
 
     def read(self) -> Readings:
         """How things are now."""
-        limits = [found for found in (self._whole(), *map(_limit, self._groups)) if found]
+        limits = (self._whole(), *map(_limit, self._groups))
         return Readings(
-            memory_used_share=max((1 - left / most for left, most in limits), default=0.0),
-            memory_left_bytes=min((left for left, _ in limits), default=None),
-            memory_limit_bytes=min((most for _, most in limits), default=sys.maxsize),
+            memory=tuple(limit for limit in limits if limit is not None),
             memory_stalled_share=self._stalled_share(),
             disk_free_bytes=_free_bytes(self._folder),
             cores=self._cores(),
         )
 
-    def _whole(self) -> tuple[int, int] | None:
-        """Of the whole machine's memory: bytes left, and all."""
+    def _whole(self) -> Limit | None:
+        """The whole machine's memory."""
         lines = (line.split() for line in _text(self._proc / "meminfo").splitlines())
         found = {words[0]: int(words[1]) << 10 for words in lines if len(words) > 1}
         left, most = found.get("MemAvailable:"), found.get("MemTotal:")
-        return (left, most) if left is not None and most else None
+        return Limit(left, most) if left is not None and most else None
 
     def _stalled_share(self) -> float:
         """Our own group's where the kernel keeps it, else the machine's."""
@@ -77,15 +105,15 @@ def _groups(root: Path, proc: Path) -> Iterator[Path]:
             yield from (group for group in (own, *own.parents) if group.is_relative_to(mount))
 
 
-def _limit(group: Path) -> tuple[int, int] | None:
-    """Of a group's limit: bytes left, and all. Files that the kernel may drop count as left."""
+def _limit(group: Path) -> Limit | None:
+    """A group's; files that the kernel may drop count as left."""
     most, used = _number(group / "memory.max"), _number(group / "memory.current")
     if most is None or used is None:
         most = _number(group / "memory.limit_in_bytes")
         used = _number(group / "memory.usage_in_bytes")
     if not most or used is None or most >= _NO_LIMIT_BYTES:
         return None
-    return max(0, min(most, most - used + _droppable_bytes(group))), most
+    return Limit(max(0, min(most, most - used + _droppable_bytes(group))), most)
 
 
 def _droppable_bytes(group: Path) -> int:

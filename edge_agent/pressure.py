@@ -7,15 +7,36 @@ The health checks, the report and the administration are answered always.
 
 from dataclasses import dataclass
 
-from edge_agent.machine import Readings
+from edge_agent.machine import Limit, Readings
 from router.errors import Overloaded
 from router.wire.report import Pressure
 
-SHRINK_SHARE = 0.95
-REFUSE_SHARE = 0.98
-"""Shares of the memory, as hardened proxies have them."""
-_RELIEF_SHARE = 0.02
-"""So far below, a step is taken back: it must not flap."""
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Memory is short where less than `left_share` of a limit is left, and less than `left_bytes`.
+
+    The second speaks on large machines: what other programs hold there leaves more than enough for
+    models, however large its share is. Once short, it is so until clearly more is left.
+    """
+
+    left_share: float
+    left_bytes: int
+    relief_share: float
+    relief_bytes: int
+
+    def holds(self, limit: Limit, already: bool) -> bool:
+        """Is it short; was it so before?"""
+        share, floor = self.left_share, self.left_bytes
+        if already:
+            share, floor = self.relief_share, self.relief_bytes
+        return limit.left_bytes <= min(share * limit.most_bytes, floor)
+
+
+_MIB = 1 << 20
+SHRINK = Threshold(0.05, 256 * _MIB, 0.07, 384 * _MIB)
+REFUSE = Threshold(0.02, 64 * _MIB, 0.04, 96 * _MIB)
+"""The shares are those of hardened proxies."""
 _STALLED_SHARE = 0.10
 _LOW_DISK_BYTES = 32 << 20
 _LOSING_S = 60.0
@@ -79,9 +100,10 @@ class Pressing:
         return max(1, min(self._configured, self._configured * cores // self._cores))
 
     def _judge_memory(self, readings: Readings) -> None:
-        used, stalled = readings.memory_used_share, readings.memory_stalled_share
-        self.shrinks = stalled >= _STALLED_SHARE or _beyond(used, SHRINK_SHARE, self.shrinks)
-        self.refuses = _beyond(used, REFUSE_SHARE, self.refuses)
+        stalls = readings.memory_stalled_share >= _STALLED_SHARE
+        limits, shrinks, refuses = readings.memory, self.shrinks, self.refuses
+        self.shrinks = stalls or any(SHRINK.holds(one, shrinks) for one in limits)
+        self.refuses = any(REFUSE.holds(one, refuses) for one in limits)
 
     def _degraded(self, readings: Readings, disk: Disk, now_s: float) -> list[str]:
         free = readings.disk_free_bytes
@@ -95,7 +117,3 @@ class Pressing:
             "memory: new calls are refused": self.refuses,
         }
         return [words for words, is_so in said.items() if is_so]
-
-
-def _beyond(used: float, share: float, already: bool) -> bool:
-    return used >= (share - _RELIEF_SHARE if already else share)
