@@ -95,7 +95,7 @@ class Agent:
             on_poison=self._poisoned,
             min_load_s=config.min_load_s,
             active=activations.active(),
-            upkeep=config.upkeep(machine.read().memory_limit_bytes),
+            upkeep=config.upkeep(machine.memory_limit_bytes()),
         )
         self.repository = joined.repository(
             config.packages, config.artefacts, self.pool, activations, trust, rng, self._changed

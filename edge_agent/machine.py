@@ -1,14 +1,18 @@
 """What this machine has left: memory, disk, cores, as the kernel tells it."""
 
-import math
+import logging
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-_CONTROLLERS = ("memory", "cpu")
+from edge_agent.runtime.control_groups import groups, text
+from edge_agent.runtime.cores import usable_cores
+from router.process import log
+
+_log = logging.getLogger("isochrone.agent")
 _NO_LIMIT_BYTES = 1 << 60
 """Version 1 of control groups writes a number of this size where there is no limit."""
 
@@ -59,22 +63,35 @@ class Machine:
 
     def __init__(self, folder: Path, root: Path = Path("/")) -> None:
         self._folder = folder
-        self._proc = root / "proc"
-        self._groups = list(_groups(root, self._proc))
+        self._root = root
+        self._groups = groups("memory", root)
 
     def read(self) -> Readings:
-        """How things are now."""
+        """How things are now.
+
+        Raises:
+            OSError, ValueError: a file says something else than is known here.
+        """
         limits = (self._whole(), *map(_limit, self._groups))
         return Readings(
             memory=tuple(limit for limit in limits if limit is not None),
             memory_stalled_share=self._stalled_share(),
             disk_free_bytes=_free_bytes(self._folder),
-            cores=self._cores(),
+            cores=max(1, ceil(usable_cores(self._root))),
         )
+
+    def memory_limit_bytes(self) -> int:
+        """The lowest limit; where the kernel tells it otherwise than is known here, none."""
+        try:
+            return self.read().memory_limit_bytes
+        except (OSError, ValueError) as error:
+            why = f"{error}; memory counts as unlimited: say memory.budget_bytes"
+            log.event(_log, "machine_unreadable", level=logging.ERROR, error=why)
+            return sys.maxsize
 
     def _whole(self) -> Limit | None:
         """The whole machine's memory."""
-        lines = (line.split() for line in _text(self._proc / "meminfo").splitlines())
+        lines = (line.split() for line in text(self._root / "proc" / "meminfo").splitlines())
         found = {words[0]: int(words[1]) << 10 for words in lines if len(words) > 1}
         left, most = found.get("MemAvailable:"), found.get("MemTotal:")
         return Limit(left, most) if left is not None and most else None
@@ -82,27 +99,11 @@ class Machine:
     def _stalled_share(self) -> float:
         """Our own group's where the kernel keeps it, else the machine's."""
         own = (group / "memory.pressure" for group in self._groups)
-        for path in (*own, self._proc / "pressure" / "memory"):
-            for word in _text(path).split():
+        for path in (*own, self._root / "proc" / "pressure" / "memory"):
+            for word in text(path).split():
                 if word.startswith("avg10="):
                     return float(word.removeprefix("avg10=")) / 100
         return 0.0
-
-    def _cores(self) -> int:
-        affinity = getattr(os, "sched_getaffinity", None)
-        count = len(affinity(os.getpid())) if affinity else os.cpu_count() or 1
-        return max(1, int(min([count, *map(_quota_cores, self._groups)])))
-
-
-def _groups(root: Path, proc: Path) -> Iterator[Path]:
-    """The folders of our control groups, of either version, each with all those around it."""
-    top = root / "sys" / "fs" / "cgroup"
-    for line in _text(proc / "self" / "cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        mounts = [top / name for name in controllers.split(",") if name in _CONTROLLERS]
-        for mount in mounts if controllers else [top]:
-            own = mount / path.lstrip("/")
-            yield from (group for group in (own, *own.parents) if group.is_relative_to(mount))
 
 
 def _limit(group: Path) -> Limit | None:
@@ -117,20 +118,8 @@ def _limit(group: Path) -> Limit | None:
 
 
 def _droppable_bytes(group: Path) -> int:
-    found = dict(line.split(" ", 1) for line in _text(group / "memory.stat").splitlines())
+    found = dict(line.split(" ", 1) for line in text(group / "memory.stat").splitlines())
     return int(found.get("total_inactive_file", found.get("inactive_file", 0)))
-
-
-def _quota_cores(group: Path) -> float:
-    quota, _, period = _text(group / "cpu.max").partition(" ")
-    if not period:
-        quota = _text(group / "cpu.cfs_quota_us")
-        period = _text(group / "cpu.cfs_period_us")
-    try:
-        share = int(quota) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max", or nothing there
-        return math.inf
-    return math.ceil(share) if share > 0 else math.inf
 
 
 def _free_bytes(folder: Path) -> int | None:
@@ -142,12 +131,5 @@ def _free_bytes(folder: Path) -> int | None:
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if text.isdecimal() else None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:
-        return ""
+    found = text(path)
+    return int(found) if found.isdecimal() else None

@@ -20,6 +20,7 @@ from aiohttp import ClientSession, web
 from edge_agent.app import Agent
 from edge_agent.config import AgentConfig, check
 from edge_agent.lifecycle import Drain, Listening
+from edge_agent.machine import Machine
 from router.errors import ConfigError
 from router.wire.http import Request
 from router.wire.report import (
@@ -393,6 +394,20 @@ async def inside(tmp_path, store):
     config = AgentConfig(name="edge-1", region="eu-west", packages=packages, keep_warm=("double",))
     agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
     yield agent
+    await agent.pool.close()
+
+
+async def test_a_kernel_that_tells_nothing_keeps_no_agent_from_starting(
+    tmp_path, store, monkeypatch
+):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_bytes(b"MemTotal: \xff kB\n")
+    monkeypatch.setattr("edge_agent.app.Machine", lambda folder: Machine(folder, tmp_path))
+    config = AgentConfig(name="edge-1", region="eu-west", packages=store)
+    agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
+    await agent.pool.load("double")
+    await agent.relief.look()
+    assert agent.pool.state("double") is ModelState.WARM
     await agent.pool.close()
 
 

@@ -115,6 +115,9 @@ class OurMachine:
     def read(self):
         return self.readings
 
+    def memory_limit_bytes(self):
+        return GIB
+
 
 @pytest.fixture
 async def agent(tmp_path, store, monkeypatch):
