@@ -48,9 +48,7 @@ class Held:
         upkeep = workshop.upkeep
         poisoned = partial(workshop.poisoned, package)
         self._quarantine = Quarantine(poisoned) if upkeep.isolated(package) else None
-        self.outlook = Outlook(
-            package.name, self.title, variant.bytes, upkeep, workshop.loads, self._clock()
-        )
+        self.outlook = Outlook(package.name, variant.bytes, upkeep, workshop.loads, self._clock())
         self._variant: str | None = None
         self._model: Model | None = None
         self._load: OneLoad | None = None
@@ -71,6 +69,9 @@ class Held:
         """Somebody asked for it to be unloaded, and nobody for it since."""
         self._is_unfit = False
         """There was no room when it was last tried again."""
+
+    def __str__(self) -> str:
+        return self.title
 
     def told(self) -> HeldModel:
         """What is reported of it."""

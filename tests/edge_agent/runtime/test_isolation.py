@@ -111,7 +111,7 @@ async def test_it_answers_as_it_does_inside(write, clock, workers, question, eng
         apart = await answer(pool, question)
         with pytest.raises(BadRequest, match="'image' is missing"):
             await answer(pool, InferRequest(()))
-        assert pool.residents.sizes()["small 1"] > 1 << 20, "a whole process"
+        assert dict(pool.residents.sizes())["small 1"] > 1 << 20, "a whole process"
         assert len(workers) == 1
         await pool.unload("small")
         assert pool.residents.taken_bytes == 0

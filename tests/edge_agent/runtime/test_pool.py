@@ -265,9 +265,9 @@ async def test_a_warm_up_that_hangs_is_a_failed_load_and_nothing_waits_for_it(
     later = await _caught(pool.load("small", "2"))
     assert later.retry_after_s > 0, "one that hangs is not joined by another"
     held = {"small 1", "small 2", "small 3"}
-    assert pool.residents.sizes().keys() == held, "what it took is not free yet"
+    assert dict(pool.residents.sizes()).keys() == held, "what it took is not free yet"
     goes_on.set()
-    while "small 2" in pool.residents.sizes():  # noqa: ASYNC110  # a thread is to end
+    while "small 2" in dict(pool.residents.sizes()):  # noqa: ASYNC110  # a thread is to end
         await asyncio.sleep(0.001)
     await pool.load("small", "2")
     assert await pool.close()

@@ -91,7 +91,7 @@ async def test_a_model_that_does_not_fit_beside_others_sends_the_least_worth_awa
         await call(pool, "c")
         assert warm(pool) == {"a", "c"}
         assert causes(events) == [("b", "evicted")]
-        assert pool.residents.sizes().keys() == {"a 1", "c 1"}
+        assert dict(pool.residents.sizes()).keys() == {"a 1", "c 1"}
         assert len(await call(pool, "b")) == 1, "it comes back when it is called"
 
 
