@@ -40,11 +40,12 @@ class Held:
         """Why the newest load failed, or how the model was lost; None where neither was."""
         variant = likely(package)
         self.platform = PLATFORMS[variant.engine]
-        self.size_bytes = variant.bytes
-        """In memory, once it was measured; before, the file's."""
+        tools = workshop.tools
+        self.size_bytes = tools.choices.needs_bytes(package, tools.threads)
+        """In memory, once it was measured; before, of all files that a load has there at once."""
         self._file_bytes = variant.bytes
         self._workshop = workshop
-        self._clock = workshop.tools.clock
+        self._clock = tools.clock
         upkeep = workshop.upkeep
         poisoned = partial(workshop.poisoned, package)
         self._quarantine = Quarantine(poisoned) if upkeep.isolated(package) else None

@@ -1,6 +1,7 @@
 """The models that one process holds: found by name, loaded once however many ask, unloaded."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -72,7 +73,8 @@ class Pool:
         self._active = active
         self._upkeep = upkeep
         self.residents = Residents(Residency(upkeep.budget_bytes, overcommit=upkeep.overcommit))
-        choices = Choices(clock, pinned=upkeep.variant_of)
+        most_bytes = sys.maxsize if upkeep.overcommit else upkeep.budget_bytes
+        choices = Choices(clock, pinned=upkeep.variant_of, most_bytes=most_bytes)
         self._workshop = Workshop(
             self._loader,
             Tools(self.runner, slots, threads, clock, choices, min_load_s),

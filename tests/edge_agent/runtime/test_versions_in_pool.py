@@ -12,7 +12,6 @@ from edge_agent.runtime.pool import Pool
 from router.errors import NotFound, Unavailable
 from router.wire.message import InferRequest
 from router.wire.report import ModelState as State
-from router.wire.report import ModelState
 from router.wire.tensor import Tensor
 
 
@@ -111,7 +110,7 @@ async def test_a_version_that_is_added_anew_is_another_one_than_that_which_leave
         assert pool.residents.taken_bytes > before_bytes, "both are in memory"
         assert len([part async for part in parts]) == 2
     assert [title for title, _ in pool.residents.sizes()] == ["prose 1"], "the new one stays"
-    assert pool.state("prose") is ModelState.WARM
+    assert pool.state("prose") is State.WARM
     await pool.close()
 
 
