@@ -149,18 +149,24 @@ class Held:
         if self._load is not None:
             self._load.forsake()
 
-    async def unload(self) -> None:
-        """Let running calls end and give the memory back; nothing where it is not loaded."""
+    async def dismiss(self) -> None:
+        """Have it give its memory back once running calls have ended; a load is waited for."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
         self._put_away = self._is_wanted_back = False
         self._is_dismissed = True
         if self.state is ModelState.WARM:
             self._drain("asked")
-        await self.left()
+
+    def recall(self) -> None:
+        """Have it stay after all, where a running call has kept its memory until now."""
+        if self.state is ModelState.DRAINING and self._model is not None:
+            self._is_dismissed = False
+            self._move(Step.RECALL)
+            self._end_drain()
 
     async def left(self) -> None:
-        """Wait until its memory was given back, where that goes on; else not at all."""
+        """Wait until its memory was given back, or it was recalled; where neither, not at all."""
         if self._drained is not None:
             await asyncio.shield(self._drained)
 
@@ -392,12 +398,15 @@ class Held:
     def _released(self, _: asyncio.Future[None]) -> None:
         self._workshop.residents.leave(self)
         self._move(Step.DRAINED)
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        self._end_drain()
         if self._is_wanted_back:
             self._is_wanted_back = False
             self.try_again()
+
+    def _end_drain(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
 
     def _move(
         self,

@@ -213,9 +213,20 @@ class Pool:
         Raises:
             NotFound: no such model or version is held.
         """
+        for held in await self.dismiss(name, version):
+            await held.left()
+
+    async def dismiss(self, name: str, version: str | None = None) -> list[Held]:
+        """The same without waiting for running calls; a load is waited for. Returns who leaves.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
         one = self._find(name, version)
-        for held in [one] if version else list(self._models[name]):
-            await held.unload()
+        leaving = [one] if version else list(self._models[name])
+        for held in leaving:
+            await held.dismiss()
+        return leaving
 
     def add(self, package: Package) -> None:
         """One more version, cold; who answers calls without a version stays the same.
@@ -246,10 +257,13 @@ class Pool:
         if not self._models[name].versions:
             del self._models[name]
         self._generation += 1
-        await held.unload()
+        await held.dismiss()
+        await held.left()
 
     async def activate(self, name: str, version: str) -> str | None:
         """Have a version warm, and let it answer the calls that name none.
+
+        One that was about to leave stays; no call is waited for.
 
         Returns who did before and is in memory still, to be unloaded; None where this one did.
 
@@ -257,6 +271,7 @@ class Pool:
             NotFound, Unavailable, NoSpace: as `load`; who answered goes on answering.
         """
         held = self._open(name, version)
+        held.recall()
         await held.left()
         await held.load()
         self._open(name, version)  # it may have been removed meanwhile
@@ -318,7 +333,9 @@ class Pool:
         try:
             async with asyncio.timeout(grace_s):
                 for held in self._all():
-                    await held.unload()
+                    await held.dismiss()
+                for held in self._all():
+                    await held.left()
                 await asyncio.get_running_loop().run_in_executor(self._loader, _all_done)
         except TimeoutError:
             for held in self._all():

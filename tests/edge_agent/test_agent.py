@@ -457,10 +457,14 @@ async def test_loading_is_of_the_newest_version_and_unloading_of_all(inside):
         return {model.version: model.state for model in inside.pool.held()}
 
     await inside.pool.load("double", "1")
+    kept = asyncio.get_running_loop().create_task(inside.repository.keep(0.0))
+    await asyncio.sleep(0)
     for verb, state in (("load", ModelState.WARM), ("unload", ModelState.COLD)):
         order = Request("POST", f"/v2/repository/models/double/{verb}", [], b"")
         assert (await inside.admin.handle(order)).status == 200
         assert found() == {"1": state, "2": state}
+    kept.cancel()
+    await asyncio.wait([kept])
 
 
 class RouterOfOurs:
