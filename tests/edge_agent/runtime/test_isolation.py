@@ -4,8 +4,12 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
+import sys
+import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,6 +260,50 @@ def test_the_process_ends_with_the_agent():
     refusal = worker.exchange(Frame.of(Kind.START, Start("/nowhere/small/1", "onnx", 1)))
     assert refusal.kind is Kind.REFUSAL
     assert worker.close() == 0
+
+
+def test_the_process_ends_with_the_agent_also_while_it_loads(write, tmp_path, monkeypatch):
+    package, marker = write(), tmp_path / "loading"
+    slow = tmp_path / "slow" / "onnxruntime.py"  # stands in for an engine that hangs
+    slow.parent.mkdir()
+    slow.write_text(f"import pathlib, time\npathlib.Path({str(marker)!r}).touch()\ntime.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(slow.parent), *sys.path]))
+    agent = subprocess.Popen(
+        [sys.executable, "-c", LOADING, package.path], stdout=subprocess.PIPE, text=True
+    )
+    assert agent.stdout
+    pid = int(agent.stdout.readline())
+    while not marker.exists():
+        assert agent.poll() is None
+        time.sleep(0.01)
+    agent.kill()
+    agent.wait()
+    agent.stdout.close()
+    until_s = time.monotonic() + 10.0
+    while is_there(pid) and time.monotonic() < until_s:
+        time.sleep(0.01)
+    left_behind = is_there(pid)
+    if left_behind:
+        os.kill(pid, signal.SIGKILL)
+    assert not left_behind
+
+
+LOADING = """
+import sys
+from edge_agent.runtime.frames import Frame, Kind, Start
+from edge_agent.runtime.process_engine import Worker
+worker = Worker(1)
+print(worker.pid, flush=True)
+worker.exchange(Frame.of(Kind.START, Start(sys.argv[1], "onnx", 1)))
+"""
+
+
+def is_there(pid):
+    """A process runs; one that has ended and that nobody asks about does not."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 async def test_signals_meant_for_the_agent_leave_it_alone(write, clock, workers, question):
