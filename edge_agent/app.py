@@ -272,7 +272,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         await admin.drain(_ADMIN_DRAIN_S)
         agent.lifecycle.on(Idle())
         ended = await agent.pool.close(until_s - monotonic())
-        await agent.notes.close()
+        ended = await agent.notes.close() and ended
         log.event(_log, "stopped", requests_cut=cut)
     if agent.access is not None:
         agent.access.close()

@@ -28,6 +28,8 @@ TELL_S = 2.0
 _SUM_S = 300.0
 _WAITING = 256
 """So many notes wait in memory for a disk that takes nothing."""
+_CLOSE_S = 5.0
+"""So long the end of an agent waits for the disk."""
 _TIMEOUT = ClientTimeout(total=5.0, connect=2.0)
 _JSON = {"content-type": "application/json"}
 _INFERENCES = "/v2/models/"
@@ -110,15 +112,26 @@ class Notes:
             return False
         return True
 
-    async def close(self) -> None:
-        """Write what waits, and that this run has ended in good order."""
+    async def close(self, most_s: float = _CLOSE_S) -> bool:
+        """Write what waits, and that this run has ended in good order.
+
+        False where the disk does not answer within `most_s`: then its thread is left to it.
+        """
         self._note_served()
-        if await self.write():
-            with suppress(
-                sqlite3.Error, OSError
-            ):  # then the next run says that this one ended badly
-                await self._on_disk(self._journal.end)
+        try:
+            async with asyncio.timeout(most_s):
+                await self._end()
+        except TimeoutError:
+            log.event(_log, "journal_hangs", level=logging.ERROR, after_s=most_s)
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            return False
         self._thread.shutdown()
+        return True
+
+    async def _end(self) -> None:
+        if await self.write():
+            with suppress(sqlite3.Error, OSError):  # the next run says that this one ended badly
+                await self._on_disk(self._journal.end)
 
     def _take(self) -> tuple[list[Draft], int]:
         taken, lost = list(self._waiting), self._untold_lost

@@ -13,14 +13,17 @@ from contextlib import asynccontextmanager, contextmanager
 from random import Random
 
 import msgspec
+import numpy as np
 import pytest
 import yaml
 from aiohttp import ClientSession, web
 
 from edge_agent.app import Agent
-from edge_agent.config import AgentConfig, check
+from edge_agent.config import AgentConfig, ModelConfig, check
 from edge_agent.lifecycle import Drain, Listening
 from edge_agent.machine import Machine
+from edge_agent.runtime.frames import Kind
+from edge_agent.runtime.process_engine import Worker
 from router.errors import ConfigError
 from router.wire.http import Request
 from router.wire.report import (
@@ -439,6 +442,36 @@ async def test_a_change_of_version_is_noted_and_told_to_routers(inside, monkeypa
     noted = [(one.kind, one.model, one.version) for one in await inside.notes.oldest()]
     assert noted == [("updated", "double", "1"), ("rolled_back", "double", "2")]
     await inside.notes.close()
+
+
+async def test_a_request_that_is_not_asked_again_is_noted(tmp_path, store, monkeypatch):
+    exchange = Worker.exchange
+
+    def dying(worker, frame):
+        if frame.kind is Kind.ASK and np.float32(666).tobytes() in frame.body:
+            worker.kill()
+        return exchange(worker, frame)
+
+    monkeypatch.setattr(Worker, "exchange", dying)
+    config = AgentConfig(
+        name="edge-1",
+        region="eu-west",
+        packages=store,
+        models={"double": ModelConfig(isolation="process")},
+        state_file=tmp_path / "agent.state",
+    )
+    agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
+    agent.lifecycle.on(Listening())
+    body = body_of().replace("2.0", "666.0").encode()
+    poison = Request("POST", "/v2/models/double/infer", [], body, received_s=time.monotonic())
+    for _ in range(2):
+        answer = await agent.public.handle(poison)
+        assert answer.status == 500
+    await agent.notes.write()
+    noted = [(one.kind, one.model, one.version) for one in await agent.notes.oldest()]
+    assert noted.count(("quarantined", "double", "1")) == 1
+    await agent.pool.close()
+    await agent.notes.close()
 
 
 @pytest.mark.parametrize("what", ["wake", "sample"])

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import subprocess
 from contextlib import asynccontextmanager, suppress
+from threading import Event
 
 import msgspec
 import pytest
@@ -54,6 +55,21 @@ async def test_a_run_that_ended_badly_is_noted_by_the_next(tmp_path):
         if run:
             await notes.forget(await notes.oldest())
             await notes.close()
+
+
+async def test_a_disk_that_hangs_holds_up_no_end(tmp_path):
+    answers = Event()
+
+    class Hanging(Journal):
+        def end(self):
+            answers.wait(30)
+            super().end()
+
+    notes = Notes(Hanging(tmp_path / "agent.state", lambda: "0" * 16), lambda: NOW_S)
+    notes.note("crashed")
+    async with asyncio.timeout(SOON_S):
+        assert not await notes.close(0.05)
+    answers.set()
 
 
 def request(path="/v2/models/digits/infer", method="POST", headers=()):
