@@ -45,7 +45,7 @@ _RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class Writing:
     """What writing came to: lines lost since the start, and why notes cannot be kept."""
 
     lost_lines: int = 0
@@ -66,13 +66,13 @@ class Pressing:
         self._lost_lines = 0
         self._losing_until_s = 0.0
 
-    def on(self, readings: Readings, disk: Disk, now_s: float) -> Pressure:
+    def on(self, readings: Readings, writing: Writing, now_s: float) -> Pressure:
         """Fold in one look at the machine."""
         if self._cores is None:
             self._cores = readings.cores
-        if disk.lost_lines > self._lost_lines:
+        if writing.lost_lines > self._lost_lines:
             self._losing_until_s = now_s + _LOSING_S
-        self._lost_lines = disk.lost_lines
+        self._lost_lines = writing.lost_lines
         self.slots = self._slots_on(readings.cores)
         self._judge_memory(readings)
         self.pressure = Pressure(
@@ -80,8 +80,8 @@ class Pressing:
             memory_stalled_share=min(1.0, readings.memory_stalled_share),
             disk_free_bytes=readings.disk_free_bytes,
             cores=readings.cores,
-            lost_lines=disk.lost_lines,
-            degraded=tuple(self._degraded(readings, disk, now_s)),
+            lost_lines=writing.lost_lines,
+            degraded=tuple(self._degraded(readings, writing, now_s)),
         )
         return self.pressure
 
@@ -105,12 +105,12 @@ class Pressing:
         self.shrinks = stalls or any(SHRINK.holds(one, shrinks) for one in limits)
         self.refuses = any(REFUSE.holds(one, refuses) for one in limits)
 
-    def _degraded(self, readings: Readings, disk: Disk, now_s: float) -> list[str]:
+    def _degraded(self, readings: Readings, writing: Writing, now_s: float) -> list[str]:
         free = readings.disk_free_bytes
         said = {
             "disk: nearly full": free is not None and free < _LOW_DISK_BYTES,
             "disk: lines of the log are lost": now_s < self._losing_until_s,
-            "disk: notes wait in memory": disk.failing is not None,
+            "disk: notes wait in memory": writing.failing is not None,
             f"cores: {readings.cores} of {self._cores}, {self.slots} slots": self.slots
             < self._configured,
             "memory: idle models are unloaded": self.shrinks,

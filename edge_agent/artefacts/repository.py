@@ -20,7 +20,7 @@ from edge_agent.artefacts.pulls import Pull, Pulls
 from edge_agent.artefacts.store import Store
 from edge_agent.runtime.held import Held
 from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.package import Package
 from edge_agent.runtime.pool import Pool
 from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process import log
@@ -207,13 +207,11 @@ class Repository:
         name, active = manifest.name, self._pool.active(manifest.name)
         if active is None:
             return
-        for held in self._pool.held():
-            if (held.name, held.version) == (name, manifest.version):
-                _check_same(self._pool.package(name, held.version), manifest)
+        self._pool.check_same(manifest)
         async with self._changing:
             if self._activations.get(name) is None:
-                draft = await self._disk.do(self._activations.draft, name, Activation(active))
-                await self._disk.do(draft.commit)
+                commit = await self._disk.do(self._activations.draft, name, Activation(active))
+                await self._disk.do(commit)
 
     def arrived(self, package: Package) -> None:
         """A package has come."""
@@ -255,10 +253,10 @@ class Repository:
             return await self._pool.activate(name, version)
         active = choice.active if choice else self._pool.active(name)
         chosen = Activation(version, active if active != version else None)
-        draft = await self._disk.do(self._activations.draft, name, chosen)
+        commit = await self._disk.do(self._activations.draft, name, chosen)
         before = await self._pool.activate(name, version)
         try:
-            await self._disk.do(draft.commit)
+            await self._disk.do(commit)
         except IsochroneError:
             if before is not None:
                 await self._pool.activate(name, before)
@@ -342,14 +340,6 @@ async def _within(most_s: float, work: Coroutine[Any, Any, object]) -> bool:
 
 def _is_cold(held: HeldModel) -> bool:
     return held.state is ModelState.COLD
-
-
-def _check_same(package: Package, manifest: Manifest) -> None:
-    if package.manifest != manifest:
-        raise PackageError(
-            f"{package.name} {package.version} is in use with other content; give the new content"
-            " another version, or restart the agent"
-        )
 
 
 def _told(pull: Progress, *, done: bool) -> PullTold:

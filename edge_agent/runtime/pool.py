@@ -12,9 +12,11 @@ from edge_agent.runtime.lineage import Lineage
 from edge_agent.runtime.loader import Loader
 from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
+from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.residency import Residency
 from edge_agent.runtime.residents import Residents
+from edge_agent.runtime.unheard import unheard
 from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved, Workshop
 from router.errors import NoSpace, NotFound, Unavailable
@@ -24,14 +26,6 @@ from router.wire.report import HeldModel, ModelState
 
 _NONE_ACTIVE: Mapping[str, str] = {}
 _ALL_STAY = Upkeep()
-
-
-def _unheard(_moved: ModelMoved) -> None:
-    """Nobody listens."""
-
-
-def _unheeded(_package: Package) -> None:
-    """Nobody listens."""
 
 
 class Pool:
@@ -48,8 +42,8 @@ class Pool:
         slots: int = 1,
         threads: int = 1,
         clock: Clock = monotonic,
-        on_event: Callable[[ModelMoved], None] = _unheard,
-        on_poison: Callable[[Package], None] = _unheeded,
+        on_event: Callable[[ModelMoved], None] = unheard,
+        on_poison: Callable[[Package], None] = unheard,
         min_load_s: float = 0.0,
         active: Mapping[str, str] = _NONE_ACTIVE,
         upkeep: Upkeep = _ALL_STAY,
@@ -236,14 +230,26 @@ class Pool:
         Raises:
             PackageError: that version is here with other content.
         """
-        known = self._held_as(package)
-        if known is not None:
-            _check_same(known.package, package)
+        self.check_same(package.manifest)
+        if self._held_as(package) is not None:
             return
         if package.name in self._models:
             self._models[package.name].keep_first()
         self._put(package)
         self._generation += 1
+
+    def check_same(self, manifest: Manifest) -> None:
+        """Refuse other content for a version that is here.
+
+        Raises:
+            PackageError: it has other content.
+        """
+        known = self._held_as(manifest)
+        if known is not None and known.package.manifest != manifest:
+            raise PackageError(
+                f"{known.title} is in use with other content; give the new content another"
+                " version, or restart the agent"
+            )
 
     async def remove(self, name: str, version: str) -> None:
         """No call finds this version any more; once the running ones have ended, it is gone.
@@ -351,9 +357,9 @@ class Pool:
         lineage = self._models.setdefault(name, Lineage(name, self._active.get(name)))
         lineage.add(Held(package, self._workshop))
 
-    def _held_as(self, package: Package) -> Held | None:
-        lineage = self._models.get(package.name)
-        return None if lineage is None else lineage.get(package.version)
+    def _held_as(self, one: Package | Manifest) -> Held | None:
+        lineage = self._models.get(one.name)
+        return None if lineage is None else lineage.get(one.version)
 
     def _open(self, name: str, version: str | None) -> Held:
         if self._closed:
@@ -378,11 +384,3 @@ class Pool:
 
 def _all_done() -> None:
     """Runs after whatever its thread was given before: models that were lost are shut down."""
-
-
-def _check_same(known: Package, package: Package) -> None:
-    if known.manifest != package.manifest:
-        raise PackageError(
-            f"{package.path}: {package.name} {package.version} is held with other content;"
-            " give the new content another version"
-        )

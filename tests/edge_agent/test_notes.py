@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
-from edge_agent.journal import Draft, Journal
+from edge_agent.journal import Journal, Note
 from edge_agent.notes import Notes, Reconciler
 from router.wire.headers import SEQUENCE
 from router.wire.http import Request
@@ -229,7 +229,7 @@ async def test_what_no_router_takes_waits_and_the_first_that_takes_it_has_it(not
 
 async def test_an_answer_that_was_lost_means_the_same_again_under_the_same_id(tmp_path):
     journal = journal_at(tmp_path / "agent.state")
-    journal.add([Draft(NOW_S, "crashed", detail="a")])
+    journal.add([Note(NOW_S, "crashed", detail="a")])
     notes = Notes(journal, lambda: NOW_S)
     once = await notes.oldest()
     assert await notes.oldest() == once

@@ -13,7 +13,7 @@ from edge_agent.app import Agent
 from edge_agent.config import AgentConfig
 from edge_agent.lifecycle import Listening
 from edge_agent.machine import Limit, Readings
-from edge_agent.pressure import Disk, Pressing
+from edge_agent.pressure import Pressing, Writing
 from router.errors import Overloaded
 from router.wire.http import Request
 from router.wire.report import ModelState, decode_endpoint_report
@@ -28,39 +28,39 @@ def used(share, of_bytes=GIB):
 
 FINE = Readings(used(0.5), 0.0, GIB, 4)
 STEPS = {
-    "nothing": (FINE, Disk(), []),
-    "a disk nearly full": (Readings(used(0.5), 0.0, 1 << 20, 4), Disk(), ["disk: nearly full"]),
-    "lines lost": (FINE, Disk(lost_lines=3), ["disk: lines of the log are lost"]),
-    "notes wait": (FINE, Disk(failing="full"), ["disk: notes wait in memory"]),
-    "a core lost": (Readings(used(0.5), 0.0, GIB, 2), Disk(), ["cores: 2 of 4, 4 slots"]),
+    "nothing": (FINE, Writing(), []),
+    "a disk nearly full": (Readings(used(0.5), 0.0, 1 << 20, 4), Writing(), ["disk: nearly full"]),
+    "lines lost": (FINE, Writing(lost_lines=3), ["disk: lines of the log are lost"]),
+    "notes wait": (FINE, Writing(failing="full"), ["disk: notes wait in memory"]),
+    "a core lost": (Readings(used(0.5), 0.0, GIB, 2), Writing(), ["cores: 2 of 4, 4 slots"]),
     "memory short": (
         Readings(used(0.96), 0.0, GIB, 4),
-        Disk(),
+        Writing(),
         ["memory: idle models are unloaded"],
     ),
     "memory short under one limit of two": (
         Readings(used(0.5, 64 * GIB) + used(0.96), 0.0, GIB, 4),
-        Disk(),
+        Writing(),
         ["memory: idle models are unloaded"],
     ),
     "a large machine that others fill, with enough left": (
         Readings(used(0.985, 64 * GIB), 0.0, GIB, 4),
-        Disk(),
+        Writing(),
         [],
     ),
     "a large machine that is really full": (
         Readings(used(0.9995, 64 * GIB), 0.0, GIB, 4),
-        Disk(),
+        Writing(),
         ["memory: idle models are unloaded", "memory: new calls are refused"],
     ),
     "memory stalls": (
         Readings(used(0.5), 0.2, GIB, 4),
-        Disk(),
+        Writing(),
         ["memory: idle models are unloaded"],
     ),
     "memory full, and the disk": (
         Readings(used(0.99), 0.0, 0, 4),
-        Disk(),
+        Writing(),
         ["disk: nearly full", "memory: idle models are unloaded", "memory: new calls are refused"],
     ),
 }
@@ -69,15 +69,15 @@ STEPS = {
 @pytest.mark.parametrize(("readings", "disk", "said"), STEPS.values(), ids=STEPS)
 def test_what_is_given_up(readings, disk, said):
     pressing = Pressing(slots=8)
-    assert pressing.on(FINE, Disk(), 0.0).degraded == ()
+    assert pressing.on(FINE, Writing(), 0.0).degraded == ()
     assert list(pressing.on(readings, disk, 1.0).degraded) == said
 
 
 def test_lines_are_lost_until_none_was_for_a_minute():
     pressing = Pressing(slots=1)
-    assert pressing.on(FINE, Disk(lost_lines=1), 0.0).degraded
-    assert pressing.on(FINE, Disk(lost_lines=1), 59.0).degraded
-    assert not pressing.on(FINE, Disk(lost_lines=1), 60.0).degraded
+    assert pressing.on(FINE, Writing(lost_lines=1), 0.0).degraded
+    assert pressing.on(FINE, Writing(lost_lines=1), 59.0).degraded
+    assert not pressing.on(FINE, Writing(lost_lines=1), 60.0).degraded
     assert pressing.pressure.lost_lines == 1
 
 
@@ -86,7 +86,7 @@ def test_who_refuses_shrinks_too_and_no_step_flaps(shares, of_bytes):
     pressing, refused = Pressing(slots=1), False
     for share in shares:
         (limit,) = used(share, of_bytes)
-        pressing.on(Readings((limit,), 0.0, GIB, 1), Disk(), 0.0)
+        pressing.on(Readings((limit,), 0.0, GIB, 1), Writing(), 0.0)
         assert pressing.shrinks or not pressing.refuses
         if pressing.refuses is not refused:
             left = limit.left_bytes
@@ -99,9 +99,9 @@ def test_who_refuses_shrinks_too_and_no_step_flaps(shares, of_bytes):
 @given(st.integers(1, 64), st.integers(1, 64), st.integers(1, 64))
 def test_slots_follow_the_cores_and_one_is_left(slots, first, later):
     pressing = Pressing(slots)
-    pressing.on(Readings(cores=first), Disk(), 0.0)
+    pressing.on(Readings(cores=first), Writing(), 0.0)
     assert pressing.slots == slots
-    pressing.on(Readings(cores=later), Disk(), 1.0)
+    pressing.on(Readings(cores=later), Writing(), 1.0)
     assert 1 <= pressing.slots <= slots
     assert (pressing.slots == slots) == (later >= first or slots == 1)
 
