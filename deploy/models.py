@@ -80,8 +80,9 @@ def _controlled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
     if args.action == "rollback":
         return dict(agent.order(f"/isochrone/models/{model}/rollback", {}).json())
     wishes = {"parameters": {"version": args.version}} if args.version else {}
-    answer = agent.order(f"/v2/repository/models/{model}/{args.action}", wishes).json()
-    return {"name": args.model, "version": args.version, **answer}
+    reply = agent.order(f"/v2/repository/models/{model}/{args.action}", wishes)
+    told = {"name": args.model, "version": args.version, "done": reply.status == HTTPStatus.OK}
+    return {**told, **reply.json()}
 
 
 def _pulled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
@@ -97,6 +98,8 @@ def _pulled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
 
 def _done(args: argparse.Namespace, result: Mapping[str, Any]) -> str:
     model, version = args.model, result["version"]
+    if not result.get("done", True):
+        return f"{model} leaves once its running calls have ended; see isochrone models list"
     return {
         "load": f"{model} {version} is warm",
         "unload": f"{model} {version or ''} is unloaded".replace("  ", " "),

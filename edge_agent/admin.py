@@ -110,8 +110,8 @@ class Admin:
         return _version(model, version)
 
     async def _unload(self, model: str, body: bytes) -> Response:
-        await self._repository.unload(model, _read(body, _Control).parameters.version)
-        return json_response({})
+        done = await self._repository.unload(model, _read(body, _Control).parameters.version)
+        return json_response({}, HTTPStatus.OK if done else HTTPStatus.ACCEPTED)
 
     async def _rollback(self, model: str, body: bytes) -> Response:
         _read(body, _Nothing)

@@ -29,7 +29,7 @@ from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settl
 from edge_agent.machine import Machine
 from edge_agent.metrics import Metrics
 from edge_agent.notes import Notes, Reconciler
-from edge_agent.notify import Manager, Progress, keep_watchdog, own_manager
+from edge_agent.notify import Headway, Supervisor, keep_watchdog, own_supervisor
 from edge_agent.pressure import Pressing
 from edge_agent.relief import Relief
 from edge_agent.report import Report, broken_in, identity
@@ -95,7 +95,7 @@ class Agent:
             on_poison=self._poisoned,
             min_load_s=config.min_load_s,
             active=activations.active(),
-            upkeep=config.upkeep(machine.read().memory_limit_bytes),
+            upkeep=config.upkeep(machine.memory_limit_bytes()),
         )
         self.repository = joined.repository(
             config.packages, config.artefacts, self.pool, activations, trust, rng, self._changed
@@ -134,26 +134,22 @@ class Agent:
             clock=clock,
         )
         self.metrics.watch_machine(lambda: self.pressing.pressure)
-        self._progress = Progress()
+        self._headway = Headway()
         self._finished = 0
         self._unloadable: set[tuple[str, str]] = set()
         self._rng = rng
         self._enrollers: list[Enroller] = []
 
-    async def warm(self, names: Iterable[str]) -> dict[str, float]:
-        """Load some models; those that failed and may be tried again, and in how many seconds."""
-        later = {}
+    async def warm(self, names: Iterable[str]) -> None:
+        """Load some models; those that fail are tried again by whoever tends the pool."""
         for name in names:
             try:
                 await self.pool.load(name)
             except IsochroneError as error:
                 log.event(_log, "not_warm", level=logging.ERROR, model=name, error=error.message)
-                if error.retry_after_s is not None:
-                    later[name] = error.retry_after_s
             except Exception:  # whatever a package may cause must not end the agent
                 _log.exception("%s failed to load", name)
             self.lifecycle.on(Settled(name))
-        return later
 
     def enrollers(self, session: ClientSession, own_url: str) -> list[Enroller]:
         """One for every router of the configuration; `own_url` is where this agent listens."""
@@ -181,7 +177,7 @@ class Agent:
     def progresses(self, now_s: float) -> bool:
         """Do inferences come to an end?"""
         full = self.gate.in_flight >= self.gate.slots
-        return self._progress.on(self._finished, now_s, full=full)
+        return self._headway.on(self._finished, now_s, full=full)
 
     def answered(self, request: Request, status: int) -> None:
         """A request was answered."""
@@ -243,7 +239,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     trust, guard = trust_of(config.artefacts), guard_of(config.admin.token_file)
     sockets = bind(config.listen), bind(config.admin.listen)
     url = f"http://{address_of(sockets[0])}"
-    rng, manager = SystemRandom(), own_manager()
+    rng, supervisor = SystemRandom(), own_supervisor()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
         agent = Agent(config, clock=monotonic, wall=wall, rng=rng, trust=trust, guard=guard)
         front = Front(agent.public.handle, agent.answered, agent.access, monotonic, wall, rng)
@@ -263,20 +259,20 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         work: dict[str, Callable[[], Awaitable[None]]] = {
             **{f"joining {one.title}": one.keep for one in enrollers},
             **{task.__qualname__: task for task in keep},
-            "warming": lambda: _become_ready(agent, url, manager),
-            "the watchdog": lambda: keep_watchdog(manager, agent.progresses, monotonic),
+            "warming": lambda: _become_ready(agent, url, supervisor),
+            "the watchdog": lambda: keep_watchdog(supervisor, agent.progresses, monotonic),
             "the repository": lambda: agent.repository.keep(wall()),
         }
         background = [tasks.create_task(lasting(one, name)) for name, one in work.items()]
         await stop.wait()
-        manager.stopping()
+        supervisor.stopping()
         await _leave(agent, enrollers, background)
         until_s = monotonic() + config.drain_s
         cut = await public.drain(config.drain_s)
         await admin.drain(_ADMIN_DRAIN_S)
         agent.lifecycle.on(Idle())
         ended = await agent.pool.close(until_s - monotonic())
-        await agent.notes.close()
+        ended = await agent.notes.close() and ended
         log.event(_log, "stopped", requests_cut=cut)
     if agent.access is not None:
         agent.access.close()
@@ -285,16 +281,13 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     return 0
 
 
-async def _become_ready(agent: Agent, url: str, manager: Manager) -> None:
-    """Warm what is kept warm, say so, and go on with what could not be warmed yet."""
-    later = await agent.warm(agent.config.keep_warm)
+async def _become_ready(agent: Agent, url: str, supervisor: Supervisor) -> None:
+    """Warm what is kept warm, and say so."""
+    await agent.warm(agent.config.keep_warm)
     gc.freeze()  # what is here now stays, and need not be looked through for garbage each time
     if agent.lifecycle.phase is Phase.READY:
         _say(f"ready {url}")
-        manager.ready(f"serving on {url}")
-    while later:
-        await asyncio.sleep(max(later.values()))
-        later = await agent.warm(later)
+        supervisor.ready(f"serving on {url}")
 
 
 def _say(line: str) -> None:

@@ -8,7 +8,7 @@ from msgspec import Meta, field
 from edge_agent.artefacts.settings import ArtefactsConfig
 from edge_agent.runtime.lanes import INLINE_S, MAX_BATCH, ONE_CORE_INLINE_S, Sharing
 from edge_agent.runtime.manifest import Isolation
-from edge_agent.runtime.upkeep import Upkeep
+from edge_agent.runtime.upkeep import LOAD_TIMEOUT_S, Upkeep
 from router.errors import BadRequest
 from router.process.limits import Limits
 from router.process.log import LogConfig
@@ -95,6 +95,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     batches: dict[Name, Annotated[int, Meta(ge=1, le=4096)]] = field(default_factory=dict)
     min_service_s: Annotated[float, Meta(ge=0, le=10)] = 0.0
     min_load_s: Annotated[float, Meta(ge=0, le=60)] = 0.0
+    load_timeout_s: Annotated[float, Meta(gt=0, le=86400)] = LOAD_TIMEOUT_S
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     drain_s: Annotated[float, Meta(ge=0, le=600)] = 20.0
     artefacts: ArtefactsConfig = ArtefactsConfig()
@@ -120,6 +121,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         return Upkeep(
             budget_bytes=self.memory.budget(limit_bytes),
             overcommit=self.memory.overcommit,
+            load_timeout_s=self.load_timeout_s,
             keep_warm=frozenset(self.keep_warm),
             keep_alive_s=self.keep_alive.fixed_s,
             idle_bin_s=self.keep_alive.bin_s,

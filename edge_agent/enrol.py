@@ -12,8 +12,9 @@ from random import Random
 
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity import AsyncRetrying, retry_if_exception_type
 
+from edge_agent.pause import Pause
 from router.errors import BadRequest, TooLarge
 from router.wire.peer_json import read_json
 from router.wire.report import Enrolment, Lease
@@ -23,7 +24,6 @@ _LEAVE_TIMEOUT = ClientTimeout(total=1.0)
 _FIRST_WAIT_S = 0.25
 _LONGEST_WAIT_S = 5.0
 """No longer than a lease is renewed after: a router that comes back hears of us within two."""
-_DOUBLINGS = 5
 _GRAIN_S = 0.2
 """Changes within this time are told together."""
 _SHOWN_BYTES = 300
@@ -50,7 +50,7 @@ class Enroller:
         self._url = f"{router_url}/isochrone/agents"
         self._enrolment = enrolment
         self._session = session
-        self._rng = rng
+        self._pause = Pause(rng, _FIRST_WAIT_S, _LONGEST_WAIT_S)
         self._told = ""
         self._changed = asyncio.Event()
 
@@ -121,13 +121,8 @@ class Enroller:
         return AsyncRetrying(
             sleep=asyncio.sleep,
             retry=retry_if_exception_type(NotEnrolledError),
-            wait=self._pause_s,
+            wait=self._pause,
         )
-
-    def _pause_s(self, state: RetryCallState) -> float:
-        """Exponential with full jitter, so that agents do not come back all at once."""
-        most_s = _FIRST_WAIT_S * 2 ** min(state.attempt_number, _DOUBLINGS)
-        return self._rng.uniform(_FIRST_WAIT_S / 2, min(most_s, _LONGEST_WAIT_S))
 
     def _tell(self, level: int, what: str) -> None:
         """Once per change: a router that stays away does not fill the log."""

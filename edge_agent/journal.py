@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, is_ NOT NULL);
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class Note:
     """Something that has happened; `at_s` is its wall-clock instant."""
 
     at_s: float
@@ -81,11 +81,11 @@ class Journal:
         self._do(lambda db: _set(db, "running", 0))
         self.close()
 
-    def add(self, drafts: Iterable[Draft], lost: int = 0) -> None:
+    def add(self, notes: Iterable[Note], lost: int = 0) -> None:
         """Take these; `lost` more found no room before. The least and oldest make room."""
 
         def add(db: sqlite3.Connection) -> None:
-            _insert(db, drafts)
+            _insert(db, notes)
             dropped = self._make_room(db) + lost
             if dropped:
                 _set(db, "lost", _fact(db, "lost", 0) + dropped)
@@ -98,7 +98,7 @@ class Journal:
         def oldest(db: sqlite3.Connection) -> list[Entry]:
             lost = _fact(db, "lost", 0) + _drop_unreadable(db, most)
             if lost:
-                _insert(db, [Draft(now_s, LOST, count=lost)])
+                _insert(db, [Note(now_s, LOST, count=lost)])
                 _set(db, "lost", 0)
             epoch = _fact(db, "epoch", "") or _set(db, "epoch", self._epoch())
             return [_entry(f"{epoch}-{number}", body) for number, body, _ in _rows(db, most)]
@@ -158,10 +158,10 @@ def _set(db: sqlite3.Connection, name: str, value: T) -> T:
     return value
 
 
-def _insert(db: sqlite3.Connection, drafts: Iterable[Draft]) -> None:
-    for draft in drafts:
-        body = _body(draft)
-        row = _VALUE.get(draft.kind, _USUAL_VALUE), body, crc32(body)
+def _insert(db: sqlite3.Connection, notes: Iterable[Note]) -> None:
+    for note in notes:
+        body = _body(note)
+        row = _VALUE.get(note.kind, _USUAL_VALUE), body, crc32(body)
         db.execute("INSERT INTO entry (value, body, crc) VALUES (?, ?, ?)", row)
 
 
@@ -181,9 +181,9 @@ def _drop_unreadable(db: sqlite3.Connection, most: int) -> int:
     return len(spoiled)
 
 
-def _body(draft: Draft) -> bytes:
-    detail = draft.detail[:DETAIL_LENGTH]
-    told = Entry("", draft.at_s, draft.kind, draft.model, draft.version, detail, draft.count)
+def _body(note: Note) -> bytes:
+    detail = note.detail[:DETAIL_LENGTH]
+    told = Entry("", note.at_s, note.kind, note.model, note.version, detail, note.count)
     return msgspec.json.encode(told)
 
 

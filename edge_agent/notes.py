@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from edge_agent.journal import ENDED_BADLY, SERVED, Draft, Journal
+from edge_agent.journal import ENDED_BADLY, SERVED, Journal, Note
 from router.process import log
 from router.process.clock import Clock
 from router.wire import journal as wire
@@ -28,6 +28,8 @@ TELL_S = 2.0
 _SUM_S = 300.0
 _WAITING = 256
 """So many notes wait in memory for a disk that takes nothing."""
+_CLOSE_S = 5.0
+"""So long the end of an agent waits for the disk."""
 _TIMEOUT = ClientTimeout(total=5.0, connect=2.0)
 _JSON = {"content-type": "application/json"}
 _OK = int(HTTPStatus.OK)
@@ -48,7 +50,7 @@ class Notes:
         self._journal = journal
         self._wall = wall
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
-        self._waiting: deque[Draft] = deque()
+        self._waiting: deque[Note] = deque()
         self._untold_lost = 0
         self._is_new = asyncio.Event()
         self._begun = False
@@ -59,7 +61,7 @@ class Notes:
         self, kind: str, *, model: str = "", version: str = "", detail: str = "", count: int = 1
     ) -> None:
         """Something has happened that must not be lost."""
-        self._waiting.append(Draft(self._wall(), kind, model, version, detail, count))
+        self._waiting.append(Note(self._wall(), kind, model, version, detail, count))
         self._make_room()
         self._is_new.set()
 
@@ -86,12 +88,12 @@ class Notes:
 
     async def write(self) -> bool:
         """Bring what waits to disk; False where it takes nothing."""
-        drafts, lost = self._take()
+        notes, lost = self._take()
         try:
-            await self._on_disk(lambda: self._write(drafts, lost))
+            await self._on_disk(lambda: self._write(notes, lost))
         except (sqlite3.Error, OSError) as error:
             self._fail(str(error))
-            self._give_back(drafts, lost)
+            self._give_back(notes, lost)
             return False
         self._fail(None)
         return not self._waiting
@@ -112,24 +114,35 @@ class Notes:
             return False
         return True
 
-    async def close(self) -> None:
-        """Write what waits, and that this run has ended in good order."""
-        self._note_served()
-        if await self.write():
-            with suppress(
-                sqlite3.Error, OSError
-            ):  # then the next run says that this one ended badly
-                await self._on_disk(self._journal.end)
-        self._thread.shutdown()
+    async def close(self, most_s: float = _CLOSE_S) -> bool:
+        """Write what waits, and that this run has ended in good order.
 
-    def _take(self) -> tuple[list[Draft], int]:
+        False where the disk does not answer within `most_s`: then its thread is left to it.
+        """
+        self._note_served()
+        try:
+            async with asyncio.timeout(most_s):
+                await self._end()
+        except TimeoutError:
+            log.event(_log, "journal_hangs", level=logging.ERROR, after_s=most_s)
+            self._thread.shutdown(wait=False, cancel_futures=True)
+            return False
+        self._thread.shutdown()
+        return True
+
+    async def _end(self) -> None:
+        if await self.write():
+            with suppress(sqlite3.Error, OSError):  # the next run says that this one ended badly
+                await self._on_disk(self._journal.end)
+
+    def _take(self) -> tuple[list[Note], int]:
         taken, lost = list(self._waiting), self._untold_lost
         self._waiting.clear()
         self._untold_lost = 0
         return taken, lost
 
-    def _give_back(self, drafts: Sequence[Draft], lost: int) -> None:
-        self._waiting.extendleft(reversed(drafts))
+    def _give_back(self, notes: Sequence[Note], lost: int) -> None:
+        self._waiting.extendleft(reversed(notes))
         self._untold_lost += lost
         self._make_room()
 
@@ -147,12 +160,12 @@ class Notes:
             self.note(SERVED, model=model, count=count)
         self._served.clear()
 
-    def _write(self, drafts: Sequence[Draft], lost: int) -> None:
+    def _write(self, notes: Sequence[Note], lost: int) -> None:
         if not self._begun:
             if not self._journal.begin():
-                self._journal.add([Draft(self._wall(), ENDED_BADLY)])
+                self._journal.add([Note(self._wall(), ENDED_BADLY)])
             self._begun = True
-        self._journal.add(drafts, lost)
+        self._journal.add(notes, lost)
 
     def _fail(self, why: str | None) -> None:
         """Once per change: a disk that stays full does not fill the log."""

@@ -18,7 +18,7 @@ STUCK_S = MAX_TIMEOUT_S + 30.0
 """No call has longer than the first part: slots that are all held for more are held for ever."""
 
 
-class Manager:
+class Supervisor:
     """The service manager; without an address, nobody."""
 
     def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
@@ -49,21 +49,21 @@ class Manager:
             return
 
 
-def manager_of(environment: MutableMapping[str, str], pid: int) -> Manager:
+def supervisor_of(environment: MutableMapping[str, str], pid: int) -> Supervisor:
     """The manager of this process. What names it is taken out: our children are none of its."""
     address = environment.pop("NOTIFY_SOCKET", "")
     watchdog_us = environment.pop("WATCHDOG_USEC", "")
     watched = environment.pop("WATCHDOG_PID", str(pid))
     is_ours = watched == str(pid) and watchdog_us.isdecimal() and int(watchdog_us) > 0
-    return Manager(address, int(watchdog_us) / 1e6 if is_ours else None)
+    return Supervisor(address, int(watchdog_us) / 1e6 if is_ours else None)
 
 
-def own_manager() -> Manager:
+def own_supervisor() -> Supervisor:
     """The one that started this process."""
-    return manager_of(os.environ, os.getpid())  # noqa: TID251  # the protocol is the environment
+    return supervisor_of(os.environ, os.getpid())  # noqa: TID251  # the protocol is the environment
 
 
-class Progress:
+class Headway:
     """Do inferences come to an end? Not where every slot is held and nothing came out for long."""
 
     def __init__(self, stuck_s: float = STUCK_S) -> None:
@@ -79,15 +79,15 @@ class Progress:
 
 
 async def keep_watchdog(
-    manager: Manager, progresses: Callable[[float], bool], clock: Clock
+    supervisor: Supervisor, progresses: Callable[[float], bool], clock: Clock
 ) -> None:
     """Give signs of life from the event loop, as long as this is not cancelled.
 
     A loop that hangs gives none; nor is one given where `progresses` says no at an instant.
     """
-    if manager.watchdog_s is None:
+    if supervisor.watchdog_s is None:
         return
     while True:
         if progresses(clock()):
-            manager.alive()
-        await asyncio.sleep(manager.watchdog_s / _BEATS)
+            supervisor.alive()
+        await asyncio.sleep(supervisor.watchdog_s / _BEATS)

@@ -7,15 +7,36 @@ The health checks, the report and the administration are answered always.
 
 from dataclasses import dataclass
 
-from edge_agent.machine import Readings
+from edge_agent.machine import Limit, Readings
 from router.errors import Overloaded
 from router.wire.report import Pressure
 
-SHRINK_SHARE = 0.95
-REFUSE_SHARE = 0.98
-"""Shares of the memory, as hardened proxies have them."""
-_RELIEF_SHARE = 0.02
-"""So far below, a step is taken back: it must not flap."""
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Memory is short where less than `left_share` of a limit is left, and less than `left_bytes`.
+
+    The second speaks on large machines: what other programs hold there leaves more than enough for
+    models, however large its share is. Once short, it is so until clearly more is left.
+    """
+
+    left_share: float
+    left_bytes: int
+    relief_share: float
+    relief_bytes: int
+
+    def holds(self, limit: Limit, already: bool) -> bool:
+        """Is it short; was it so before?"""
+        share, floor = self.left_share, self.left_bytes
+        if already:
+            share, floor = self.relief_share, self.relief_bytes
+        return limit.left_bytes <= min(share * limit.most_bytes, floor)
+
+
+_MIB = 1 << 20
+SHRINK = Threshold(0.05, 256 * _MIB, 0.07, 384 * _MIB)
+REFUSE = Threshold(0.02, 64 * _MIB, 0.04, 96 * _MIB)
+"""The shares are those of hardened proxies."""
 _STALLED_SHARE = 0.10
 _LOW_DISK_BYTES = 32 << 20
 _LOSING_S = 60.0
@@ -24,7 +45,7 @@ _RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Disk:
+class Writing:
     """What writing came to: lines lost since the start, and why notes cannot be kept."""
 
     lost_lines: int = 0
@@ -45,13 +66,13 @@ class Pressing:
         self._lost_lines = 0
         self._losing_until_s = 0.0
 
-    def on(self, readings: Readings, disk: Disk, now_s: float) -> Pressure:
+    def on(self, readings: Readings, writing: Writing, now_s: float) -> Pressure:
         """Fold in one look at the machine."""
         if self._cores is None:
             self._cores = readings.cores
-        if disk.lost_lines > self._lost_lines:
+        if writing.lost_lines > self._lost_lines:
             self._losing_until_s = now_s + _LOSING_S
-        self._lost_lines = disk.lost_lines
+        self._lost_lines = writing.lost_lines
         self.slots = self._slots_on(readings.cores)
         self._judge_memory(readings)
         self.pressure = Pressure(
@@ -59,8 +80,8 @@ class Pressing:
             memory_stalled_share=min(1.0, readings.memory_stalled_share),
             disk_free_bytes=readings.disk_free_bytes,
             cores=readings.cores,
-            lost_lines=disk.lost_lines,
-            degraded=tuple(self._degraded(readings, disk, now_s)),
+            lost_lines=writing.lost_lines,
+            degraded=tuple(self._degraded(readings, writing, now_s)),
         )
         return self.pressure
 
@@ -79,23 +100,20 @@ class Pressing:
         return max(1, min(self._configured, self._configured * cores // self._cores))
 
     def _judge_memory(self, readings: Readings) -> None:
-        used, stalled = readings.memory_used_share, readings.memory_stalled_share
-        self.shrinks = stalled >= _STALLED_SHARE or _beyond(used, SHRINK_SHARE, self.shrinks)
-        self.refuses = _beyond(used, REFUSE_SHARE, self.refuses)
+        stalls = readings.memory_stalled_share >= _STALLED_SHARE
+        limits, shrinks, refuses = readings.memory, self.shrinks, self.refuses
+        self.shrinks = stalls or any(SHRINK.holds(one, shrinks) for one in limits)
+        self.refuses = any(REFUSE.holds(one, refuses) for one in limits)
 
-    def _degraded(self, readings: Readings, disk: Disk, now_s: float) -> list[str]:
+    def _degraded(self, readings: Readings, writing: Writing, now_s: float) -> list[str]:
         free = readings.disk_free_bytes
         said = {
             "disk: nearly full": free is not None and free < _LOW_DISK_BYTES,
             "disk: lines of the log are lost": now_s < self._losing_until_s,
-            "disk: notes wait in memory": disk.failing is not None,
+            "disk: notes wait in memory": writing.failing is not None,
             f"cores: {readings.cores} of {self._cores}, {self.slots} slots": self.slots
             < self._configured,
             "memory: idle models are unloaded": self.shrinks,
             "memory: new calls are refused": self.refuses,
         }
         return [words for words, is_so in said.items() if is_so]
-
-
-def _beyond(used: float, share: float, already: bool) -> bool:
-    return used >= (share - _RELIEF_SHARE if already else share)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from edge_agent.machine import Machine
 from edge_agent.notes import Notes
-from edge_agent.pressure import Disk, Pressing
+from edge_agent.pressure import Pressing, Writing
 from edge_agent.runtime.pool import Pool
 from edge_agent.slots import SlotGate
 from router.process import log
@@ -54,9 +54,9 @@ class Relief:
         except (OSError, ValueError):  # a kernel that tells it otherwise: what was known holds
             self._pool.tend(short=self._pressing.shrinks)
             return
-        disk = Disk(self._lost_lines() + self._notes.lost, self._notes.failing)
+        writing = Writing(self._lost_lines() + self._notes.lost, self._notes.failing)
         before = self._pressing.pressure.degraded
-        after = self._pressing.on(readings, disk, self._clock()).degraded
+        after = self._pressing.on(readings, writing, self._clock()).degraded
         if self._gate.slots != self._pressing.slots:
             self._gate.resize(self._pressing.slots)
         if after != before:

@@ -29,7 +29,7 @@ def identity(instance: str) -> Identity:
     """This process's; where the system has no boot id, a restart counts as a boot."""
     try:
         return Identity(instance, _BOOT_ID.read_text().strip())
-    except OSError:
+    except (OSError, ValueError):
         return Identity(instance, instance)
 
 

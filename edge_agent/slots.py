@@ -118,8 +118,8 @@ class SlotGate:
 
     @property
     def crowded(self) -> bool:
-        """More than half of the places are taken."""
-        return 2 * self._waiting > self._queue
+        """Half of the places are taken."""
+        return 2 * self._waiting >= self._queue
 
     def _has_place(self, tenant: str, priority: int) -> bool:
         """One more of this tenant and class may wait; those who are alike say it of themselves."""

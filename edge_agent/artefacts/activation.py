@@ -5,6 +5,8 @@ version still serves; what is left to do then is one rename.
 """
 
 import logging
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -42,8 +44,8 @@ class Activations:
         """What was chosen for a model."""
         return self._chosen.get(name)
 
-    def draft(self, name: str, choice: Activation) -> "Draft":
-        """Have a choice on the disk, where it does not count yet.
+    def draft(self, name: str, choice: Activation) -> Callable[[], None]:
+        """Have a choice on the disk, where it does not count before what this gives is called.
 
         Raises:
             NoSpace, PackageError: it cannot be written.
@@ -54,10 +56,10 @@ class Activations:
             write_through(path, msgspec.json.format(msgspec.json.encode(chosen), indent=2) + b"\n")
         except OSError as error:
             raise unwritable(path, error) from error
-        return Draft(self, chosen)
+        return partial(self.commit, chosen)
 
     def commit(self, chosen: dict[str, Activation]) -> None:
-        """Have the draft count.
+        """Have the draft count, also after a power cut.
 
         Raises:
             NoSpace, PackageError: it cannot be renamed.
@@ -69,22 +71,6 @@ class Activations:
         except OSError as error:
             raise unwritable(path, error) from error
         self._chosen = chosen
-
-
-class Draft:
-    """A choice that does not count yet."""
-
-    def __init__(self, activations: Activations, chosen: dict[str, Activation]) -> None:
-        self._activations = activations
-        self._chosen = chosen
-
-    def commit(self) -> None:
-        """From now on it counts, also after a power cut.
-
-        Raises:
-            NoSpace, PackageError: it cannot be written.
-        """
-        self._activations.commit(self._chosen)
 
 
 def _read(path: Path) -> dict[str, Activation]:

@@ -13,12 +13,18 @@ from edge_agent.artefacts.room import Room
 from edge_agent.artefacts.source import Source, SourceFailed, SourceRefused, small
 from edge_agent.artefacts.store import Origin, Staging, Store
 from edge_agent.runtime.manifest import Variant
-from edge_agent.runtime.package import MANIFEST, SIGNATURE, Package, PackageError, manifest_in
+from edge_agent.runtime.package import (
+    MANIFEST,
+    MAX_SIGNATURE_BYTES,
+    SIGNATURE,
+    Package,
+    PackageError,
+    manifest_in,
+)
 from router.errors import IsochroneError
 from router.process import log
 from router.process.document import MAX_BYTES
 
-_MAX_SIGNATURE_BYTES = 4096
 _TOLD_SHARE = 0.1
 _log = logging.getLogger("isochrone.agent.pull")
 
@@ -105,7 +111,7 @@ class Bringing:
                 f"{source.title}: {place}/{MANIFEST} has sha256 {found}, not {wish.digest}"
             )
         try:
-            signature = await small(source, f"{place}/{SIGNATURE}", _MAX_SIGNATURE_BYTES)
+            signature = await small(source, f"{place}/{SIGNATURE}", MAX_SIGNATURE_BYTES)
         except SourceRefused:  # there is none
             signature = None
         if self._trust is not None:

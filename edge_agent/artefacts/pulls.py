@@ -11,13 +11,13 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
 from edge_agent.artefacts.pull import Bringing, Progress, Wish
 from edge_agent.artefacts.source import Source, SourceFailed
+from edge_agent.pause import Pause
 from edge_agent.runtime.package import Package
 from router.errors import BadRequest, IsochroneError
 from router.process import log
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0
-_DOUBLINGS = 8
 _log = logging.getLogger("isochrone.agent.pull")
 
 
@@ -49,9 +49,8 @@ class Pulls:
         self._source = source
         self._arrived = arrived
         self._spawn = spawn
-        self._rng = rng
         self._timeout_s = timeout_s
-        self._first_pause_s = first_pause_s
+        self._pause = Pause(rng, first_pause_s, LONGEST_PAUSE_S)
         self._running: dict[tuple[str, str], Pull] = {}
 
     def running(self) -> list[Progress]:
@@ -113,14 +112,9 @@ class Pulls:
         return AsyncRetrying(
             sleep=asyncio.sleep,
             retry=retry_if_exception_type(SourceFailed),
-            wait=self._pause_s,
+            wait=self._pause,
             before_sleep=self._later,
         )
-
-    def _pause_s(self, state: RetryCallState) -> float:
-        """Exponential with full jitter, so that agents do not come back all at once."""
-        most_s = self._first_pause_s * 2 ** min(state.attempt_number, _DOUBLINGS)
-        return self._rng.uniform(self._first_pause_s / 2, min(most_s, LONGEST_PAUSE_S))
 
     def _later(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

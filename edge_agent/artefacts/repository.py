@@ -6,7 +6,7 @@ warmed, the change counts, the old one drains. A failure on the way leaves the o
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -18,14 +18,17 @@ from edge_agent.artefacts.disk import Disk
 from edge_agent.artefacts.pull import Progress, Wish
 from edge_agent.artefacts.pulls import Pull, Pulls
 from edge_agent.artefacts.store import Store
+from edge_agent.runtime.held import Held
 from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.package import Package
 from edge_agent.runtime.pool import Pool
 from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process import log
 from router.wire.report import HeldModel, ModelState, version_order
 
 T = TypeVar("T")
+LEAVE_S = 5.0
+"""So long who asks for it waits for a model to be out of memory; it leaves in any case."""
 _log = logging.getLogger("isochrone.agent.models")
 
 
@@ -134,13 +137,24 @@ class Repository:
         chosen = choice is not None and choice.active in versions
         return await self._pool.load(name, choice.active if choice and chosen else versions[0])
 
-    async def unload(self, name: str, version: str | None = None) -> None:
+    async def unload(self, name: str, version: str | None = None, wait_s: float = LEAVE_S) -> bool:
         """Let a version's running calls end and give its memory back; without one, every version.
+
+        It begins when no version is being changed. False where that goes on after `wait_s`.
 
         Raises:
             NotFound: it is not here.
+            Unavailable: the agent is starting or leaving.
         """
-        await self._pool.unload(name, version)
+        self._pool.package(name, version)
+        dismissing = self.spawn(self._dismissed(name, version))
+        return await _within(wait_s, _left_after(dismissing))
+
+    async def _dismissed(self, name: str, version: str | None) -> list[Held]:
+        async with self._changing:
+            with suppress(NotFound):  # removed meanwhile
+                return await self._pool.dismiss(name, version)
+        return []
 
     async def rollback(self, name: str) -> str:
         """Have the version active that was so before; the one that was is kept as the previous.
@@ -193,13 +207,11 @@ class Repository:
         name, active = manifest.name, self._pool.active(manifest.name)
         if active is None:
             return
-        for held in self._pool.held():
-            if (held.name, held.version) == (name, manifest.version):
-                _check_same(self._pool.package(name, held.version), manifest)
+        self._pool.check_same(manifest)
         async with self._changing:
             if self._activations.get(name) is None:
-                draft = await self._disk.do(self._activations.draft, name, Activation(active))
-                await self._disk.do(draft.commit)
+                commit = await self._disk.do(self._activations.draft, name, Activation(active))
+                await self._disk.do(commit)
 
     def arrived(self, package: Package) -> None:
         """A package has come."""
@@ -227,11 +239,11 @@ class Repository:
     async def _activate(self, name: str, version: str, change: Change) -> None:
         async with self._changing:
             before = await self._chosen(name, version)
+            leaving = [] if before is None else await self._pool.dismiss(name, before)
         if before is not None:
             self._heard(change, name, version)
             # long calls may keep it for minutes; other changes do not wait
-            with suppress(NotFound):
-                await self._pool.unload(name, before)
+            await _within(LEAVE_S, _left(leaving))
 
     async def _chosen(self, name: str, version: str) -> str | None:
         """Have a version active, on disk too; which one answered before and may leave."""
@@ -241,10 +253,10 @@ class Repository:
             return await self._pool.activate(name, version)
         active = choice.active if choice else self._pool.active(name)
         chosen = Activation(version, active if active != version else None)
-        draft = await self._disk.do(self._activations.draft, name, chosen)
+        commit = await self._disk.do(self._activations.draft, name, chosen)
         before = await self._pool.activate(name, version)
         try:
-            await self._disk.do(draft.commit)
+            await self._disk.do(commit)
         except IsochroneError:
             if before is not None:
                 await self._pool.activate(name, before)
@@ -306,16 +318,28 @@ class Repository:
         return None
 
 
+async def _left_after(dismissing: asyncio.Task[list[Held]]) -> None:
+    """Whoever stops waiting does not keep it from being done."""
+    await _left(await asyncio.shield(dismissing))
+
+
+async def _left(leaving: Iterable[Held]) -> None:
+    for held in leaving:
+        await held.left()
+
+
+async def _within(most_s: float, work: Coroutine[Any, Any, object]) -> bool:
+    """Did it end in time?"""
+    try:
+        async with asyncio.timeout(most_s):
+            await work
+    except TimeoutError:
+        return False
+    return True
+
+
 def _is_cold(held: HeldModel) -> bool:
     return held.state is ModelState.COLD
-
-
-def _check_same(package: Package, manifest: Manifest) -> None:
-    if package.manifest != manifest:
-        raise PackageError(
-            f"{package.name} {package.version} is in use with other content; give the new content"
-            " another version, or restart the agent"
-        )
 
 
 def _told(pull: Progress, *, done: bool) -> PullTold:

@@ -13,10 +13,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from edge_agent.artefacts.settings import public_bytes
-from edge_agent.runtime.package import SIGNATURE, PackageError
+from edge_agent.runtime.package import MAX_SIGNATURE_BYTES, SIGNATURE, PackageError
 from router.errors import ConfigError
 
-MAX_SIGNATURE_BYTES = 4096
 _REMEDY = "sign it with a trusted key (isochrone package sign), or trust the key that did"
 
 

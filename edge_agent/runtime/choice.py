@@ -85,13 +85,16 @@ class Choices:
         clock: Clock,
         together_bytes: int = TOGETHER_BYTES,
         pinned: Mapping[str, str] = _NONE_PINNED,
+        most_bytes: int = sys.maxsize,
     ) -> None:
         """`together_bytes`: what variants' files may take in sum to be measured side by side.
 
-        `pinned`: by model, the variant to take without measuring, where a person said so.
+        `pinned`: by model, the variant to take without measuring, where a person said so. A variant
+        of more than `most_bytes` is none to choose, unless all are.
         """
         self._clock = clock
-        self._together_bytes = together_bytes
+        self._most_bytes = most_bytes
+        self._together_bytes = min(together_bytes, most_bytes)
         self._pinned = pinned
         self._found: dict[Path, Found] = {}
         self._chosen: dict[Path, str] = {}
@@ -99,6 +102,18 @@ class Choices:
     def chosen(self, package: Package) -> str | None:
         """The name of the variant that was chosen last; None where none was yet."""
         return self._chosen.get(package.path)
+
+    def needs_bytes(self, package: Package, threads: int = 1) -> int:
+        """What loading a package has in memory at once: all that is measured side by side.
+
+        Of files, and at most: which of them can run here is not found out yet.
+        """
+        variants = self._fitting(_expected(package))
+        found = self._remembered(_Case(package, variants, threads, start))
+        name = self._pinned.get(package.name) or (found.variant if found else None)
+        sizes = [one.bytes for one in package.manifest.variants if one.name == name]
+        sizes = sizes or [one.bytes for one in variants]
+        return sum(sizes) if sum(sizes) <= self._together_bytes else max(sizes)
 
     def choose(self, package: Package, threads: int = 1, begin: Start = start) -> Variant:
         """The variant to load. Blocks where it has to be measured; must run outside any event loop.
@@ -115,7 +130,7 @@ class Choices:
     def _choose(self, package: Package, threads: int, begin: Start) -> Variant:
         if package.name in self._pinned:
             return _named(package, self._pinned[package.name])
-        variants = contenders(package)
+        variants = self._fitting(contenders(package))
         if len(variants) == 1:
             return variants[0]
         case = _Case(package, variants, threads, begin)
@@ -126,6 +141,9 @@ class Choices:
                 return variants[0]  # whoever loads it hears why it cannot be
             self._remember(case, found)
         return next(one for one in variants if one.name == found.variant)
+
+    def _fitting(self, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        return tuple(one for one in variants if one.bytes <= self._most_bytes) or variants
 
     def _remembered(self, case: _Case) -> Found | None:
         found = self._found.get(case.note) or _read(case.note)
@@ -227,9 +245,14 @@ def _named(package: Package, name: str) -> Variant:
 
 def likely(package: Package) -> Variant:
     """The variant to expect before any was chosen; nothing is imported to find out."""
+    return _expected(package)[0]
+
+
+def _expected(package: Package) -> tuple[Variant, ...]:
+    """Those to choose from, and perhaps others that turn out not to run here."""
     variants = package.manifest.variants
-    light = next(filter(installed, _light(package)), None)
-    return light or next(filter(installed, variants), variants[0])
+    light = tuple(filter(installed, _light(package)))
+    return light or tuple(filter(installed, variants)) or variants
 
 
 def _light(package: Package) -> tuple[Variant, ...]:

@@ -7,16 +7,16 @@ load belongs to no caller: it runs in the loader's thread to its end, whoever st
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from functools import partial
 
-from edge_agent.runtime.back_off import BackOff
+from edge_agent.runtime.back_off import LONGEST_BACK_OFF_S, BackOff
 from edge_agent.runtime.choice import likely
 from edge_agent.runtime.engines import PLATFORMS
 from edge_agent.runtime.holder import Loan
-from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
+from edge_agent.runtime.loading import Loaded, Processes, as_failure, load, shut_down
 from edge_agent.runtime.model import Model
+from edge_agent.runtime.one_load import OneLoad
 from edge_agent.runtime.outlook import Outlook
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.quarantine import Quarantine
@@ -41,20 +41,20 @@ class Held:
         self.title = f"{package.name} {package.version}"
         variant = likely(package)
         self.platform = PLATFORMS[variant.engine]
-        self.size_bytes = variant.bytes
-        """In memory, once it was measured; before, the file's."""
+        tools = workshop.tools
+        self.size_bytes = tools.choices.needs_bytes(package, tools.threads)
+        """In memory, once it was measured; before, of all files that a load has there at once."""
         self._file_bytes = variant.bytes
         self._workshop = workshop
-        self._clock = workshop.tools.clock
+        self._clock = tools.clock
         upkeep = workshop.upkeep
         poisoned = partial(workshop.poisoned, package)
         self._quarantine = Quarantine(poisoned) if upkeep.isolated(package) else None
-        self.outlook = Outlook(
-            package.name, self.title, variant.bytes, upkeep, workshop.loads, self._clock()
-        )
+        self.outlook = Outlook(package.name, variant.bytes, upkeep, workshop.loads, self._clock())
         self._variant: str | None = None
         self._model: Model | None = None
-        self._work: Future[Loaded] | None = None
+        self._load: OneLoad | None = None
+        """The one that goes on, or the thread of which does although it has failed."""
         self._loading: asyncio.Future[Loaded] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._began_s = 0.0
@@ -67,6 +67,13 @@ class Held:
         """It was unloaded for want of calls or of room, and may come back by itself."""
         self._is_wanted_back = False
         """It was woken while its memory was being given back."""
+        self._is_dismissed = False
+        """Somebody asked for it to be unloaded, and nobody for it since."""
+        self._is_unfit = False
+        """There was no room when it was last tried again."""
+
+    def __str__(self) -> str:
+        return self.title
 
     def told(self) -> HeldModel:
         """What is reported of it."""
@@ -114,12 +121,14 @@ class Held:
             try:
                 self._loading = self._begin()
             except NoSpace as error:
-                _log.warning("%s", error.message)
+                if not self._is_unfit:
+                    _log.warning("%s", error.message)
+                self._is_unfit = True
 
     def tend(self) -> None:
         """Let a model that is idle for too long go, fetch one that is about to be called.
 
-        One that has to stay is fetched again, once its process died.
+        One that has to stay is fetched whenever it is not there, unless it was unloaded on demand.
         """
         self.check_alive()
         if self.evictable and not self.outlook.wants(self._clock()):
@@ -133,25 +142,32 @@ class Held:
 
     def call_off(self) -> None:
         """A load that has not begun does not begin."""
-        if self._work is not None:
-            self._work.cancel()
+        if self._load is not None:
+            self._load.call_off()
 
     def forsake(self) -> None:
-        """Nobody waits for a load any more; its thread cannot be stopped."""
-        if self._loading is not None:
-            self._loading.cancel()
+        """Nobody waits for a load any more; its process is ended, its thread cannot be."""
+        if self._load is not None:
+            self._load.forsake()
 
-    async def unload(self) -> None:
-        """Let running calls end and give the memory back; nothing where it is not loaded."""
+    async def dismiss(self) -> None:
+        """Have it give its memory back once running calls have ended; a load is waited for."""
         if self._loading is not None:
             await asyncio.wait([self._loading])
         self._put_away = self._is_wanted_back = False
+        self._is_dismissed = True
         if self.state is ModelState.WARM:
             self._drain("asked")
-        await self.left()
+
+    def recall(self) -> None:
+        """Have it stay after all, where a running call has kept its memory until now."""
+        if self.state is ModelState.DRAINING and self._model is not None:
+            self._is_dismissed = False
+            self._move(Step.RECALL)
+            self._end_drain()
 
     async def left(self) -> None:
-        """Wait until its memory was given back, where that goes on; else not at all."""
+        """Wait until its memory was given back, or it was recalled; where neither, not at all."""
         if self._drained is not None:
             await asyncio.shield(self._drained)
 
@@ -204,8 +220,7 @@ class Held:
         """Seconds until it is warm, if it is asked for now: loads before it, back-off and all."""
         if self.state is ModelState.WARM:
             return 0.0
-        now_s = self._clock()
-        return self.outlook.time_to_warm_s(now_s, self._back_off.left_s(now_s))
+        return self.outlook.time_to_warm_s(self._clock(), self._wait_s)
 
     @property
     def sound(self) -> bool:
@@ -215,11 +230,17 @@ class Held:
     @property
     def may_load(self) -> bool:
         """Nothing keeps it from being loaded now: no failure, or one whose back-off has passed."""
-        return self._back_off.left_s(self._clock()) <= 0
+        return self._wait_s <= 0
+
+    @property
+    def _wait_s(self) -> float:
+        """How long no load may begin; one that hangs already is not to be joined by another."""
+        hangs = self._load is not None and self._load.hangs
+        return LONGEST_BACK_OFF_S if hangs else self._back_off.left_s(self._clock())
 
     def _is_missed(self) -> bool:
-        """It has to stay in memory, and its process died."""
-        return isinstance(self.failure, Crashed) and self._workshop.kept(self.package)
+        """It has to stay in memory, and nobody asked for it to go."""
+        return not self._is_dismissed and self._workshop.kept(self.package)
 
     def _is_due(self) -> bool:
         """It left by itself, its next call is due, and nobody has to leave for it."""
@@ -233,30 +254,34 @@ class Held:
             raise self._refusal()
         self._workshop.residents.admit(self)
         self.failure = None
-        self._put_away = False
+        self._put_away = self._is_dismissed = self._is_unfit = False
         self._began_s = self._clock()
         self.outlook.load_joins()
         self._move(Step.LOAD)
-        loop = asyncio.get_running_loop()
+        tools, loop = self._workshop.tools, asyncio.get_running_loop()
 
-        def blocking() -> Loaded:
-            loop.call_soon_threadsafe(self.outlook.load_begins, self._clock())
-            return load(self.package, self._workshop.tools, read, self._quarantine)
+        def blocking(processes: Processes) -> Loaded:
+            return load(self.package, tools, read, self._quarantine, processes)
 
         def read() -> None:
-            loop.call_soon_threadsafe(self._read)
+            loop.call_soon_threadsafe(self._read, one.outcome)
 
-        self._work = self._workshop.loader.submit(blocking)
-        loading = asyncio.wrap_future(self._work)
-        loading.add_done_callback(self._finish)
-        return loading
+        one = self._load = OneLoad(
+            self.title,
+            self._workshop.loader,
+            blocking,
+            began=lambda: self.outlook.load_begins(self._clock()),
+            timeout_s=self._workshop.upkeep.load_timeout_s,
+        )
+        one.outcome.add_done_callback(self._finish)
+        return one.outcome
 
-    def _read(self) -> None:
-        if self._loading is not None:
+    def _read(self, loading: asyncio.Future[Loaded]) -> None:
+        if self._loading is loading and not loading.done():
             self._move(Step.LOADED)
 
     def _finish(self, loading: asyncio.Future[Loaded]) -> None:
-        self._work = self._loading = None
+        self._loading = None
         if loading.cancelled():
             self._end_load()
             self.failure = Unavailable(f"{self.title} was not loaded: the pool is closing")
@@ -277,6 +302,7 @@ class Held:
             self._workshop.loader.submit(shut_down, loaded.model)
             self._fail(unfit)
             return
+        self._load = None
         self._model, self._variant = loaded.model, loaded.variant
         self._back_off.succeeded(self._clock())
         self._move(Step.ANSWERED, cold_start=cold_start)
@@ -289,15 +315,17 @@ class Held:
         self._move(Step.FAILED, error=self.failure.message)
 
     def _end_load(self) -> None:
+        """What it took counts as taken for as long as its thread works on."""
         self.outlook.load_failed()
-        self._workshop.residents.leave(self)
+        if self._load is not None:
+            self._load.when_over(lambda: self._workshop.residents.leave(self))
 
     def _leaving(self) -> IsochroneError:
         return Unavailable(f"{self.title} is being unloaded", retry_after_s=1.0)
 
     def _refusal(self) -> IsochroneError:
         """What callers hear of a failed load: its cause names files, so it is not in the text."""
-        wait_s = self._back_off.left_s(self._clock())
+        wait_s = self._wait_s
         if isinstance(self.failure, NoSpace):
             refusal: IsochroneError = NoSpace(
                 self.failure.message, retry_after_s=wait_s, reasons=self.failure.reasons
@@ -369,12 +397,15 @@ class Held:
     def _released(self, _: asyncio.Future[None]) -> None:
         self._workshop.residents.leave(self)
         self._move(Step.DRAINED)
-        drained, self._drained = self._drained, None
-        if drained is not None and not drained.done():
-            drained.set_result(None)
+        self._end_drain()
         if self._is_wanted_back:
             self._is_wanted_back = False
             self.try_again()
+
+    def _end_drain(self) -> None:
+        drained, self._drained = self._drained, None
+        if drained is not None and not drained.done():
+            drained.set_result(None)
 
     def _move(
         self,

@@ -1,11 +1,13 @@
 """`python -m edge_agent.runtime.isolated DESCRIPTOR...`: a process that runs one model's engine.
 
 It is started by the agent, answers on the sockets that it was handed, one call at a time on each,
-and ends when any of them is closed. What its engine leaks or breaks ends with it.
+and ends when any of them is closed, or when the agent does, whatever its engine is at. What the
+engine leaks or breaks ends with it.
 """
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import msgspec
@@ -36,9 +39,18 @@ def main(descriptors: Sequence[int]) -> NoReturn:
     memory.use_one_heap()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
+    Thread(target=_end_with, args=(descriptors[0],), daemon=True).start()
     with suppress(EOFError, OSError):
         asyncio.run(_serve([socket.socket(fileno=descriptor) for descriptor in descriptors]))
     os._exit(0)  # whatever thread may still run
+
+
+def _end_with(descriptor: int) -> None:
+    """Wait until the other end of a socket is closed, which a load would see only at its end."""
+    hung_up = select.poll()
+    hung_up.register(descriptor, 0)  # which is told in any case
+    hung_up.poll()
+    os._exit(0)
 
 
 async def _serve(sockets: Sequence[socket.socket]) -> None:

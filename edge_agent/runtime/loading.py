@@ -17,6 +17,7 @@ from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.process_engine import ProcessModel
 from edge_agent.runtime.quarantine import Quarantine
 from edge_agent.runtime.start import Build, start
+from edge_agent.runtime.thread import Warming
 from router.errors import IsochroneError, NoSpace
 from router.process.clock import Clock
 
@@ -50,12 +51,38 @@ class Tools:
     min_load_s: float = 0.0
 
 
+class Processes:
+    """Those that one load has begun, so that they can be ended from another thread."""
+
+    def __init__(self) -> None:
+        self._models: list[ProcessModel] = []
+        self._ended = False
+
+    def add(self, model: ProcessModel) -> ProcessModel:
+        """One more."""
+        self._models.append(model)
+        if self._ended:
+            model.kill()
+        return model
+
+    def end(self) -> None:
+        """End them, and each that may still come."""
+        self._ended = True
+        for model in self._models:
+            model.kill()
+
+
 def load(
-    package: Package, tools: Tools, read: Callable[[], None], quarantine: Quarantine | None
+    package: Package,
+    tools: Tools,
+    read: Callable[[], None],
+    quarantine: Quarantine | None,
+    processes: Processes,
 ) -> Loaded:
     """Load and warm a package; `read` is called when its weights are in memory.
 
-    With a `quarantine` it gets a process of its own, which refuses what is in there.
+    With a `quarantine` it gets a process of its own, one of `processes`, which refuses what is in
+    there.
 
     Raises:
         PackageError: the package or its file is wrong; nothing of it stays in memory.
@@ -66,8 +93,9 @@ def load(
     if quarantine is None:
         variant = tools.choices.choose(package, tools.threads)
         return _inside(package, variant, tools, read, began_s)
-    variant = tools.choices.choose(package, tools.threads, partial(_begun_outside, tools))
-    return _outside(package, variant, tools, read, began_s, quarantine)
+    begin = partial(_begun_outside, tools, processes)
+    variant = tools.choices.choose(package, tools.threads, begin)
+    return _outside(package, variant, tools, read, began_s, quarantine, processes)
 
 
 def _inside(
@@ -84,14 +112,29 @@ def _inside(
 
 
 def _begun_outside(
-    tools: Tools, package: Package, variant: Variant, executor: Executor, threads: int
+    tools: Tools,
+    processes: Processes,
+    package: Package,
+    variant: Variant,
+    executor: Executor,
+    threads: int,
 ) -> Model:
     """A variant that is only measured, in the kind of process in which it will run."""
+    build = _apart(tools, Quarantine(), processes)
+    return start(package, variant, executor, threads, build=build)
+
+
+def _apart(
+    tools: Tools, quarantine: Quarantine, processes: Processes
+) -> Callable[[Package, Variant, Executor, int], ProcessModel]:
+    """Builds models in processes of their own."""
 
     def build(package: Package, variant: Variant, executor: Executor, threads: int) -> ProcessModel:
-        return ProcessModel(package, variant, executor, threads, Quarantine(), tools.slots)
+        return processes.add(
+            ProcessModel(package, variant, executor, threads, quarantine, tools.slots)
+        )
 
-    return start(package, variant, executor, threads, build=build)
+    return build
 
 
 def _outside(
@@ -101,11 +144,12 @@ def _outside(
     read: Callable[[], None],
     began_s: float,
     quarantine: Quarantine,
+    processes: Processes,
 ) -> Loaded:
     made: list[ProcessModel] = []
 
     def build(package: Package, variant: Variant, executor: Executor, threads: int) -> ProcessModel:
-        made.append(ProcessModel(package, variant, executor, threads, quarantine, tools.slots))
+        made.append(_apart(tools, quarantine, processes)(package, variant, executor, threads))
         return made[0]
 
     model, read_s = _started(package, variant, tools, read, began_s, build)
@@ -121,15 +165,20 @@ def _started(
     began_s: float,
     build: Build | None = None,
 ) -> tuple[Model, float]:
-    """The model, warm, and the seconds until its weights were there."""
+    """The model, warm, and the seconds until its weights were there.
+
+    It is warmed in this thread: a warm-up that hangs takes none of those that answer.
+    """
     read_at_s = began_s
+    runner = Warming(tools.runner)
 
     def note() -> None:
         nonlocal read_at_s
         read_at_s = tools.clock()
         read()
 
-    model = start(package, variant, tools.runner, tools.threads, note, build)
+    model = start(package, variant, runner, tools.threads, note, build)
+    runner.over()
     time.sleep(max(0.0, began_s + tools.min_load_s - tools.clock()))
     return model, read_at_s - began_s
 

@@ -1,5 +1,6 @@
 """The loads of one pool, which run one after another, and when each will be done."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 _BASE_S = 0.3
@@ -16,10 +17,10 @@ class _Load:
 
 
 class Loads:
-    """What waits and what runs, in order, by title."""
+    """What waits and what runs, in order, by whose load it is."""
 
     def __init__(self) -> None:
-        self._loads: dict[str, _Load] = {}
+        self._loads: dict[Hashable, _Load] = {}
         self._slowness = 1.0
         """How many times longer than the guess loads take on this machine."""
 
@@ -27,30 +28,30 @@ class Loads:
         """What a load may take that was never measured here, by the size of its file."""
         return self._slowness * _guess_s(size_bytes)
 
-    def join(self, title: str, expected_s: float) -> None:
+    def join(self, whose: Hashable, expected_s: float) -> None:
         """A load is to come after all others."""
-        self._loads[title] = _Load(expected_s)
+        self._loads[whose] = _Load(expected_s)
 
-    def began(self, title: str, now_s: float) -> None:
+    def began(self, whose: Hashable, now_s: float) -> None:
         """Its turn has come."""
-        if title in self._loads:
-            self._loads[title].began_s = now_s
+        if whose in self._loads:
+            self._loads[whose].began_s = now_s
 
-    def ended(self, title: str, size_bytes: int, took_s: float | None) -> None:
+    def ended(self, whose: Hashable, size_bytes: int, took_s: float | None) -> None:
         """It is over; `took_s` None: it failed, or was called off."""
-        self._loads.pop(title, None)
+        self._loads.pop(whose, None)
         if took_s is not None:
             newest = took_s / _guess_s(size_bytes)
             self._slowness += _NEWEST_SHARE * (newest - self._slowness)
 
-    def left_s(self, title: str, now_s: float) -> float | None:
+    def left_s(self, whose: Hashable, now_s: float) -> float | None:
         """Seconds until this load is done, those before it included; None where it is none."""
-        if title not in self._loads:
+        if whose not in self._loads:
             return None
         left_s = 0.0
         for other, load in self._loads.items():
             left_s += _left_s(load, now_s)
-            if other == title:
+            if other == whose:
                 break
         return left_s
 

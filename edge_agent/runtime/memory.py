@@ -20,17 +20,17 @@ _M_ARENA_MAX = -8
 def private_bytes() -> int:
     """Resident memory of this process that no file backs: what loading a model adds to."""
     try:
-        _, resident, shared, *_ = _STATM.read_text().split()
-    except OSError:
+        _, resident, shared, *_ = map(int, _STATM.read_text().split())
+    except (OSError, ValueError):
         return 0
-    return (int(resident) - int(shared)) * _PAGE_BYTES
+    return (resident - shared) * _PAGE_BYTES
 
 
 def process_bytes(pid: int) -> int:
     """Resident memory of another process, what it shares with others counted in part (PSS)."""
     try:
         told = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except OSError:
+    except (OSError, ValueError):
         return 0
     found = re.search(r"^Pss:\s+(\d+) kB", told, re.MULTILINE)
     return int(found[1]) * _KIB if found else 0

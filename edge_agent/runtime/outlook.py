@@ -9,13 +9,12 @@ class Outlook:
     """Learns from one model's loads and calls. Instants are seconds, given by the caller."""
 
     def __init__(
-        self, name: str, title: str, file_bytes: int, upkeep: Upkeep, loads: Loads, now_s: float
+        self, name: str, file_bytes: int, upkeep: Upkeep, loads: Loads, now_s: float
     ) -> None:
-        """`title` is what `loads`, those of all models, know the model by."""
+        """`loads` are those of all models."""
         self.load_s: float | None = None
         """What the newest load took, without waiting for others."""
         self.keep_alive = KeepAlive(upkeep.fixed_s(name), IdleTimes(upkeep.idle_bin_s), now_s)
-        self._title = title
         self._file_bytes = file_bytes
         self._loads = loads
 
@@ -29,27 +28,27 @@ class Outlook:
 
         `back_off_s` have to pass before it may be begun.
         """
-        left_s = self._loads.left_s(self._title, now_s)
+        left_s = self._loads.left_s(self, now_s)
         if left_s is not None:
             return left_s
         return max(back_off_s, self._loads.all_left_s(now_s)) + self.expected_s
 
     def load_joins(self) -> None:
         """A load was asked for."""
-        self._loads.join(self._title, self.expected_s)
+        self._loads.join(self, self.expected_s)
 
     def load_begins(self, now_s: float) -> None:
         """Its turn has come."""
-        self._loads.began(self._title, now_s)
+        self._loads.began(self, now_s)
 
     def load_failed(self) -> None:
         """It ended without a model."""
-        self._loads.ended(self._title, self._file_bytes, None)
+        self._loads.ended(self, self._file_bytes, None)
 
     def loaded(self, now_s: float, load_s: float) -> None:
         """It ended with one."""
         self.load_s = load_s
-        self._loads.ended(self._title, self._file_bytes, load_s)
+        self._loads.ended(self, self._file_bytes, load_s)
         self.keep_alive.loaded(now_s, load_s)
 
     def wants(self, now_s: float) -> bool:

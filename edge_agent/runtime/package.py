@@ -28,6 +28,7 @@ from router.wire.tensor import TensorSpec
 
 MANIFEST = "model.yaml"
 SIGNATURE = "manifest.sig"
+MAX_SIGNATURE_BYTES = 4096
 _REBUILD = "build or copy the package again"
 
 Check = Callable[[Path, bytes], None]

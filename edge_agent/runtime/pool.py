@@ -1,6 +1,7 @@
 """The models that one process holds: found by name, loaded once however many ask, unloaded."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,11 +9,14 @@ from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.held import Held
 from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.lineage import Lineage
+from edge_agent.runtime.loader import Loader
 from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
+from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.residency import Residency
 from edge_agent.runtime.residents import Residents
+from edge_agent.runtime.unheard import unheard
 from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved, Workshop
 from router.errors import NoSpace, NotFound, Unavailable
@@ -22,14 +26,6 @@ from router.wire.report import HeldModel, ModelState
 
 _NONE_ACTIVE: Mapping[str, str] = {}
 _ALL_STAY = Upkeep()
-
-
-def _unheard(_moved: ModelMoved) -> None:
-    """Nobody listens."""
-
-
-def _unheeded(_package: Package) -> None:
-    """Nobody listens."""
 
 
 class Pool:
@@ -46,8 +42,8 @@ class Pool:
         slots: int = 1,
         threads: int = 1,
         clock: Clock = monotonic,
-        on_event: Callable[[ModelMoved], None] = _unheard,
-        on_poison: Callable[[Package], None] = _unheeded,
+        on_event: Callable[[ModelMoved], None] = unheard,
+        on_poison: Callable[[Package], None] = unheard,
         min_load_s: float = 0.0,
         active: Mapping[str, str] = _NONE_ACTIVE,
         upkeep: Upkeep = _ALL_STAY,
@@ -63,7 +59,7 @@ class Pool:
             PackageError: two packages have the same name and version.
         """
         self.runner = ThreadPoolExecutor(slots, thread_name_prefix="infer")
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._loader = Loader()
         self._on_event = on_event
         self._generation = 0
         self._closed = False
@@ -71,7 +67,8 @@ class Pool:
         self._active = active
         self._upkeep = upkeep
         self.residents = Residents(Residency(upkeep.budget_bytes, overcommit=upkeep.overcommit))
-        choices = Choices(clock, pinned=upkeep.variant_of)
+        most_bytes = sys.maxsize if upkeep.overcommit else upkeep.budget_bytes
+        choices = Choices(clock, pinned=upkeep.variant_of, most_bytes=most_bytes)
         self._workshop = Workshop(
             self._loader,
             Tools(self.runner, slots, threads, clock, choices, min_load_s),
@@ -146,7 +143,7 @@ class Pool:
         return self._find(name, version).time_to_warm_s()
 
     def tend(self, *, short: bool = False) -> None:
-        """Unload what is idle for too long, load what is due, bring back what crashed.
+        """Unload what is idle for too long, load what is due, or kept warm and not there.
 
         To be called every second or so. Where the machine is `short` of memory, nothing is loaded
         in advance and one idle model leaves.
@@ -214,9 +211,20 @@ class Pool:
         Raises:
             NotFound: no such model or version is held.
         """
+        for held in await self.dismiss(name, version):
+            await held.left()
+
+    async def dismiss(self, name: str, version: str | None = None) -> list[Held]:
+        """The same without waiting for running calls; a load is waited for. Returns who leaves.
+
+        Raises:
+            NotFound: no such model or version is held.
+        """
         one = self._find(name, version)
-        for held in [one] if version else list(self._models[name]):
-            await held.unload()
+        leaving = [one] if version else list(self._models[name])
+        for held in leaving:
+            await held.dismiss()
+        return leaving
 
     def add(self, package: Package) -> None:
         """One more version, cold; who answers calls without a version stays the same.
@@ -226,14 +234,26 @@ class Pool:
         Raises:
             PackageError: that version is here with other content.
         """
-        known = self._held_as(package)
-        if known is not None:
-            _check_same(known.package, package)
+        self.check_same(package.manifest)
+        if self._held_as(package) is not None:
             return
         if package.name in self._models:
             self._models[package.name].keep_first()
         self._put(package)
         self._generation += 1
+
+    def check_same(self, manifest: Manifest) -> None:
+        """Refuse other content for a version that is here.
+
+        Raises:
+            PackageError: it has other content.
+        """
+        known = self._held_as(manifest)
+        if known is not None and known.package.manifest != manifest:
+            raise PackageError(
+                f"{known.title} is in use with other content; give the new content another"
+                " version, or restart the agent"
+            )
 
     async def remove(self, name: str, version: str) -> None:
         """No call finds this version any more; once the running ones have ended, it is gone.
@@ -247,10 +267,13 @@ class Pool:
         if not self._models[name].versions:
             del self._models[name]
         self._generation += 1
-        await held.unload()
+        await held.dismiss()
+        await held.left()
 
     async def activate(self, name: str, version: str) -> str | None:
         """Have a version warm, and let it answer the calls that name none.
+
+        One that was about to leave stays; no call is waited for.
 
         Returns who did before and is in memory still, to be unloaded; None where this one did.
 
@@ -258,6 +281,7 @@ class Pool:
             NotFound, Unavailable, NoSpace: as `load`; who answered goes on answering.
         """
         held = self._open(name, version)
+        held.recall()
         await held.left()
         await held.load()
         self._open(name, version)  # it may have been removed meanwhile
@@ -304,13 +328,15 @@ class Pool:
         ended = await self._unloaded(grace_s)
         for threads in (self._loader, self.runner):
             threads.shutdown(wait=False, cancel_futures=True)
-        return ended
+        return ended and not self._loader.hangs
 
     async def _unloaded(self, grace_s: float | None) -> bool:
         try:
             async with asyncio.timeout(grace_s):
                 for held in self._all():
-                    await held.unload()
+                    await held.dismiss()
+                for held in self._all():
+                    await held.left()
                 await asyncio.get_running_loop().run_in_executor(self._loader, _all_done)
         except TimeoutError:
             for held in self._all():
@@ -326,9 +352,9 @@ class Pool:
         lineage = self._models.setdefault(name, Lineage(name, self._active.get(name)))
         lineage.add(Held(package, self._workshop))
 
-    def _held_as(self, package: Package) -> Held | None:
-        lineage = self._models.get(package.name)
-        return None if lineage is None else lineage.get(package.version)
+    def _held_as(self, one: Package | Manifest) -> Held | None:
+        lineage = self._models.get(one.name)
+        return None if lineage is None else lineage.get(one.version)
 
     def _open(self, name: str, version: str | None) -> Held:
         if self._closed:
@@ -359,11 +385,3 @@ class Pool:
 
 def _all_done() -> None:
     """Runs after whatever its thread was given before: models that were lost are shut down."""
-
-
-def _check_same(known: Package, package: Package) -> None:
-    if known.manifest != package.manifest:
-        raise PackageError(
-            f"{package.path}: {package.name} {package.version} is held with other content;"
-            " give the new content another version"
-        )

@@ -28,8 +28,6 @@ from router.wire.message import InferRequest, InferResponse
 
 _HANG_S = 5.0
 """A call that nobody wants any more may take so much longer; then its process is ended."""
-_START_S = 600.0
-"""Longer than any file takes to load: all other loads wait for this one."""
 _LEAVE_S = 5.0
 _KINDS = {kind.code: kind for kind in (BadRequest, Unavailable, PackageError)}
 _log = logging.getLogger(__name__)
@@ -65,15 +63,14 @@ class Worker:
         """The process's id."""
         return self._process.pid
 
-    def exchange(self, frame: Frame, timeout_s: float | None = None) -> Frame:
-        """The answer to one frame; blocks, for `timeout_s` between two pieces of it at most.
+    def exchange(self, frame: Frame) -> Frame:
+        """The answer to one frame; blocks.
 
         Raises:
-            Crashed: the process died, or took too long; it is of no more use.
+            Crashed: the process died; it is of no more use.
         """
         connection = self._free.get()
         try:
-            connection.settimeout(timeout_s)
             connection.sendall(frame.encoded())
             return receive(connection)
         except (EOFError, OSError):
@@ -121,6 +118,7 @@ class ProcessModel:
         self._quarantine = quarantine
         self._calls_at_once = calls_at_once
         self._worker: Worker | None = None
+        self._is_killed = False
 
     @property
     def size_bytes(self) -> int:
@@ -136,8 +134,10 @@ class ProcessModel:
             Crashed: it died.
         """
         self._worker = Worker(self._calls_at_once)
+        if self._is_killed:
+            self._worker.kill()
         start = Start(str(self._package.path.absolute()), self._variant.name, self._threads)
-        reply = self._worker.exchange(Frame.of(Kind.START, start), _START_S)
+        reply = self._worker.exchange(Frame.of(Kind.START, start))
         if reply.kind is Kind.REFUSAL:
             raise _raised(reply)
 
@@ -176,6 +176,13 @@ class ProcessModel:
         code = worker.close()
         if died:
             _log.error("the process of %s had died (exit code %d)", self._package.name, code)
+
+    def kill(self) -> None:
+        """End the process at once, or as soon as there is one; from any thread."""
+        self._is_killed = True
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
 
     def is_healthy(self) -> bool:
         """The process runs."""

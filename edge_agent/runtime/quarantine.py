@@ -7,6 +7,7 @@ suspicion; one that was there at two crashes, without an answer in between, is n
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 
+from edge_agent.runtime.unheard import unheard
 from router.errors import Quarantined
 
 CRASHES = 2
@@ -14,14 +15,10 @@ _MOST = 1024
 """Digests remembered; of more, the ones that crashed longest ago are forgotten."""
 
 
-def _unheard() -> None:
-    """Nobody listens."""
-
-
 class Quarantine:
     """The digests of requests that were there at a crash, and at how many."""
 
-    def __init__(self, closed: Callable[[], None] = _unheard) -> None:
+    def __init__(self, closed: Callable[[], None] = unheard) -> None:
         """`closed` is called whenever one more is not asked again."""
         self._closed = closed
         self._crashes: OrderedDict[bytes, int] = OrderedDict()

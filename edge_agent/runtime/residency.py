@@ -6,10 +6,13 @@ one worth least goes, and the clock rises to its worth, so that old merit fades.
 WWW proxies performance with Greedy-Dual-Size-Frequency caching policy" (HP Labs 1998).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from router.errors import NoSpace
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(slots=True)
@@ -20,48 +23,48 @@ class _Resident:
     worth: float
 
 
-class Residency:
-    """Who is in memory, by name, under a budget in bytes."""
+class Residency(Generic[K]):
+    """Who is in memory under a budget in bytes; they are called what `str` makes of them."""
 
     def __init__(self, budget_bytes: int, *, overcommit: bool = False) -> None:
         """With `overcommit`, nothing is refused: what can make room does, the rest is too much."""
         self.budget_bytes = budget_bytes
         self._overcommit = overcommit
         self._clock = 0.0
-        self._residents: dict[str, _Resident] = {}
+        self._residents: dict[K, _Resident] = {}
 
     @property
     def taken_bytes(self) -> int:
         """What all residents take together."""
         return sum(resident.size_bytes for resident in self._residents.values())
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[K, int]:
         """What each resident takes, in bytes."""
         return {name: resident.size_bytes for name, resident in self._residents.items()}
 
-    def enter(self, name: str, size_bytes: int, load_s: float) -> None:
+    def enter(self, name: K, size_bytes: int, load_s: float) -> None:
         """A model is in memory, or its size is known better; its uses count on."""
         known = self._residents.get(name)
         uses = known.uses if known else 1
         self._residents[name] = _Resident(max(1, size_bytes), load_s, uses, 0.0)
         self._value(self._residents[name])
 
-    def used(self, name: str) -> None:
+    def used(self, name: K) -> None:
         """One more call of a model; of one that is not in memory, nothing."""
         resident = self._residents.get(name)
         if resident is not None:
             resident.uses += 1
             self._value(resident)
 
-    def leave(self, name: str) -> None:
+    def leave(self, name: K) -> None:
         """A model is out of memory; nothing where it was not in."""
         self._residents.pop(name, None)
 
-    def least(self, idle: Collection[str]) -> str | None:
+    def least(self, idle: Collection[K]) -> K | None:
         """Who of `idle` is worth least; None where none of them is in memory."""
         return next(iter(self._by_worth(idle)), None)
 
-    def make_room(self, name: str, size_bytes: int, idle: Collection[str]) -> list[str]:
+    def make_room(self, name: K, size_bytes: int, idle: Collection[K]) -> list[K]:
         """Who of `idle` has to leave so that `name` fits, the one worth least first.
 
         They count as gone from now on.
@@ -79,8 +82,8 @@ class Residency:
             self._clock = max(self._clock, self._residents.pop(victim).worth)
         return victims
 
-    def _victims(self, excess: int, idle: Collection[str]) -> list[str]:
-        victims: list[str] = []
+    def _victims(self, excess: int, idle: Collection[K]) -> list[K]:
+        victims: list[K] = []
         for name in self._by_worth(idle):
             if excess <= 0:
                 break
@@ -92,18 +95,18 @@ class Residency:
                 excess += self._residents[name].size_bytes
         return victims
 
-    def _by_worth(self, names: Collection[str]) -> list[str]:
+    def _by_worth(self, names: Collection[K]) -> list[K]:
         present = (name for name in names if name in self._residents)
         return sorted(present, key=lambda name: self._residents[name].worth)
 
-    def _refusal(self, name: str, size_bytes: int, others: int, idle: Collection[str]) -> NoSpace:
+    def _refusal(self, name: K, size_bytes: int, others: int, idle: Collection[K]) -> NoSpace:
         held = {other: size for other, size in self.sizes().items() if other not in {name, *idle}}
         alone = size_bytes > self.budget_bytes
         return NoSpace(
             f"{name} takes {size_bytes} bytes of memory; models may take {self.budget_bytes}, of"
             f" which {sum(held.values())} are in use ({others} with idle models)",
             retry_after_s=None if alone else 1.0,
-            reasons={other: f"in use: {size} bytes" for other, size in held.items()},
+            reasons={str(other): f"in use: {size} bytes" for other, size in held.items()},
         )
 
     def _value(self, resident: _Resident) -> None:

@@ -1,18 +1,17 @@
 """The models in memory and the budget that they share: who comes in, and who leaves for it."""
 
+from collections.abc import Hashable
 from typing import Protocol
 
 from edge_agent.runtime.residency import Residency
 from router.errors import NoSpace
 
 
-class Resident(Protocol):
-    """A model that may be in memory."""
+class Resident(Hashable, Protocol):
+    """A model that may be in memory; as a text, its name and version.
 
-    @property
-    def title(self) -> str:
-        """Its name and version."""
-        ...
+    A version that came anew is another one than that which is still leaving under the same name.
+    """
 
     @property
     def size_bytes(self) -> int:
@@ -37,9 +36,8 @@ class Resident(Protocol):
 class Residents:
     """Puts into practice what a `Residency` says."""
 
-    def __init__(self, residency: Residency) -> None:
+    def __init__(self, residency: Residency[Resident]) -> None:
         self._residency = residency
-        self._present: dict[str, Resident] = {}
 
     @property
     def budget_bytes(self) -> int:
@@ -51,9 +49,9 @@ class Residents:
         """What they take."""
         return self._residency.taken_bytes
 
-    def sizes(self) -> dict[str, int]:
-        """What each model in memory takes, in bytes, by title."""
-        return self._residency.sizes()
+    def sizes(self) -> list[tuple[str, int]]:
+        """Each model in memory, and what it takes in bytes."""
+        return [(str(one), size_bytes) for one, size_bytes in self._residency.sizes().items()]
 
     def has_room(self, newcomer: Resident) -> bool:
         """It fits without anybody leaving."""
@@ -68,32 +66,27 @@ class Residents:
             NoSpace: it does not fit; it counts no longer.
         """
         try:
-            leaving = self._residency.make_room(
-                newcomer.title, newcomer.size_bytes, self._evictable()
-            )
+            leaving = self._residency.make_room(newcomer, newcomer.size_bytes, self._evictable())
         except NoSpace:
             self.leave(newcomer)
             raise
-        for title in leaving:
-            self._present.pop(title).put_away("evicted")
-        self._present[newcomer.title] = newcomer
-        self._residency.enter(newcomer.title, newcomer.size_bytes, newcomer.expected_s)
+        for one in leaving:
+            one.put_away("evicted")
+        self._residency.enter(newcomer, newcomer.size_bytes, newcomer.expected_s)
 
     def shrink(self) -> None:
         """Put away the idle model that is worth least, if there is one: memory runs out."""
-        title = self._residency.least(self._evictable())
-        if title is not None:
-            self._present[title].put_away("evicted")
+        least = self._residency.least(self._evictable())
+        if least is not None:
+            least.put_away("evicted")
 
     def used(self, resident: Resident) -> None:
         """A call of it begins."""
-        self._residency.used(resident.title)
+        self._residency.used(resident)
 
     def leave(self, resident: Resident) -> None:
         """It is out of memory; nothing where it was not in."""
-        if self._present.get(resident.title) is resident:
-            del self._present[resident.title]
-            self._residency.leave(resident.title)
+        self._residency.leave(resident)
 
-    def _evictable(self) -> list[str]:
-        return [title for title, one in self._present.items() if one.evictable]
+    def _evictable(self) -> list[Resident]:
+        return [one for one in self._residency.sizes() if one.evictable]

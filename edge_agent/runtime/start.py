@@ -10,13 +10,10 @@ from edge_agent.runtime.manifest import Manifest, Variant
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.text_model import TextModel
+from edge_agent.runtime.unheard import unheard
 
 Build = Callable[[Package, Variant, Executor, int], Model]
 """Makes a model that is not loaded yet; see `EngineModule.build`."""
-
-
-def _unheard() -> None:
-    """Nobody waits for the weights alone."""
 
 
 def start(
@@ -24,7 +21,7 @@ def start(
     variant: Variant,
     executor: Executor,
     threads: int = 1,
-    loaded: Callable[[], None] = _unheard,
+    loaded: Callable[[], None] = unheard,
     build: Build | None = None,
 ) -> Model:
     """A variant's model, warm; `loaded` is called when its weights are in memory.

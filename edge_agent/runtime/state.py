@@ -21,6 +21,8 @@ class Step(StrEnum):
     """It could not be loaded, or did not answer."""
     DRAIN = "drain"
     """It takes no more requests."""
+    RECALL = "recall"
+    """It takes requests again: its memory had not been given back."""
     DRAINED = "drained"
     """Its last request ended, its memory was given back."""
     CRASHED = "crashed"
@@ -40,6 +42,7 @@ _AFTER: Mapping[tuple[ModelState, Step], ModelState] = {
     (ModelState.WARMING, Step.FAILED): ModelState.COLD,
     (ModelState.WARM, Step.DRAIN): ModelState.DRAINING,
     (ModelState.WARM, Step.CRASHED): ModelState.COLD,
+    (ModelState.DRAINING, Step.RECALL): ModelState.WARM,
     (ModelState.DRAINING, Step.DRAINED): ModelState.COLD,
 }
 

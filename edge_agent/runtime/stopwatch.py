@@ -8,6 +8,7 @@ from statistics import median
 from typing import ParamSpec, TypeVar
 
 from edge_agent.runtime.model import Model
+from edge_agent.runtime.thread import done_here
 from router.process.clock import Clock
 from router.wire.message import InferRequest
 
@@ -26,12 +27,8 @@ class Stopwatch(Executor):
         self, fn: Callable[_Given, _Result], /, *args: _Given.args, **kwargs: _Given.kwargs
     ) -> Future[_Result]:
         """The work's outcome, which is there already."""
-        done: Future[_Result] = Future()
         began_s = self._clock()
-        try:
-            done.set_result(fn(*args, **kwargs))
-        except Exception as error:  # whoever waits for it is to see it, as with a thread
-            done.set_exception(error)
+        done = done_here(fn, *args, **kwargs)
         self.spent_s += self._clock() - began_s
         return done
 

@@ -8,6 +8,9 @@ from edge_agent.runtime.keepalive import NEVER_S
 from edge_agent.runtime.manifest import Isolation
 from edge_agent.runtime.package import Package
 
+LOAD_TIMEOUT_S = 300.0
+"""All other loads wait for one; to read gigabytes from a slow disk takes minutes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
@@ -15,8 +18,9 @@ class Upkeep:
 
     `budget_bytes` is what all models may take together, unless `overcommit`. A model that nobody
     calls leaves after `keep_alive_s`, or when its idle times, counted in bins of `idle_bin_s`, say
-    so; those in `keep_warm` stay. `keep_alive_of` and `isolation_of` say otherwise for some models,
-    `variant_of` which variant is to be taken without measuring.
+    so; those in `keep_warm` stay. A load that takes longer than `load_timeout_s`, its warm-up
+    included, has failed, and others go on. `keep_alive_of` and `isolation_of` are by model;
+    `variant_of` says which variant is to be taken without measuring.
     """
 
     budget_bytes: int = sys.maxsize
@@ -24,6 +28,7 @@ class Upkeep:
     keep_warm: frozenset[str] = frozenset()
     keep_alive_s: float = NEVER_S
     idle_bin_s: float = 60.0
+    load_timeout_s: float = LOAD_TIMEOUT_S
     keep_alive_of: Mapping[str, float] = field(default_factory=dict)
     isolation_of: Mapping[str, Isolation] = field(default_factory=dict)
     variant_of: Mapping[str, str] = field(default_factory=dict)

@@ -1,9 +1,9 @@
 """What all models of a pool share, and what they say of themselves."""
 
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
+from edge_agent.runtime.loader import Loader
 from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
 from edge_agent.runtime.package import Package
@@ -54,7 +54,7 @@ class Workshop:
     `poisoned` hears of every request of one that is not asked again.
     """
 
-    loader: Executor
+    loader: Loader
     tools: Tools
     residents: Residents
     loads: Loads

@@ -26,7 +26,7 @@ import yaml
 from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime import memory
 from edge_agent.runtime.choice import Choices
-from edge_agent.runtime.loading import Tools, load, shut_down
+from edge_agent.runtime.loading import Processes, Tools, load, shut_down
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Relu, Sample, SampleTensor
 from edge_agent.runtime.package import Package, described, write_package
 from router.wire.tensor import TensorSpec
@@ -121,9 +121,7 @@ def loaded(package: Package, width: int) -> dict[str, float]:
     memory.give_back()
     with ThreadPoolExecutor(1) as runner:
         ours_began_s = perf_counter()
-        found = load(
-            package, Tools(runner, 1, 1, perf_counter, Choices(perf_counter)), lambda: None, None
-        )
+        found = load(package, tools(runner), lambda: None, None, Processes())
         ours_s = perf_counter() - ours_began_s
     shut_down(found.model)
     return {
@@ -140,9 +138,7 @@ def given_back(package: Package) -> dict[str, float]:
     memory.give_back()
     before = memory.private_bytes()
     with ThreadPoolExecutor(1) as runner:
-        found = load(
-            package, Tools(runner, 1, 1, perf_counter, Choices(perf_counter)), lambda: None, None
-        )
+        found = load(package, tools(runner), lambda: None, None, Processes())
         during = memory.private_bytes()
         shut_down(found.model)
     return {

@@ -13,13 +13,17 @@ from contextlib import asynccontextmanager, contextmanager
 from random import Random
 
 import msgspec
+import numpy as np
 import pytest
 import yaml
 from aiohttp import ClientSession, web
 
 from edge_agent.app import Agent
-from edge_agent.config import AgentConfig, check
+from edge_agent.config import AgentConfig, ModelConfig, check
 from edge_agent.lifecycle import Drain, Listening
+from edge_agent.machine import Machine
+from edge_agent.runtime.frames import Kind
+from edge_agent.runtime.process_engine import Worker
 from router.errors import ConfigError
 from router.wire.http import Request
 from router.wire.report import (
@@ -396,13 +400,27 @@ async def inside(tmp_path, store):
     await agent.pool.close()
 
 
+async def test_a_kernel_that_tells_nothing_keeps_no_agent_from_starting(
+    tmp_path, store, monkeypatch
+):
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "meminfo").write_bytes(b"MemTotal: \xff kB\n")
+    monkeypatch.setattr("edge_agent.app.Machine", lambda folder: Machine(folder, tmp_path))
+    config = AgentConfig(name="edge-1", region="eu-west", packages=store)
+    agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
+    await agent.pool.load("double")
+    await agent.relief.look()
+    assert agent.pool.state("double") is ModelState.WARM
+    await agent.pool.close()
+
+
 async def test_no_mistake_of_a_package_ends_the_agent(inside, monkeypatch, caplog):
     async def load(*_):
         raise RuntimeError("not foreseen")
 
     monkeypatch.setattr(inside.pool, "load", load)
     inside.lifecycle.on(Listening())
-    assert await inside.warm(["double"]) == {}
+    await inside.warm(["double"])
     assert inside.lifecycle.ready
     assert [str(record.exc_info[1]) for record in caplog.records] == ["not foreseen"]
 
@@ -426,6 +444,36 @@ async def test_a_change_of_version_is_noted_and_told_to_routers(inside, monkeypa
     await inside.notes.close()
 
 
+async def test_a_request_that_is_not_asked_again_is_noted(tmp_path, store, monkeypatch):
+    exchange = Worker.exchange
+
+    def dying(worker, frame):
+        if frame.kind is Kind.ASK and np.float32(666).tobytes() in frame.body:
+            worker.kill()
+        return exchange(worker, frame)
+
+    monkeypatch.setattr(Worker, "exchange", dying)
+    config = AgentConfig(
+        name="edge-1",
+        region="eu-west",
+        packages=store,
+        models={"double": ModelConfig(isolation="process")},
+        state_file=tmp_path / "agent.state",
+    )
+    agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
+    agent.lifecycle.on(Listening())
+    body = body_of().replace("2.0", "666.0").encode()
+    poison = Request("POST", "/v2/models/double/infer", [], body, received_s=time.monotonic())
+    for _ in range(2):
+        answer = await agent.public.handle(poison)
+        assert answer.status == 500
+    await agent.notes.write()
+    noted = [(one.kind, one.model, one.version) for one in await agent.notes.oldest()]
+    assert noted.count(("quarantined", "double", "1")) == 1
+    await agent.pool.close()
+    await agent.notes.close()
+
+
 @pytest.mark.parametrize("what", ["wake", "sample"])
 async def test_who_leaves_takes_no_wishes(inside, what):
     inside.lifecycle.on(Listening())
@@ -442,10 +490,14 @@ async def test_loading_is_of_the_newest_version_and_unloading_of_all(inside):
         return {model.version: model.state for model in inside.pool.held()}
 
     await inside.pool.load("double", "1")
+    kept = asyncio.get_running_loop().create_task(inside.repository.keep(0.0))
+    await asyncio.sleep(0)
     for verb, state in (("load", ModelState.WARM), ("unload", ModelState.COLD)):
         order = Request("POST", f"/v2/repository/models/double/{verb}", [], b"")
         assert (await inside.admin.handle(order)).status == 200
         assert found() == {"1": state, "2": state}
+    kept.cancel()
+    await asyncio.wait([kept])
 
 
 class RouterOfOurs:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.journal import LOST, SERVED, Draft, Journal
+from edge_agent.journal import LOST, SERVED, Journal, Note
 
 NOW_S = 1_000_000.0
 
@@ -25,7 +25,7 @@ def opened(path, most=100):
 
 
 def draft(text, kind="rolled_back", **more):
-    return Draft(NOW_S, kind, detail=text, **more)
+    return Note(NOW_S, kind, detail=text, **more)
 
 
 def texts(journal, most=64):
@@ -159,12 +159,12 @@ def test_a_torn_file_is_set_aside_and_said(path, caplog):
 ADDING = """
 import sys
 from pathlib import Path
-from edge_agent.journal import Draft, Journal
+from edge_agent.journal import Note, Journal
 
 journal = Journal(Path(sys.argv[1]), lambda: "0" * 16)
 print("begun", journal.begin(), flush=True)
 for number in range(10**6):
-    journal.add([Draft(0.0, "x", detail=f"{sys.argv[2]}-{number}")])
+    journal.add([Note(0.0, "x", detail=f"{sys.argv[2]}-{number}")])
     print(f"{sys.argv[2]}-{number}", flush=True)
 """
 

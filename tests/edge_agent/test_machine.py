@@ -1,6 +1,7 @@
 """What the kernel tells of memory, disk and cores, in files of either version of control groups."""
 
 import os
+import sys
 
 import pytest
 
@@ -107,6 +108,29 @@ def test_this_machine_can_be_read(tmp_path):
     assert 0 <= readings.memory_used_share <= 1
     assert readings.disk_free_bytes is not None
     assert readings.cores >= 1
+
+
+SPOILED = {
+    "groups": {"proc/self/cgroup": "nonsense\n0\n::\0"},
+    "memory": {"proc/meminfo": "MemTotal: much kB\nMemAvailable: little\n"},
+    "bytes that are no text": {"proc/meminfo": "\udcff\udcfe", "proc/self/cgroup": "0::/\udcff"},
+    "a group's files": {**V2, "sys/fs/cgroup/shop/agent/memory.stat": "inactive_file many\n"},
+    "pressure": {"proc/pressure/memory": "some avg10=often"},
+}
+
+
+@pytest.mark.parametrize("files", SPOILED.values(), ids=SPOILED)
+def test_what_nobody_understands_keeps_no_agent_from_starting(tmp_path, files):
+    for name, text in {"proc/meminfo": MEMINFO, **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    assert Machine(tmp_path, tmp_path).memory_limit_bytes() in (1000 << 10, sys.maxsize)
+
+
+def test_that_a_limit_cannot_be_told_is_said(tmp_path, caplog):
+    assert machine(tmp_path, SPOILED["memory"]).memory_limit_bytes() == sys.maxsize
+    assert "machine_unreadable" in caplog.text
 
 
 def test_a_folder_that_is_gone_costs_only_its_number(tmp_path):

@@ -4,12 +4,13 @@ import asyncio
 import sqlite3
 import subprocess
 from contextlib import asynccontextmanager, suppress
+from threading import Event
 
 import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
-from edge_agent.journal import Draft, Journal
+from edge_agent.journal import Journal, Note
 from edge_agent.notes import Notes, Reconciler
 from router.wire.headers import SEQUENCE
 from router.wire.http import Request
@@ -54,6 +55,21 @@ async def test_a_run_that_ended_badly_is_noted_by_the_next(tmp_path):
         if run:
             await notes.forget(await notes.oldest())
             await notes.close()
+
+
+async def test_a_disk_that_hangs_holds_up_no_end(tmp_path):
+    answers = Event()
+
+    class Hanging(Journal):
+        def end(self):
+            answers.wait(30)
+            super().end()
+
+    notes = Notes(Hanging(tmp_path / "agent.state", lambda: "0" * 16), lambda: NOW_S)
+    notes.note("crashed")
+    async with asyncio.timeout(SOON_S):
+        assert not await notes.close(0.05)
+    answers.set()
 
 
 def request(path="/v2/models/digits/infer", method="POST", headers=()):
@@ -213,7 +229,7 @@ async def test_what_no_router_takes_waits_and_the_first_that_takes_it_has_it(not
 
 async def test_an_answer_that_was_lost_means_the_same_again_under_the_same_id(tmp_path):
     journal = journal_at(tmp_path / "agent.state")
-    journal.add([Draft(NOW_S, "crashed", detail="a")])
+    journal.add([Note(NOW_S, "crashed", detail="a")])
     notes = Notes(journal, lambda: NOW_S)
     once = await notes.oldest()
     assert await notes.oldest() == once

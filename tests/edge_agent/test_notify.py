@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from edge_agent.app import Agent
 from edge_agent.config import AgentConfig
-from edge_agent.notify import STUCK_S, Manager, Progress, manager_of
+from edge_agent.notify import STUCK_S, Headway, Supervisor, supervisor_of
 from edge_agent.runtime.knock import admitted
 
 START_S = 30
@@ -109,26 +109,26 @@ def test_a_manager_hears_of_an_agents_whole_life(agent, manager_side):
 )
 def test_the_environment_says_how_often_and_is_not_passed_on(environment, watchdog_s):
     environment = {"NOTIFY_SOCKET": "/nowhere", "HOME": "/", **environment}
-    assert manager_of(environment, 7).watchdog_s == watchdog_s
+    assert supervisor_of(environment, 7).watchdog_s == watchdog_s
     assert environment == {"HOME": "/"}
 
 
 def test_an_abstract_address_is_understood():
     address = f"isochrone-test-{os.getpid()}"
     side = Listening(f"\0{address}")
-    Manager(f"@{address}").ready("here")
+    Supervisor(f"@{address}").ready("here")
     assert side.next() == ["READY=1", "STATUS=here"]
     side.close()
 
 
 @pytest.mark.parametrize("address", ["", "/nowhere/at/all"], ids=["none", "gone"])
 def test_a_manager_that_is_not_there_costs_nothing(address):
-    Manager(address).alive()
+    Supervisor(address).alive()
 
 
 @given(st.lists(st.tuples(st.floats(0, 100), st.integers(0, 1), st.booleans()), min_size=1))
 def test_only_slots_that_are_all_held_for_long_with_nothing_done_are_stuck(looks):
-    progress, now_s, finished = Progress(stuck_s=60), 0.0, 0
+    progress, now_s, finished = Headway(stuck_s=60), 0.0, 0
     since_s = 0.0
     for number, (later_s, more, full) in enumerate(looks):
         now_s, finished = now_s + later_s, finished + more

@@ -26,7 +26,7 @@ class SlowingPool(Pool):
     factor = 1
     threads = ThreadPoolExecutor(64)
 
-    def lend(self, name: str, version: str) -> None:
+    def lend(self, name: str, version: str | None = None) -> None:
         """Nobody runs a model past `request`, and none share a run."""
 
     async def request(

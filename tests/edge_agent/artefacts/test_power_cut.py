@@ -203,11 +203,11 @@ def test_a_choice_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
         root = tmp_path / str(left)
         root.mkdir()
         activations = Activations(root)
-        activations.draft("net", old).commit()
+        activations.draft("net", old)()
         with monkeypatch.context() as patched:
             fuse = Fuse(patched, left)
             try:
-                activations.draft("net", new).commit()
+                activations.draft("net", new)()
             except PowerCut:
                 assert fuse.left == 0
         seen.add(Activations(root).get("net"))

@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import asynccontextmanager
 from random import Random
+from threading import Event
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from edge_agent.artefacts.activation import FILE, Activation, Activations
 from edge_agent.artefacts.pull import Wish
 from edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory
 from edge_agent.artefacts.store import Store
+from edge_agent.runtime import loading
 from edge_agent.runtime.package import PackageError, packages_in
 from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.start import start
 from router.errors import BadRequest, NoSpace, NotFound, Unavailable
 from router.wire.message import InferRequest
 from router.wire.report import ModelState
@@ -174,6 +177,57 @@ async def test_a_long_call_of_the_old_version_holds_up_no_other_change(root):
             long_call.give_back()
             await models.rollback("double")
         assert await answered(pool) == "1"
+
+
+async def test_going_back_to_a_version_that_still_answers_waits_for_no_call(root):
+    async with opened(root) as (pool, models):
+        await models.load("double", "1")
+        long_call = pool.lend("double", "1")
+        change = asyncio.get_running_loop().create_task(models.load("double", "2"))
+        while pool.state("double", "1") is not ModelState.DRAINING:  # noqa: ASYNC110 - a thread
+            await asyncio.sleep(0.001)
+        async with asyncio.timeout(3):
+            await models.rollback("double")
+            await change
+        assert await answered(pool) == "1"
+        assert pool.state("double", "1") is ModelState.WARM, "it was not loaded again"
+        assert pool.state("double", "2") is ModelState.COLD
+        long_call.give_back()
+        assert await answered(pool) == "1"
+
+
+async def test_unloading_waits_for_a_call_only_so_long_and_goes_on(root):
+    async with opened(root) as (pool, models):
+        for version in "12":
+            await pool.load("double", version)
+        long_call = pool.lend("double", "1")
+        assert not await models.unload("double", wait_s=0.2)
+        states = {held.version: held.state for held in pool.held()}
+        assert states == {"1": ModelState.DRAINING, "2": ModelState.COLD}
+        long_call.give_back()
+        assert await models.unload("double")
+        assert pool.state("double", "1") is ModelState.COLD
+
+
+async def test_unloading_begins_when_no_version_is_being_changed(root, monkeypatch):
+    goes_on, load = Event(), start
+
+    def slow(*given):
+        goes_on.wait(10)
+        return load(*given)
+
+    async with opened(root) as (pool, models):
+        await models.load("double", "1")
+        monkeypatch.setattr(loading, "start", slow)
+        change = asyncio.get_running_loop().create_task(models.load("double", "2"))
+        while pool.state("double", "2") is ModelState.COLD:  # noqa: ASYNC110 - a thread
+            await asyncio.sleep(0.001)
+        assert not await models.unload("double", wait_s=0.05)
+        assert await answered(pool) == "1", "the change is not cut in two"
+        goes_on.set()
+        await change
+        assert await models.unload("double")
+        assert {held.state for held in pool.held()} == {ModelState.COLD}
 
 
 async def test_a_choice_that_cannot_be_kept_is_taken_back(root, monkeypatch):

@@ -212,6 +212,55 @@ def test_what_cannot_run_here_is_named(write):
         Choices(monotonic).choose(type(package)(package.path, manifest))
 
 
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        pytest.param({}, sum, id="side by side"),
+        pytest.param({"together_bytes": MIB}, max, id="one after another"),
+        pytest.param({"most_bytes": 10_500_000}, max, id="side by side is more than may be taken"),
+        pytest.param({"most_bytes": MIB}, min, id="only one may be taken"),
+        pytest.param({"most_bytes": 1}, max, id="none may, which the budget will say"),
+        pytest.param({"pinned": {"net": "narrow"}}, min, id="pinned"),
+    ],
+)
+def test_a_load_needs_what_is_measured_at_once(package, options, needs):
+    made = package(wide=20_000, narrow=1_000)
+    sizes = [one.bytes for one in made.manifest.variants]
+    assert Choices(_never, **options).needs_bytes(made) == needs(sizes)
+
+
+def test_what_was_measured_before_is_all_that_a_load_needs(package):
+    made = package(wide=20_000, narrow=8)
+    Choices(monotonic).choose(made)
+    narrow = made.manifest.variants[1]
+    assert Choices(_never).needs_bytes(made) == narrow.bytes
+
+
+def test_what_does_not_fit_is_not_measured(package):
+    made = package(wide=20_000, narrow=8, small=8)
+    seen: list[str] = []
+
+    def begin(package, variant, executor, threads):
+        seen.append(variant.name)
+        return start(package, variant, executor, threads)
+
+    assert Choices(_still, most_bytes=MIB).choose(made, begin=begin).name == "narrow"
+    assert seen == ["narrow", "small"]
+
+
+async def test_variants_that_are_measured_count_in_the_budget(package):
+    made = package(wide=20_000, narrow=8)
+    taken: list[int] = []
+    pool = Pool([made], on_event=lambda _: taken.append(pool.residents.taken_bytes))
+    await pool.load("net")
+    assert taken[0] == sum(one.bytes for one in made.manifest.variants)
+    assert taken[-1] < taken[0], "measured, and of one"
+    await pool.close()
+
+
 async def test_a_pool_says_which_variant_it_loaded(package):
     heard: list[ModelMoved] = []
     pool = Pool([package(wide=20_000, narrow=8)], on_event=heard.append)

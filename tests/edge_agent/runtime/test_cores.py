@@ -16,7 +16,7 @@ def test_one_core_is_one_core():
     os.sched_setaffinity(0, {min(before)})
     try:
         assert 0 < usable_cores() <= 1
-        assert usable_cores(NOWHERE, NOWHERE) == 1
+        assert usable_cores(NOWHERE) == 1
     finally:
         os.sched_setaffinity(0, before)
 
@@ -39,14 +39,18 @@ def test_one_core_is_one_core():
             0.3,
             id="the first version",
         ),
+        pytest.param("0::/shop", {"shop/cpu.max": "1 2 3"}, None, id="three numbers"),
+        pytest.param("0::/shop", {"shop/cpu.max": "1 0"}, None, id="a period of nothing"),
+        pytest.param("nonsense\n\n::", {}, None, id="groups that nobody understands"),
         pytest.param("3:cpu:/shop", {"cpu/shop/cpu.cfs_quota_us": "-1\n"}, None, id="none there"),
     ],
 )
 def test_a_control_groups_quota_counts(tmp_path, own, files, most):
     for name, text in files.items():
-        path = tmp_path / name
+        path = tmp_path / "sys/fs/cgroup" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    (tmp_path / "own").write_text(own)
-    expected = usable_cores(NOWHERE, NOWHERE) if most is None else most
-    assert usable_cores(tmp_path / "own", tmp_path) == expected
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(own)
+    expected = usable_cores(NOWHERE) if most is None else most
+    assert usable_cores(tmp_path) == expected

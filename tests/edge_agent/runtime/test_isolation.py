@@ -4,7 +4,12 @@ import asyncio
 import logging
 import os
 import signal
+import subprocess
+import sys
+import time
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +87,18 @@ async def killed_under(pool, worker, *requests):
     return [call.result() for call in calls]
 
 
+def freeze_new(monkeypatch):
+    """Every process that is started is frozen at once."""
+    started = process_engine.Worker
+
+    def frozen(connections):
+        worker = started(connections)
+        os.kill(worker.pid, signal.SIGSTOP)
+        return worker
+
+    monkeypatch.setattr(process_engine, "Worker", frozen)
+
+
 async def caught(awaitable):
     try:
         return await awaitable
@@ -98,7 +115,7 @@ async def test_it_answers_as_it_does_inside(write, clock, workers, question, eng
         apart = await answer(pool, question)
         with pytest.raises(BadRequest, match="'image' is missing"):
             await answer(pool, InferRequest(()))
-        assert pool.residents.sizes()["small 1"] > 1 << 20, "a whole process"
+        assert dict(pool.residents.sizes())["small 1"] > 1 << 20, "a whole process"
         assert len(workers) == 1
         await pool.unload("small")
         assert pool.residents.taken_bytes == 0
@@ -195,19 +212,35 @@ async def test_a_hanging_process_is_ended_once_nobody_waits(
         assert len(workers) == 2
 
 
-@pytest.mark.usefixtures("workers")
-async def test_a_process_that_hangs_while_it_loads_does_not_keep_others_from_it(
+async def test_a_process_that_hangs_while_it_loads_is_ended_and_others_are_loaded(
     write, clock, workers, monkeypatch
 ):
-    monkeypatch.setattr(process_engine, "_LEAVE_S", 0.1)
-    async with opened(write(), clock) as (pool, _):
+    hasty = replace(APART, load_timeout_s=0.1)
+    async with opened(write(), clock, hasty) as (pool, events):
         with monkeypatch.context() as patched:
-            patched.setattr(process_engine, "_START_S", 0.0001)
-            with pytest.raises(Unavailable):
-                await pool.load("small")
+            freeze_new(patched)
+            error = await caught(pool.load("small"))
+        assert "load_timeout_s" in str(error.__cause__)
+        assert events[-1].step == "failed"
+        assert await asyncio.to_thread(workers[0]._process.wait, 10) == -signal.SIGKILL
+        while pool.residents.taken_bytes:  # noqa: ASYNC110  # its thread takes note
+            await asyncio.sleep(0.001)
+        object.__setattr__(hasty, "load_timeout_s", 60.0)
         clock.now_s += 100.0
         await pool.load("small")
         assert len(workers) == 2
+
+
+async def test_a_process_that_loads_while_the_agent_leaves_is_ended(
+    write, clock, workers, monkeypatch
+):
+    freeze_new(monkeypatch)
+    async with opened(write(), clock) as (pool, _), asyncio.TaskGroup() as group:
+        group.create_task(caught(pool.load("small")))
+        while not workers:  # noqa: ASYNC110  # a thread begins it
+            await asyncio.sleep(0.001)
+        assert not await pool.close(0.05)
+    assert await asyncio.to_thread(workers[0]._process.wait, 10) == -signal.SIGKILL
 
 
 async def test_a_broken_package_is_told_as_it_is_inside(write, clock, caplog):
@@ -227,6 +260,50 @@ def test_the_process_ends_with_the_agent():
     refusal = worker.exchange(Frame.of(Kind.START, Start("/nowhere/small/1", "onnx", 1)))
     assert refusal.kind is Kind.REFUSAL
     assert worker.close() == 0
+
+
+def test_the_process_ends_with_the_agent_also_while_it_loads(write, tmp_path, monkeypatch):
+    package, marker = write(), tmp_path / "loading"
+    slow = tmp_path / "slow" / "onnxruntime.py"  # stands in for an engine that hangs
+    slow.parent.mkdir()
+    slow.write_text(f"import pathlib, time\npathlib.Path({str(marker)!r}).touch()\ntime.sleep(600)")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(slow.parent), *sys.path]))
+    agent = subprocess.Popen(
+        [sys.executable, "-c", LOADING, package.path], stdout=subprocess.PIPE, text=True
+    )
+    assert agent.stdout
+    pid = int(agent.stdout.readline())
+    while not marker.exists():
+        assert agent.poll() is None
+        time.sleep(0.01)
+    agent.kill()
+    agent.wait()
+    agent.stdout.close()
+    until_s = time.monotonic() + 10.0
+    while is_there(pid) and time.monotonic() < until_s:
+        time.sleep(0.01)
+    left_behind = is_there(pid)
+    if left_behind:
+        os.kill(pid, signal.SIGKILL)
+    assert not left_behind
+
+
+LOADING = """
+import sys
+from edge_agent.runtime.frames import Frame, Kind, Start
+from edge_agent.runtime.process_engine import Worker
+worker = Worker(1)
+print(worker.pid, flush=True)
+worker.exchange(Frame.of(Kind.START, Start(sys.argv[1], "onnx", 1)))
+"""
+
+
+def is_there(pid):
+    """A process runs; one that has ended and that nobody asks about does not."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
 
 
 async def test_signals_meant_for_the_agent_leave_it_alone(write, clock, workers, question):

@@ -11,8 +11,11 @@ import pytest
 from deploy.demo.prose import write_prose
 from edge_agent.runtime import loading
 from edge_agent.runtime.back_off import FIRST_BACK_OFF_S
+from edge_agent.runtime.onnx_engine import OnnxModel
 from edge_agent.runtime.package import PackageError, open_package
 from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.state import Step
+from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved
 from router.errors import BadRequest, NotFound, Unavailable
 from router.wire.message import InferRequest, RequestedOutput
@@ -233,6 +236,50 @@ async def test_closing_waits_no_longer_than_it_is_told_to(write, monkeypatch):
     goes_on.set()
     assert all("cannot be loaded here" in task.result().message for task in waiting)
     assert {model.state for model in pool.held()} == {State.COLD}
+
+
+async def test_a_warm_up_that_hangs_is_a_failed_load_and_nothing_waits_for_it(
+    write, question, monkeypatch, clock
+):
+    goes_on, compute = Event(), OnnxModel.compute
+
+    def hanging(model, feed):
+        if model.version == "2":
+            goes_on.wait(30)
+        return compute(model, feed)
+
+    monkeypatch.setattr(OnnxModel, "compute", hanging)
+    packages = [write(version=number) for number in "123"]
+    events: list[ModelMoved] = []
+    pool = Pool(
+        packages, clock=clock, on_event=events.append, upkeep=Upkeep(load_timeout_s=0.5), slots=1
+    )
+    await pool.load("small", "1")
+    error = await _caught(pool.load("small", "2"))
+    assert "load_timeout_s" in str(error.__cause__)
+    assert events[-1].step is Step.FAILED
+    assert (await _answer(pool, question, version="1")).model_version == "1"
+    assert (await _answer(pool, question, version="3")).model_version == "3"
+
+    clock.now_s += 1000.0
+    later = await _caught(pool.load("small", "2"))
+    assert later.retry_after_s > 0, "one that hangs is not joined by another"
+    held = {"small 1", "small 2", "small 3"}
+    assert dict(pool.residents.sizes()).keys() == held, "what it took is not free yet"
+    goes_on.set()
+    while "small 2" in dict(pool.residents.sizes()):  # noqa: ASYNC110  # a thread is to end
+        await asyncio.sleep(0.001)
+    await pool.load("small", "2")
+    assert await pool.close()
+
+
+async def test_who_ends_while_a_load_hangs_is_told_so(write, monkeypatch):
+    goes_on = Event()
+    monkeypatch.setattr(loading, "start", lambda *_: goes_on.wait(30))
+    pool = Pool([write()], upkeep=Upkeep(load_timeout_s=0.05))
+    assert isinstance(await _caught(pool.load("small")), Unavailable)
+    assert not await pool.close(), "a thread is still there"
+    goes_on.set()
 
 
 async def test_unloading_waits_for_what_runs(tmp_path, open_pool):

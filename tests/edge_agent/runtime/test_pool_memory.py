@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from threading import Event
 
@@ -91,7 +91,7 @@ async def test_a_model_that_does_not_fit_beside_others_sends_the_least_worth_awa
         await call(pool, "c")
         assert warm(pool) == {"a", "c"}
         assert causes(events) == [("b", "evicted")]
-        assert pool.residents.sizes().keys() == {"a 1", "c 1"}
+        assert dict(pool.residents.sizes()).keys() == {"a 1", "c 1"}
         assert len(await call(pool, "b")) == 1, "it comes back when it is called"
 
 
@@ -264,6 +264,63 @@ async def test_where_the_machine_is_full_one_idle_model_after_the_other_leaves(s
             assert len(warm(pool)) == count_left
         assert warm(pool) == {"a"}, "what is kept warm stays"
         assert {cause for _, cause in causes(events)} == {"evicted"}
+
+
+async def test_what_is_kept_warm_and_arrives_later_is_loaded_without_a_call(sized, clock):
+    async with opened([], clock, keep_warm=frozenset("a")) as (pool, _):
+        for package in sized:
+            pool.add(package)
+        pool.tend()
+        assert pool.state("a") is State.LOADING
+        await settled(pool, "a")
+        assert warm(pool) == {"a"}
+
+
+async def test_what_is_kept_warm_comes_back_when_there_is_room_again(sized, clock, caplog):
+    async with opened(sized, clock, keep_warm=frozenset("a")) as (pool, _), AsyncExitStack() as use:
+        for name in "bc":
+            await pool.load(name)
+            use.callback(pool.lend(name, "1").give_back)
+        pool.residents._residency.budget_bytes = pool.residents.taken_bytes
+        for _ in range(3):
+            pool.tend()
+        assert pool.state("a") is State.COLD
+        assert len(caplog.records) == 1, "said once, not every second"
+        await use.aclose()
+        pool.tend(short=True)
+        assert pool.state("a") is State.COLD
+        pool.tend()
+        await settled(pool, "a")
+        assert "a" in warm(pool)
+
+
+async def test_what_is_kept_warm_is_tried_again_after_any_failure(sized, clock, monkeypatch):
+    def full(*_):
+        raise MemoryError
+
+    async with opened(sized, clock, keep_warm=frozenset("a")) as (pool, events):
+        with monkeypatch.context() as patched:
+            patched.setattr(held, "load", full)
+            pool.tend()
+            await settled(pool, "a")
+            pool.tend()
+            assert [event.step for event in events] == ["load", "failed"], "its back-off holds"
+        clock.now_s += 1.0
+        pool.tend()
+        await settled(pool, "a")
+        assert warm(pool) == {"a"}
+
+
+async def test_what_is_kept_warm_and_was_unloaded_on_demand_stays_away(sized, clock):
+    async with opened(sized, clock, keep_warm=frozenset("a")) as (pool, _):
+        await pool.load("a")
+        await pool.unload("a")
+        pool.tend()
+        assert pool.state("a") is State.COLD
+        await call(pool, "a")
+        await pool.unload("b")
+        pool.tend()
+        assert warm(pool) == {"a"}
 
 
 async def test_the_time_to_warm_counts_what_loads_before(sized, clock, monkeypatch):

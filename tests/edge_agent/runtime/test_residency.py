@@ -9,7 +9,7 @@ from router.errors import NoSpace
 
 
 def _with(budget, *residents, **options):
-    residency = Residency(budget, **options)
+    residency: Residency[str] = Residency(budget, **options)
     for name, size_bytes, load_s in residents:
         residency.enter(name, size_bytes, load_s)
     return residency
@@ -92,7 +92,7 @@ _STEPS = st.lists(
 
 @given(_STEPS)
 def test_the_budget_is_never_passed_and_nobody_in_use_leaves(steps):
-    residency = Residency(100)
+    residency: Residency[str] = Residency(100)
     for number, size_bytes, load_s, idle, is_used in steps:
         name, idle_names = str(number), [str(one) for one in idle]
         before = residency.sizes()

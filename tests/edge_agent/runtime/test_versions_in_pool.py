@@ -94,6 +94,26 @@ async def test_removing_waits_for_what_runs(tmp_path):
     await pool.close()
 
 
+async def test_a_version_that_is_added_anew_is_another_one_than_that_which_leaves(tmp_path):
+    package = write_prose(tmp_path)
+    pool = Pool([package])
+    text = Tensor("text_input", "BYTES", np.array([b"The "], object))
+    parts = pool.request("prose", None, InferRequest((text,), parameters={"max_tokens": 3}))
+    await anext(parts)
+    ((_, before_bytes),) = pool.residents.sizes()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(pool.remove("prose", "1"))
+        await asyncio.sleep(0)
+        pool.add(package)
+        await pool.load("prose", "1")
+        assert [title for title, _ in pool.residents.sizes()] == ["prose 1", "prose 1"]
+        assert pool.residents.taken_bytes > before_bytes, "both are in memory"
+        assert len([part async for part in parts]) == 2
+    assert [title for title, _ in pool.residents.sizes()] == ["prose 1"], "the new one stays"
+    assert pool.state("prose") is State.WARM
+    await pool.close()
+
+
 async def test_a_pool_may_be_told_at_first_who_is_active(write):
     pool = Pool([write(version="1"), write(version="2")], active={"small": "1"})
     assert pool.active("small") == "1"

@@ -40,7 +40,7 @@ class Client:
         self.status: int | None = None
         self.headers: list[tuple[bytes, bytes]] = []
         self.body = b""
-        self._gone: Callable[[], None] = lambda: None
+        self._gone: Callable[[], object] = lambda: None
 
     def respond(self, status, headers, body) -> None:
         assert self.status is None, "answered once"
