@@ -140,6 +140,18 @@ def test_the_best_cold_endpoint_is_woken_once():
     assert plan(QUERY, cold).wake is None, "the request itself loads it"
 
 
+def test_nobody_is_woken_who_comes_after_what_the_request_itself_loads():
+    near = replace(NEAR, state=ModelState.COLD, load_s=0.1)
+    beside = replace(FAR, state=ModelState.COLD, load_s=10.0, net_s=NEAR.net_s + 0.05)
+    chosen = plan(QUERY, near, beside)
+    assert names(chosen)[0] == "near"
+    assert chosen.wake is None, "the near one is warm from then on"
+    better = replace(beside, net_s=NEAR.net_s / 2)
+    woken = plan(QUERY, near, better).wake
+    assert woken is not None
+    assert woken.endpoint.name == "far"
+
+
 def test_equals_share_the_first_place():
     twins = [at(f"t{i}") for i in range(3)]
     rng = Random(7)
