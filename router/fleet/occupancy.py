@@ -1,10 +1,11 @@
 """How many requests are at one endpoint, and what one more would cost there."""
 
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TypeVar
 
-from router.fleet.congestion import others_share, price
+from router.fleet.congestion import price
 from router.fleet.endpoint import ANY_COUNT
 from router.fleet.latency import Ewma
 from router.fleet.priors import SERVICE_S
@@ -18,6 +19,10 @@ LEAST_TURN_S = 1e-4
 """Whatever an endpoint says, it holds a slot for as long as this."""
 LIMIT_LASTS_S = 10.0
 """How long the load at which an endpoint refused is not sent there again."""
+USUAL_WEIGHT = 1 / 16
+"""What one report weighs in how many requests of others are usually there."""
+_GRAIN = 8
+"""What is expected is told in eighths of a request, so that its price need not be worked out."""
 
 
 class Occupancy:
@@ -26,19 +31,28 @@ class Occupancy:
     `in_flight` is the sum, `unseen` our own part that its last report could not have seen, `place`
     the point of the wait curve where that load lies. With `limit` there it refuses more. `turn_s`
     is how long whatever runs there holds a slot; `congestion_s` prices one more request, in
-    seconds. Only the ledger writes it.
+    seconds, beside the `expected` ones. Only the ledger writes it.
+
+    A report has travelled half a round trip, and what is sent on it travels the other half. By
+    then others' requests that it counted have gone and new ones have come: of what it says beyond
+    the usual, only `turn / (turn + trip)` is still to be expected. So an endpoint far away is
+    neither fled nor rushed at for what it was a round trip ago. (That stale reports are to be
+    interpreted by their age and the rate of arrivals: Dahlin, "Interpreting Stale Load
+    Information", ICDCS 1999.)
     """
 
     __slots__ = (
+        "_drift",
         "_instance",
         "_newest",
         "_one_process",
-        "_others",
         "_reported",
         "_sequence",
         "_told",
         "_turn",
+        "_usual",
         "congestion_s",
+        "expected",
         "in_flight",
         "limit",
         "limit_until_s",
@@ -47,7 +61,6 @@ class Occupancy:
         "slots",
         "turn_s",
         "unseen",
-        "views",
     )
 
     def __init__(self, *, one_process: bool) -> None:
@@ -56,13 +69,14 @@ class Occupancy:
         self.limit = ANY_COUNT
         self.limit_until_s = 0.0
         self.in_flight = 0
+        self.expected = 0.0
         self.unseen = 0
-        self.views = 1
         self.place = place(0, 1)
         self.turn_s = SERVICE_S
         self.congestion_s = 0.0
         self._one_process = one_process
-        self._others = others_share(1)
+        self._usual = 0.0
+        self._drift = 0.0
         self._reported = 0
         self._told = 0
         self.seen_sequence = 0
@@ -94,10 +108,17 @@ class Occupancy:
         """A report of that process counts."""
         return instance == self._instance or instance in self._newest
 
-    def viewed_by(self, senders: int) -> None:
-        """So many routers send there."""
-        self.views = max(1, senders)
-        self._others = others_share(self.views)
+    def seen_of(self, own: Iterable[int]) -> int:
+        """How many of our requests, told by their sequences, the last report has counted."""
+        seen = self.seen_sequence
+        return sum(sequence <= seen for sequence in own)
+
+    def sets_apart(self, own_count: int, trip_s: float) -> None:
+        """`own_count` of those in the report just heard are ours, which came `trip_s` away."""
+        others = max(0, self._reported - own_count)
+        self._usual += USUAL_WEIGHT * (others - self._usual)
+        passing = trip_s / (self.turn_s + trip_s)
+        self._drift = round(_GRAIN * passing * (self._usual - others)) / _GRAIN
 
     def ran(self, infer_s: float, now_s: float) -> None:
         """Something held a slot there for so long."""
@@ -121,7 +142,8 @@ class Occupancy:
             in_flight = len(own)
         self.unseen = unseen
         self.in_flight = in_flight
-        self.place, turns = _weighed(in_flight, in_flight + self._others * unseen, self.slots)
+        expected = self.expected = in_flight + self._drift
+        self.place, turns = _weighed(in_flight, expected, self.slots)
         self.congestion_s = self.turn_s * turns if in_flight < self.limit else math.inf
 
     def counts_without(self, sequence: int, left: int) -> bool:

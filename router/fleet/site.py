@@ -153,8 +153,8 @@ class Site:
         said = {(m.name, m.version): m.state for m in models if m.state is not ModelState.ABSENT}
         return said != {key: holding.state for key, holding in self.holdings.items()}
 
-    def heard(self, report: CallReport, now_s: float) -> None:
-        """The brief report of one answer."""
+    def heard(self, report: CallReport, now_s: float, ended_count: int = 0) -> None:
+        """The brief report of one answer; `ended_count` of ours are open still, but not there."""
         self.heard_s = now_s
         occupancy = self.occupancy
         if not occupancy.hears(report.instance, report.sequence, report.in_flight, now_s):
@@ -164,6 +164,7 @@ class Site:
             occupancy.seen_sequence = report.seq_seen
         if report.models_generation != self.generation and self.endpoint.tier is Tier.EDGE:
             self.stale = True
+        occupancy.sets_apart(occupancy.seen_of(self.open) - ended_count, self.path.mean_s)
         self.refresh()
 
     def told(self, report: EndpointReport, seen_sequence: int, now_s: float) -> None:
@@ -177,7 +178,7 @@ class Site:
         self._told[report.instance] = report.sequence
         occupancy.slots = max(1, report.slots)
         occupancy.seen_sequence = max(occupancy.seen_sequence, seen_sequence)
-        occupancy.viewed_by(len({sender.rpartition(".")[0] for sender in report.seen}))
+        occupancy.sets_apart(occupancy.seen_of(self.open), self.path.mean_s)
         self.draining = report.draining
         self.degraded = report.pressure.degraded
         self.generation = report.models_generation
