@@ -164,8 +164,7 @@ class Site:
             occupancy.seen_sequence = report.seq_seen
         if report.models_generation != self.generation and self.endpoint.tier is Tier.EDGE:
             self.stale = True
-        occupancy.sets_apart(occupancy.seen_of(self.open) - ended_count, self.path.mean_s)
-        self.refresh()
+        self.refresh(self.path.mean_s, ended_count)
 
     def told(self, report: EndpointReport, seen_sequence: int, now_s: float) -> None:
         """The full report of a probe."""
@@ -178,7 +177,7 @@ class Site:
         self._told[report.instance] = report.sequence
         occupancy.slots = max(1, report.slots)
         occupancy.seen_sequence = max(occupancy.seen_sequence, seen_sequence)
-        occupancy.sets_apart(occupancy.seen_of(self.open), self.path.mean_s)
+        occupancy.count(self.open, self.path.mean_s)
         self.draining = report.draining
         self.degraded = report.pressure.degraded
         self.generation = report.models_generation
@@ -197,10 +196,13 @@ class Site:
             holding.expect(model.load_s, now_s)
             holding.saw(model.state, now_s)
 
-    def refresh(self) -> None:
-        """Count anew what is in flight here, and what that makes of every rank."""
+    def refresh(self, trip_s: float | None = None, ended_count: int = 0) -> None:
+        """Count anew what is in flight here, and what that makes of every rank.
+
+        `trip_s` and `ended_count` as in `Occupancy.count`.
+        """
         occupancy = self.occupancy
-        occupancy.count(self.open)
+        occupancy.count(self.open, trip_s, ended_count)
         congestion_s = occupancy.congestion_s
         for holding in self.holdings.values():
             holding.rank_s = holding.base_s + congestion_s

@@ -226,9 +226,7 @@ def test_nobody_there_costs_nothing_and_congestion_is_never_less_than_the_wait(c
 
 @given(CANDIDATES)
 def test_each_further_request_costs_at_least_as_much_as_the_one_before(candidate):
-    costs = [
-        congestion_s(QUERY, replace(candidate, in_flight=count)) for count in range(50)
-    ]
+    costs = [congestion_s(QUERY, replace(candidate, in_flight=count)) for count in range(50)]
     steps = [after - before for before, after in pairwise(costs)]
     assert steps[0] >= 0
     assert all(after >= before - 1e-9 * costs[-1] for before, after in pairwise(steps))
