@@ -14,8 +14,6 @@ STEEPEST = 1.25
 """The price begins above `FREE_LOAD`, grows with this power of what is more, and, once one more
 request for each slot would cost so many turns, as a straight line.
 """
-HERD = 8
-"""With this many independent routers, what one of them has sent unseen is counted twice."""
 
 
 def turns_ahead(in_flight: int, slots: int) -> float:
@@ -24,16 +22,6 @@ def turns_ahead(in_flight: int, slots: int) -> float:
     It is the mean wait of an M/M/c queue at whose arrival so many are there.
     """
     return max(0, in_flight + 1 - slots) / slots
-
-
-def others_share(views: int) -> float:
-    """How much the other routers have sent unseen, for each one of ours: 0 alone, 1 in a herd."""
-    return min(1.0, (views - 1) / (HERD - 1))
-
-
-def load_of(in_flight: int, unseen: int, views: int, slots: int) -> float:
-    """Requests for each slot, with one more, and with what others may have sent unseen."""
-    return (in_flight + others_share(views) * unseen + 1) / slots
 
 
 def price(load: float, slots: int) -> float:

@@ -69,7 +69,7 @@ class Candidate(Protocol):
     @property
     def unseen(self) -> int: ...
     @property
-    def views(self) -> int: ...
+    def expected(self) -> float: ...
     @property
     def net_s(self) -> float: ...
     @property
@@ -166,7 +166,7 @@ class FrozenCandidate:
     limit: int = ANY_COUNT
     in_flight: int = 0
     unseen: int = 0
-    views: int = 1
+    drift: float = 0.0
     net_s: float = 0.01
     net_variance: float = 0.0
     byte_s: float = 0.0
@@ -185,6 +185,11 @@ class FrozenCandidate:
     ramp_from_s: float = -math.inf
     rank_s: float = math.inf
     rank_byte_s: float = 0.0
+
+    @property
+    def expected(self) -> float:
+        """Those that are there, and how many more there will be."""
+        return self.in_flight + self.drift
 
     @property
     def turn_s(self) -> float:

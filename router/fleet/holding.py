@@ -122,9 +122,9 @@ class Holding:
         return self._occupancy.unseen
 
     @property
-    def views(self) -> int:
-        """How many routers send there."""
-        return self._occupancy.views
+    def expected(self) -> float:
+        """How many will be there when a request sent now arrives."""
+        return self._occupancy.expected
 
     @property
     def net_variance(self) -> float:

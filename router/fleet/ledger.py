@@ -189,7 +189,7 @@ class Ledger:
                 if report.models_generation != site.generation and site.endpoint.tier is Tier.EDGE:
                     lease.cold_s = lease.cold_s or holding.load_s  # perhaps it had to be loaded
                 self._served(lease, holding, report.wait_s, report.infer_s, now_s)
-        site.heard(report, now_s)
+        site.heard(report, now_s, 1)
         if site.stale:
             self._watch.hurry(site)
 

@@ -2,9 +2,10 @@
 
 import math
 from functools import lru_cache
+from math import exp
 from typing import TypeVar
 
-from router.fleet.congestion import others_share, price
+from router.fleet.congestion import price
 from router.fleet.endpoint import ANY_COUNT
 from router.fleet.latency import Ewma
 from router.fleet.priors import SERVICE_S
@@ -18,6 +19,10 @@ LEAST_TURN_S = 1e-4
 """Whatever an endpoint says, it holds a slot for as long as this."""
 LIMIT_LASTS_S = 10.0
 """How long the load at which an endpoint refused is not sent there again."""
+USUAL_WEIGHT = 1 / 8
+"""What one report weighs in how many requests of others are usually there."""
+_GRAIN = 8
+"""What is expected is reckoned in eighths of a request, so that few prices are ever worked out."""
 
 
 class Occupancy:
@@ -26,18 +31,26 @@ class Occupancy:
     `in_flight` is the sum, `unseen` our own part that its last report could not have seen, `place`
     the point of the wait curve where that load lies. With `limit` there it refuses more. `turn_s`
     is how long whatever runs there holds a slot; `congestion_s` prices one more request, in
-    seconds. Only the ledger writes it.
+    seconds, beside those `expected`. Only the ledger writes it.
+
+    A report has travelled half a round trip, and what is sent on it travels the other half. By
+    then others' requests that it counted have gone and new ones have come: of what it says beyond
+    the usual, only `exp(-trip / turn)` is still to be expected. So an endpoint far away is
+    neither fled nor rushed at for what it was a round trip ago. (That stale reports are to be
+    interpreted by their age and the rate of arrivals: Dahlin, "Interpreting Stale Load
+    Information", ICDCS 1999.)
     """
 
     __slots__ = (
+        "_drift",
         "_instance",
         "_newest",
         "_one_process",
-        "_others",
         "_reported",
         "_sequence",
         "_told",
         "_turn",
+        "_usual",
         "congestion_s",
         "in_flight",
         "limit",
@@ -47,7 +60,6 @@ class Occupancy:
         "slots",
         "turn_s",
         "unseen",
-        "views",
     )
 
     def __init__(self, *, one_process: bool) -> None:
@@ -57,12 +69,12 @@ class Occupancy:
         self.limit_until_s = 0.0
         self.in_flight = 0
         self.unseen = 0
-        self.views = 1
         self.place = place(0, 1)
         self.turn_s = SERVICE_S
         self.congestion_s = 0.0
         self._one_process = one_process
-        self._others = others_share(1)
+        self._usual = 0.0
+        self._drift = 0
         self._reported = 0
         self._told = 0
         self.seen_sequence = 0
@@ -70,6 +82,11 @@ class Occupancy:
         self._sequence = -1
         self._newest: dict[str, tuple[int, int, float]] = {}
         self._turn = Ewma(SERVICE_S)
+
+    @property
+    def expected(self) -> float:
+        """How many will be there when a request sent now arrives."""
+        return self.in_flight + self._drift / _GRAIN
 
     @property
     def reported(self) -> int:
@@ -94,11 +111,6 @@ class Occupancy:
         """A report of that process counts."""
         return instance == self._instance or instance in self._newest
 
-    def viewed_by(self, senders: int) -> None:
-        """So many routers send there."""
-        self.views = max(1, senders)
-        self._others = others_share(self.views)
-
     def ran(self, infer_s: float, now_s: float) -> None:
         """Something held a slot there for so long."""
         turn_s = self._turn.observe(infer_s, now_s)
@@ -109,19 +121,26 @@ class Occupancy:
         self.limit = max(self.slots, count)
         self.limit_until_s = now_s + LIMIT_LASTS_S
 
-    def count(self, own: dict[int, _T]) -> None:
-        """Count anew; `own` are our requests there by their sequence, which grows."""
+    def count(self, own: dict[int, _T], trip_s: float | None = None, ended_count: int = 0) -> None:
+        """Count anew; `own` are our requests there by their sequence, which grows.
+
+        `trip_s` is how far away the report comes from that was just heard, if one was, and
+        `ended_count` how many of `own` have ended by that.
+        """
         unseen, seen = 0, self.seen_sequence
         for sequence in reversed(own):
             if sequence <= seen:
                 break
             unseen += 1
         in_flight = self._told = self._reported + unseen
-        if in_flight < len(own):
-            in_flight = len(own)
+        own_count = len(own)
+        if trip_s is not None:
+            self._learn(in_flight + ended_count - own_count, trip_s)
+        if in_flight < own_count:
+            in_flight = own_count
         self.unseen = unseen
         self.in_flight = in_flight
-        self.place, turns = _weighed(in_flight, in_flight + self._others * unseen, self.slots)
+        self.place, turns = _weighed(in_flight, self._drift, self.slots)
         self.congestion_s = self.turn_s * turns if in_flight < self.limit else math.inf
 
     def counts_without(self, sequence: int, left: int) -> bool:
@@ -130,6 +149,13 @@ class Occupancy:
         The report that came with its answer has counted it out already.
         """
         return sequence <= self.seen_sequence and self._told > left
+
+    def _learn(self, others: int, trip_s: float) -> None:
+        """A report from so far away told of so many requests that are not ours."""
+        beyond = (others if others > 0 else 0) - self._usual
+        self._usual += USUAL_WEIGHT * beyond
+        passed = 1.0 - exp(-trip_s / self.turn_s)
+        self._drift = -round(_GRAIN * passed * beyond)
 
     def _sum(self, instance: str, sequence: int, in_flight: int, now_s: float) -> bool:
         present = self._newest.get(instance)
@@ -143,6 +169,7 @@ class Occupancy:
 
 
 @lru_cache(maxsize=1 << 16)
-def _weighed(in_flight: int, expected: float, slots: int) -> tuple[int, float]:
-    """Where that many lie on the wait curve; the turns that one more costs beside `expected`."""
+def _weighed(in_flight: int, drift: int, slots: int) -> tuple[int, float]:
+    """Where that many lie on the wait curve; the turns that one more costs beside who will come."""
+    expected = in_flight + drift / _GRAIN
     return place(in_flight, slots), price((expected + 1) / slots, slots)

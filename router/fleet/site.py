@@ -153,8 +153,8 @@ class Site:
         said = {(m.name, m.version): m.state for m in models if m.state is not ModelState.ABSENT}
         return said != {key: holding.state for key, holding in self.holdings.items()}
 
-    def heard(self, report: CallReport, now_s: float) -> None:
-        """The brief report of one answer."""
+    def heard(self, report: CallReport, now_s: float, ended_count: int = 0) -> None:
+        """The brief report of one answer; `ended_count` of ours are open still, but not there."""
         self.heard_s = now_s
         occupancy = self.occupancy
         if not occupancy.hears(report.instance, report.sequence, report.in_flight, now_s):
@@ -164,7 +164,7 @@ class Site:
             occupancy.seen_sequence = report.seq_seen
         if report.models_generation != self.generation and self.endpoint.tier is Tier.EDGE:
             self.stale = True
-        self.refresh()
+        self.refresh(self.path.mean_s, ended_count)
 
     def told(self, report: EndpointReport, seen_sequence: int, now_s: float) -> None:
         """The full report of a probe."""
@@ -177,7 +177,7 @@ class Site:
         self._told[report.instance] = report.sequence
         occupancy.slots = max(1, report.slots)
         occupancy.seen_sequence = max(occupancy.seen_sequence, seen_sequence)
-        occupancy.viewed_by(len({sender.rpartition(".")[0] for sender in report.seen}))
+        occupancy.count(self.open, self.path.mean_s)
         self.draining = report.draining
         self.degraded = report.pressure.degraded
         self.generation = report.models_generation
@@ -196,10 +196,13 @@ class Site:
             holding.expect(model.load_s, now_s)
             holding.saw(model.state, now_s)
 
-    def refresh(self) -> None:
-        """Count anew what is in flight here, and what that makes of every rank."""
+    def refresh(self, trip_s: float | None = None, ended_count: int = 0) -> None:
+        """Count anew what is in flight here, and what that makes of every rank.
+
+        `trip_s` and `ended_count` as in `Occupancy.count`.
+        """
         occupancy = self.occupancy
-        occupancy.count(self.open)
+        occupancy.count(self.open, trip_s, ended_count)
         congestion_s = occupancy.congestion_s
         for holding in self.holdings.values():
             holding.rank_s = holding.base_s + congestion_s

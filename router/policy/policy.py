@@ -130,19 +130,21 @@ def score(policy: Policy, query: Query, candidate: Candidate, leave: Permit) -> 
 
 
 def worth_waking(order: Sequence[Scored]) -> Permit | None:
-    """The best cold endpoint that would have come first, had it been warm.
+    """The best cold endpoint that would have come first, had both been warm.
 
-    One that comes first although it is cold needs no wake: the request itself loads the model.
+    One that comes first although it is cold needs no wake: the request itself loads the model, and
+    nobody is woken who will come after it from then on.
     """
     if not order:
         return None
     best = order[0]
+    best_rank = best.rank - best.seconds.cold
     cold = [
         s
         for s in order[1:]
         if s.candidate.state is ModelState.COLD
         and not s.candidate.woken
-        and s.rank - s.seconds.cold < best.rank
+        and s.rank - s.seconds.cold < best_rank
     ]
     return min(cold, key=lambda s: s.rank - s.seconds.cold).permit if cold else None
 

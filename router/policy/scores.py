@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from router.fleet.congestion import load_of, price
+from router.fleet.congestion import price
 from router.fleet.endpoint import Candidate
 from router.policy.query import Query
 from router.wire.report import ModelState
@@ -42,7 +42,7 @@ def wait_s(query: Query, candidate: Candidate) -> float:
 def congestion_s(query: Query, candidate: Candidate) -> float:
     """What this request costs there beside its own service: convex in the load."""
     del query
-    load = load_of(candidate.in_flight, candidate.unseen, candidate.views, candidate.slots)
+    load = (candidate.expected + 1) / candidate.slots
     return candidate.turn_s * price(load, candidate.slots)
 
 
