@@ -168,7 +168,7 @@ class Ledger:
         own[sequence] = lease
         if holding is not None and holding.base_s == math.inf:
             _begin_out_of_turn(lease, holding)
-        site.refresh()
+        site.sent(sequence)
         return lease
 
     def answered(self, lease: Lease, report: CallReport | None, now_s: float) -> None:

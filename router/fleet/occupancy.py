@@ -136,9 +136,19 @@ class Occupancy:
         own_count = len(own)
         if trip_s is not None:
             self._learn(in_flight + ended_count - own_count, trip_s)
+        self.unseen = unseen
+        self._weigh(in_flight, own_count)
+
+    def sent(self, sequence: int, own_count: int) -> None:
+        """One more is on its way, which makes `own_count` of ours; nothing else has changed."""
+        if sequence > self.seen_sequence:
+            self.unseen += 1
+            self._told += 1
+        self._weigh(self._told, own_count)
+
+    def _weigh(self, in_flight: int, own_count: int) -> None:
         if in_flight < own_count:
             in_flight = own_count
-        self.unseen = unseen
         self.in_flight = in_flight
         self.place, turns = _weighed(in_flight, self._drift, self.slots)
         self.congestion_s = self.turn_s * turns if in_flight < self.limit else math.inf

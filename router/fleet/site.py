@@ -201,9 +201,16 @@ class Site:
 
         `trip_s` and `ended_count` as in `Occupancy.count`.
         """
-        occupancy = self.occupancy
-        occupancy.count(self.open, trip_s, ended_count)
-        congestion_s = occupancy.congestion_s
+        self.occupancy.count(self.open, trip_s, ended_count)
+        self._rank()
+
+    def sent(self, sequence: int) -> None:
+        """One more of ours is on its way: the newest of `open`."""
+        self.occupancy.sent(sequence, len(self.open))
+        self._rank()
+
+    def _rank(self) -> None:
+        congestion_s = self.occupancy.congestion_s
         for holding in self.holdings.values():
             holding.rank_s = holding.base_s + congestion_s
 
