@@ -16,15 +16,14 @@ def feeds(request: InferRequest, declared: Sequence[TensorSpec]) -> dict[str, Ar
     """
     given = {tensor.name: tensor for tensor in request.inputs}
     for spec in declared:
-        tensor = given.get(spec.name)
+        name, tensor = spec.name, given.get(spec.name)
         if tensor is None:
-            raise BadRequest(f"input {spec.name!r} is missing")
+            raise BadRequest(f"input {name!r} is missing")
         if tensor.datatype != spec.datatype:
-            raise BadRequest(f"input {spec.name!r} must be {spec.datatype}, not {tensor.datatype}")
-        if not fits(spec, tensor.shape):
-            raise BadRequest(
-                f"input {spec.name!r} must have shape {list(spec.shape)}, not {list(tensor.shape)}"
-            )
+            raise BadRequest(f"input {name!r} must be {spec.datatype}, not {tensor.datatype}")
+        if not fits(spec, tensor.data.shape):
+            shape = list(tensor.shape)
+            raise BadRequest(f"input {name!r} must have shape {list(spec.shape)}, not {shape}")
     if len(given) > len(declared):
         unknown = sorted(set(given) - {spec.name for spec in declared})
         raise BadRequest(f"input {unknown[0]!r} is unknown; there are {_names(declared)}")

@@ -293,13 +293,11 @@ def _request(request: Request, metadata: ModelMetadata, body: bytes) -> InferReq
 
 def _written_bytes(part: InferResponse) -> int:
     """What the encoded answer takes, about."""
-    size_bytes = sum(tensor.data.size for tensor in part.outputs) * _ELEMENT_BYTES
-    if size_bytes > _INLINE_BYTES:  # then it is long to count the texts, too
+    size_bytes = sum([tensor.data.size for tensor in part.outputs]) * _ELEMENT_BYTES
+    texts = [tensor.data for tensor in part.outputs if tensor.datatype == "BYTES"]
+    if not texts or size_bytes > _INLINE_BYTES:  # then it is long to count the texts, too
         return size_bytes
-    if all(tensor.datatype != "BYTES" for tensor in part.outputs):
-        return size_bytes
-    texts = [tensor.data.ravel().tolist() for tensor in part.outputs if tensor.datatype == "BYTES"]
-    return size_bytes + sum(map(len, chain(*texts)))
+    return size_bytes + sum(map(len, chain(*(text.ravel().tolist() for text in texts))))
 
 
 def _encoded(request: InferRequest, part: InferResponse, shelf: Shelf) -> tuple[_Fields, bytes]:
@@ -322,7 +320,9 @@ def _classified(tensor: Tensor, count: int, labels: tuple[str, ...]) -> Tensor:
 
 
 def _whole(request: InferRequest, name: str) -> int:
-    value = request.parameters.get(name, 0)
+    value = request.parameters.get(name)
+    if value is None:
+        return 0
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise BadRequest(f"parameter {name} must be a whole number, 0 for none")
     return value

@@ -15,6 +15,7 @@ _SEQUENCE = re.compile(rb"([A-Za-z0-9._-]{1,72})=([0-9]{1,16})")
 """A router's name, which may have 63 characters, a dot and 8 digits; then the request's number."""
 _MAX_SEQUENCE = 2**53
 _MAX_BUCKET = 64
+_NOT_MEASURED = [0.0] * (_MAX_BUCKET + 1)
 _NEWEST_SHARE = 0.2
 
 
@@ -43,16 +44,11 @@ class Load:
         """Fold in one call's service time, at the number of calls that run beside it."""
         times = self._latency_s.get(model)
         if times is None:
-            times = self._latency_s[model] = [0.0] * (_MAX_BUCKET + 1)
-        bucket = self._bucket()
+            times = self._latency_s[model] = _NOT_MEASURED.copy()
+        bucket = _bucket(self._gate.in_flight)
         times[bucket] = _folded(times[bucket], infer_s)
         times[0] = _folded(times[0], infer_s)
         self.service_s = _folded(self.service_s, infer_s)
-
-    def latency_s(self, model: str) -> float:
-        """The recent service time at as many in-flight calls as now; 0 where none was measured."""
-        times = self._latency_s.get(model)
-        return 0.0 if times is None else times[self._bucket()] or times[0]
 
     def note(self, value: bytes | None) -> None:
         """Remember the number of a request that has come (`SENDER=NUMBER`).
@@ -73,12 +69,14 @@ class Load:
 
     def call_report(self, model: str, wait_s: float, infer_s: float, seq_seen: int) -> CallReport:
         """What goes with one answer."""
+        gate, running = self._gate, self._gate.in_flight
+        times = self._latency_s.get(model, _NOT_MEASURED)
         return CallReport(
             instance=self._instance,
             sequence=self._next(),
-            in_flight=self._gate.in_flight + self._gate.queued,
-            slots=self._gate.slots,
-            latency_s=self.latency_s(model),
+            in_flight=running + gate.queued,
+            slots=gate.slots,
+            latency_s=times[_bucket(running)] or times[0],
             wait_s=wait_s,
             infer_s=infer_s,
             models_generation=self._shelf.models_generation,
@@ -109,9 +107,6 @@ class Load:
             del self._seen[sender]
         return {sender: number for sender, (number, _) in self._seen.items()}
 
-    def _bucket(self) -> int:
-        return max(1, min(self._gate.in_flight, _MAX_BUCKET))
-
     def _next(self) -> int:
         self._sequence += 1
         return self._sequence
@@ -123,6 +118,10 @@ def _sequence(value: bytes) -> tuple[str, int]:
     if found is None or int(found[2]) > _MAX_SEQUENCE:
         return "", 0
     return found[1].decode(), int(found[2])
+
+
+def _bucket(running: int) -> int:
+    return max(1, min(running, _MAX_BUCKET))
 
 
 def _folded(before: float, newest: float) -> float:

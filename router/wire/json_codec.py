@@ -77,6 +77,12 @@ class _Outside:
     size: int
     parameters: Mapping[str, Parameter]
 
+    @property
+    def is_plain(self) -> bool:
+        """Any bytes of that length are its data."""
+        of_any_bytes = self.datatype.form not in (Form.BOOL, Form.TEXT)
+        return of_any_bytes and 0 < self.size == self.count * self.datatype.dtype.itemsize
+
     def taken(self, take: Take) -> Tensor:
         """It, with its data."""
         data = take(self.name, self.datatype, self.count, self.size)
@@ -91,6 +97,8 @@ class Outline:
     outputs: tuple[RequestedOutput, ...]
     id: str
     parameters: Mapping[str, Parameter]
+    plain_bytes: int | None
+    """So many bytes, whatever they are, are the data of all inputs; None where it depends."""
 
     def filled(self, take: Take) -> InferRequest:
         """It, with the data."""
@@ -149,7 +157,9 @@ def decode_outline(text: bytes) -> Outline | None:
     if len(inputs) < len(found):
         return None
     outputs = _wishes(read.outputs or ())
-    return Outline(inputs, outputs, _ascii(read.id or ""), read.parameters or {})
+    plain = all(one.is_plain for one in inputs)
+    plain_bytes = sum(one.size for one in inputs) if plain else None
+    return Outline(inputs, outputs, _ascii(read.id or ""), read.parameters or {}, plain_bytes)
 
 
 def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferResponse:
