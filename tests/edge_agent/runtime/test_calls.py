@@ -17,23 +17,30 @@ from router.wire.report import ModelState
 SOON_S = 10
 
 
-@pytest.fixture
-def tap(monkeypatch):
+class Tap:
     """Makes what runs in threads wait until it is set."""
-    event = Event()
 
-    def tapped(module, name):
+    def __init__(self, monkeypatch):
+        self._monkeypatch = monkeypatch
+        self.begun, self.go = Event(), Event()
+
+    def __call__(self, module, name):
         original = getattr(module, name)
 
         def waiting(*arguments):
-            event.wait(SOON_S)
+            self.begun.set()
+            self.go.wait(SOON_S)
             return original(*arguments)
 
-        monkeypatch.setattr(module, name, waiting)
-        return event
+        self._monkeypatch.setattr(module, name, waiting)
+        return self.go
 
-    yield tapped
-    event.set()
+
+@pytest.fixture
+def tap(monkeypatch):
+    made = Tap(monkeypatch)
+    yield made
+    made.go.set()
 
 
 @asynccontextmanager
@@ -93,15 +100,15 @@ async def test_a_deadline_ends_the_wait_for_a_load_and_leaves_its_place(write, q
         load.set()
 
 
-async def _overrun(calls, question):
+async def _overrun(calls, question, begun):  # noqa: ARG001 - as the other
     with pytest.raises(DeadlineExceeded):
         await calls.open(ask(question, timeout_s=0.05))
 
 
-async def _leave(calls, question):
+async def _leave(calls, question, begun):
     async with asyncio.TaskGroup() as tasks:
         client = tasks.create_task(calls.open(ask(question)))
-        await until(lambda: calls.gate.in_flight)
+        await until(begun.is_set)
         client.cancel()
 
 
@@ -110,7 +117,7 @@ async def test_a_slot_is_free_once_its_thread_is(write, question, tap, end):
     async with opened(write()) as (calls, pool, gate):
         await pool.load("small")
         run = tap(onnx_engine, "run_session")
-        await end(calls, question)
+        await end(calls, question, tap.begun)
         assert not run.is_set(), "the caller did not wait for the thread"
         assert gate.in_flight == 1
         async with asyncio.TaskGroup() as tasks:
