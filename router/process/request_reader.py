@@ -21,6 +21,7 @@ from router.wire.http import Request
 
 STEP_BYTES = 4096
 """Most bytes that are parsed at once where new requests may begin: a bound on what they become."""
+_HEAD_END = b"\r\n\r\n"
 _CHUNK_OVERHEAD = 16
 """Framing bytes that go with each byte of a chunked body at most, beside those of a head."""
 
@@ -126,7 +127,8 @@ class RequestReader:
         fed = self._parse(data)
         if self._left and fed < len(data) and not self._raw:
             fed += self._parse(memoryview(data)[fed:])
-        if self.stage is Stage.IDLE and fed == len(data) and len(self.requests) == waited + 1:
+        ended = self.stage is Stage.IDLE and fed == len(data)
+        if ended and len(self.requests) == waited + 1 and isinstance(data, bytes):
             self._learn(data)
         return fed
 
@@ -145,12 +147,18 @@ class RequestReader:
         self._account(len(part))
         return len(part)
 
-    def _learn(self, data: bytes | memoryview) -> None:
-        """These bytes were one whole request: its head is known when it comes again."""
+    def _learn(self, data: bytes) -> None:
+        """These bytes were one whole request: its head is known when it comes again.
+
+        Nothing may stand around it: the parser passes over empty lines before a request, and so
+        after the one before. The first empty line must end the head, and its body the data.
+        """
         framing, self._known = self._framing, None
-        if framing.length is not None and not framing.waits and not self._final:
-            head = bytes(data[: len(data) - framing.length])
-            self._known = _Known(head, len(data), self.requests[-1])
+        if framing.length is None or framing.waits or self._final:
+            return
+        head_bytes = len(data) - framing.length
+        if data.find(_HEAD_END) + len(_HEAD_END) == head_bytes:
+            self._known = _Known(data[:head_bytes], len(data), self.requests[-1])
 
     def _begins_alike(self, data: bytes | memoryview, known: "_Known") -> bool:
         """Take a whole request whose head is that of one before, byte by byte: no need to parse."""

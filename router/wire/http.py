@@ -34,7 +34,7 @@ class Request:
     query: str = ""
     peer: str = ""
     received_s: float = 0.0
-    _firsts: dict[bytes, bytes] | None = None
+    _firsts: dict[bytes, bytes] | None = field(default=None, compare=False, repr=False)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header field; `name` is in lower case."""

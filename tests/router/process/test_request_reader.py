@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from router.process.limits import Limits, Room
@@ -51,6 +51,61 @@ def test_however_cut_the_requests_are_the_same(requests, cuts):
         assert [f for f in found if f[0].startswith(b"x-")] == [
             (name.lower(), value) for name, value in fields
         ]
+
+
+_HEADS = [
+    b"POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n",
+    b"\r\n\r\nPOST /a HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n",
+    b"POST /a HTTP/1.1\nhost: a\ncontent-length: %d\n\n",
+    b"POST /a HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: %d\r\n\r\n",
+    b"POST /a HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: %d\r\n\r\n",
+    (
+        b"POST /a HTTP/1.1\r\nhost: a\r\nupgrade: x\r\nconnection: upgrade\r\n"
+        b"content-length: %d\r\n\r\n"
+    ),
+    b"POST /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: %d\r\n\r\n",
+]
+_PIECES = [
+    *(head % length for head in _HEADS for length in (0, 4, 6)),
+    *(b"%x\r\n%b\r\n" % (len(text), text) for text in (b"ab", b"GET ")),
+    b"POST /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+    b"body", b"\r\n\r\n", b"x", b"0\r\n\r\n", b"12\r\n\r\n",
+]  # fmt: skip
+
+
+def fed(parts):
+    """What a reader makes of these, one after another, each whole."""
+    reader = RequestReader(Limits(body_bytes=1000), lambda: 0.0, "peer", Room())
+    refusal = None
+    try:
+        for part in parts:
+            rest = part
+            while rest:
+                rest = rest[reader.feed(rest) :]
+    except Refusal as refused:
+        refusal = refused.message
+    requests = [(r.request, r.keep_alive, r.chunks) for r in reader.requests]
+    return requests, refusal, reader.held_bytes, reader.stage, reader.waits
+
+
+@settings(max_examples=500)
+@given(st.lists(st.lists(st.sampled_from(_PIECES), min_size=1, max_size=3), max_size=8))
+@example([[_HEADS[0] % 4, b"0\r\n\r\n"]] * 2)  # one byte after the body, which is passed over
+def test_a_head_that_is_known_is_read_like_one_that_is_new(blobs):
+    whole = [b"".join(pieces) for pieces in blobs]
+    cut = [part for blob in whole for part in (blob[:1], blob[1:])]  # none is recognised
+    assert fed(whole) == fed(cut)
+
+
+def test_a_head_that_comes_again_is_not_parsed_again():
+    head = _HEADS[0] % 4
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room())
+    for body in (b"body", b"BODY", b"\r\n\r\n"):
+        reader.feed(head + body)
+    first, *others = reader.requests
+    assert [one.request.body for one in others] == [b"BODY", b"\r\n\r\n"]
+    assert others[0].request.headers is first.request.headers
+    assert others[1].request.header(b"host") == b"a"
 
 
 @given(st.binary(max_size=300))
