@@ -145,6 +145,7 @@ class SimulatedEndpoint:
         if not visit.wanted:
             return
         self.telling.note(visit)
+        visit.is_sample = True
         if self.warmth.is_warm or self.failing:
             self._admit(visit)
         else:
@@ -158,11 +159,7 @@ class SimulatedEndpoint:
 
     def wake(self) -> Waking:
         """Have the model warm soon; tells how far it is."""
-        self.warmth.use()
-        if self.warmth.is_warm:
-            self._rest()
-        else:
-            self.warmth.load()
+        self.warmth.load()
         return self.telling.waking()
 
     # Its work.
@@ -181,7 +178,8 @@ class SimulatedEndpoint:
 
     def _enter(self, visit: Visit) -> None:
         """As an agent's gate: a slot, or a place in the line, or a refusal."""
-        self.warmth.use()
+        if not visit.is_sample:
+            self.warmth.use()
         if not self._line and self._limit.in_flight < self.slots:
             self._begin(visit)
             return
@@ -234,7 +232,8 @@ class SimulatedEndpoint:
         del self.running[visit]
         visit.lease.release()
         visit.end(200, self.telling.call(visit))
-        self._rest()
+        if not visit.is_sample:
+            self._rest()
 
     def _freed(self) -> None:
         while self._limit.in_flight < self.slots and self._line.start(self._engine.now_s):
@@ -254,7 +253,7 @@ class SimulatedEndpoint:
         return (len(self.running) + len(self.waiting)) * self.telling.service_s / self.slots
 
     def _rest(self) -> None:
-        if not self.in_flight:
+        if all(visit.is_sample for visit in (*self.running, *self.waiting)):
             self.warmth.rest()
 
     def _open_gate(self) -> None:

@@ -31,6 +31,7 @@ class Visit:
         "due_s",
         "heard",
         "infer_s",
+        "is_sample",
         "lease",
         "loss",
         "planned_s",
@@ -58,6 +59,7 @@ class Visit:
         heard: Callable[["Visit"], None],
     ) -> None:
         """`heard` is called at the router when the answer has come back."""
+        self.is_sample = False
         self.request = request
         self.sender = sender
         self.sequence = sequence

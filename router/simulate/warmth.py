@@ -7,10 +7,14 @@ from router.simulate.engine import Engine
 from router.wire.report import ModelState
 
 
-class Warmth:
-    """Loads once however many ask, and falls cold after `keep_alive_s` without work.
+_LOOK_S = 1.0
+"""How often an agent looks whether an idle model may go."""
 
-    `warmed` is called when a load is done, `is_idle` says that nothing runs or waits. Loading and
+
+class Warmth:
+    """Loads once however many ask, and falls cold `keep_alive_s` after its last use.
+
+    Samples are no use: they keep it only while they run. `warmed` is called when a load is done, `is_idle` says that nothing runs or waits. Loading and
     warm time is `held_s`, counted up to `horizon_s`.
     """
 
@@ -106,8 +110,12 @@ class Warmth:
             self.rest()
 
     def _cool(self, uses: int) -> None:
-        if uses == self._uses and self._is_idle():
+        if uses != self._uses:
+            return
+        if self._is_idle():
             self.unload()
+        else:
+            self._engine.after(_LOOK_S, self._cool, uses)
 
     def _turn(self, state: ModelState) -> None:
         self._held_s += self._holding_s()
