@@ -95,9 +95,15 @@ class _Reply:
             fields, plain = encoded()
         except Exception as error:  # it belongs to who asked
             self._tell(self._inference.refused(self._target, error))
-        else:
-            fields = self._inference.measured(self._target, answer, fields)
+            return
+        fields = self._inference.measured(self._target, answer, fields)
+        encoding = _wished_encoding(self._target.request, plain)
+        if encoding is None:
             self._tell(Response(200, fields, plain))
+        else:
+            loop = asyncio.get_running_loop()
+            packing = loop.run_in_executor(None, _packed, fields, plain, encoding)
+            packing.add_done_callback(lambda done: self._tell(done.result()))
 
 
 class Inference:
@@ -125,7 +131,7 @@ class Inference:
             fields, plain = _encoded(request, part, self.shelf)
         else:
             fields, plain = await asyncio.to_thread(_encoded, request, part, self.shelf)
-        return await _packed(asked, self.measured(target, answer, fields), plain)
+        return await _answer(asked, self.measured(target, answer, fields), plain)
 
     def begin(self, target: Target, tell: Callable[[Response], None]) -> Callable[[], None] | None:
         """As `infer`, for most calls: those that need to wait for nothing but their turn.
@@ -134,7 +140,7 @@ class Inference:
         it any more; None where this is no such call, and `infer` does it.
         """
         asked = target.request
-        if not _is_plain(asked) or asked.header(b"accept-encoding") is not None:
+        if not _is_plain(asked):
             return None
         try:
             metadata = self.expect(target)
@@ -163,7 +169,7 @@ class Inference:
         request = await self._read(target.request, decode)
         async with aclosing(await self.calls.open(self._ask(target, request))) as call:
             plain = await generate.whole(call, request)
-        return await _packed(target.request, self.measured(target, call, [codec.JSON]), plain)
+        return await _answer(target.request, self.measured(target, call, [codec.JSON]), plain)
 
     @reporting
     async def generate_stream(self, target: Target, metadata: ModelMetadata) -> Response:
@@ -328,11 +334,17 @@ def _whole(request: InferRequest, name: str) -> int:
     return value
 
 
-async def _packed(request: Request, fields: list[tuple[bytes, bytes]], plain: bytes) -> Response:
-    encoding = content.choose(request.header(b"accept-encoding"), len(plain))
+def _wished_encoding(request: Request, plain: bytes) -> bytes | None:
+    return content.choose(request.header(b"accept-encoding"), len(plain))
+
+
+async def _answer(request: Request, fields: _Fields, plain: bytes) -> Response:
+    encoding = _wished_encoding(request, plain)
     if encoding is None:
         return Response(200, fields, plain)
-    packed = await asyncio.to_thread(content.pack, plain, encoding)
-    return Response(
-        200, [*fields, (b"content-encoding", encoding), (b"vary", b"accept-encoding")], packed
-    )
+    return await asyncio.to_thread(_packed, fields, plain, encoding)
+
+
+def _packed(fields: _Fields, plain: bytes, encoding: bytes) -> Response:
+    told = [*fields, (b"content-encoding", encoding), (b"vary", b"accept-encoding")]
+    return Response(200, told, content.pack(plain, encoding))
