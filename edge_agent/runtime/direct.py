@@ -183,10 +183,12 @@ class Run:
             turn.begun = True
             turn.wait_s = now_s - turn.asked_s
         cost = self._lane.cost
-        inline_s = 0.0 if self._bench.min_service_s else self._bench.inline_s
-        if cost.sure and cost.predict_s(self._rows) < inline_s:
+        if cost.sure and cost.predict_s(self._rows) < self._bench.inline_s:
             self._ran = _ran(self._turns, self._bench.clock)
-            return True
+            if not self._bench.min_service_s:
+                return True
+            self.settle()  # it keeps its slot for a while
+            return False
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._deadline_s - now_s, self._expire)
         running = self._bench.runner.submit(_ran, self._turns, self._bench.clock)
