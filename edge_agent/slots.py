@@ -270,8 +270,8 @@ class SlotGate:
         self._calls += run.calls
         if batch.begin(run):
             run.over_s = self._clock()
-            self._running.discard(run)
             self._over.append(batch)
+            self._leaves(run)
 
     def _run(self, now_s: float) -> "_Run":
         run = _Run(self, now_s, alone=not self._running)
@@ -284,8 +284,7 @@ class SlotGate:
         """A run's; see `_Run.release`."""
         now_s = self._clock()
         full = len(self._running) + (run.over_s is not None) >= self.limit
-        self._running.discard(run)
-        self._calls -= run.calls
+        self._leaves(run)
         took_s = (run.over_s or now_s) - run.began_s
         self._mean_s += _NEWEST_SHARE * (took_s / run.calls - self._mean_s)
         if run.tickets:
@@ -294,6 +293,11 @@ class SlotGate:
             self._adaptive.ended(stretch, alone=run.alone, full=full, now_s=now_s)
         if self._waiting:
             self._call()
+
+    def _leaves(self, run: "_Run") -> None:
+        if run in self._running:
+            self._running.remove(run)
+            self._calls -= run.calls
 
     def _correct(self, tickets: list[Ticket[Entry]], took_s: float) -> None:
         """What they were believed to take was not quite what they took."""

@@ -223,10 +223,10 @@ class Run:
         stretch = ran.took_s / cost.predict_s(self._rows) if cost.sure else None
         if slot.alone and ran.whole:
             cost.measured(self._rows, ran.took_s)
+        slot.release(stretch)  # first: answers tell how many are left
         for turn, outcome in zip(self._turns, ran.outcomes, strict=True):
             turn.infer_s = infer_s
             turn.end(outcome)
-        slot.release(stretch)
 
     def _expire(self) -> None:
         """Tell those whose deadline has passed; the thread goes on, and the slot is still its."""

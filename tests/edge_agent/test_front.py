@@ -96,9 +96,25 @@ async def test_a_warm_model_answers_without_a_task(store, count):
         status, headers, body = await asked.answer()
         assert (status, first(headers, b"x-request-id")) == (200, b"mine")
         assert json.loads(body)["outputs"][0]["data"] == [2.0, 4.0] * count
-        assert decode_call_report(first(headers, LOAD_HEADER) or b"") is not None
+        report = decode_call_report(first(headers, LOAD_HEADER) or b"")
+        assert report is not None
+        assert report.in_flight == 0, "who has been answered is there no more"
         assert not play.others
         assert play.agent.gate.in_flight == play.agent.gate.queued == 0
+
+
+async def test_those_whose_runs_are_over_count_no_more(store):
+    async with opened(store, max_batch=1) as play:
+        for _ in range(10):  # until a run is known to be short
+            await play.ask(rows(1)).answer()
+        answers = [play.ask(rows(1)) for _ in range(20)]
+        in_flight = []
+        for one in answers:
+            report = decode_call_report(first((await one.answer())[1], LOAD_HEADER) or b"")
+            assert report is not None
+            in_flight.append(report.in_flight)
+        assert in_flight[-1] == 0
+        assert sum(in_flight) < sum(range(20)) / 2, "as many as were asked after each"
 
 
 async def test_who_takes_gzip_gets_it_where_it_pays(store):
