@@ -13,8 +13,9 @@ _LOOK_S = 1.0
 class Warmth:
     """Loads once however many ask, and falls cold `keep_alive_s` after its last use.
 
-    Samples are no use: they keep it only while they run. `warmed` is called when a load is done, `is_idle` says that nothing runs or waits. Loading and
-    warm time is `held_s`, counted up to `horizon_s`.
+    Samples are no use: they keep it only while they run. `warmed` is called when a load is done,
+    `is_idle` says that nothing runs or waits. Loading and warm time is `held_s`, counted up to
+    `horizon_s`.
     """
 
     def __init__(
