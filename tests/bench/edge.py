@@ -2,9 +2,10 @@
 
 Three networks, each made to take about 0.1 ms and a little over 1 ms here. The servers run on one
 core, the clients on another, in turns: of each figure the median of the rounds is told. Bare
-onnxruntime is the same run in a loop, in this process, on the servers' core. MLServer is installed
-into an environment of its own under `build/`, and has no binary tensors over REST: it is asked in
-JSON wherever others are asked in binary.
+onnxruntime is the same run in a loop, in this process, on the servers' core; the floor is a server
+that only reads, runs and writes, which tells how far from bare any server in Python is. MLServer is
+installed into an environment of its own under `build/`, and has no binary tensors over REST: it is
+asked in JSON wherever others are asked in binary.
 
 What is held against the bounds are answers in a second of the server's own processor time, so that
 a machine on which others work, too, is judged fairly; where all of the core is the server's, that
@@ -33,10 +34,18 @@ from router.wire.message import InferResponse
 from tests.bench.edge_client import Done, Kind, Plan
 from tests.bench.edge_models import KINDS, Made, make, session
 from tests.bench.edge_overload import overload
-from tests.bench.edge_servers import Server, Unavailable, agent, mlserver, pinned, request_bytes
+from tests.bench.edge_servers import (
+    FORMS,
+    Server,
+    Unavailable,
+    agent,
+    floor,
+    mlserver,
+    pinned,
+    request_bytes,
+)
 
 SIZES_S = {"small": 1e-4, "large": 1.15e-3}
-FORMS = ("binary", "json")
 CLIENTS = (1, 16, 64)
 LEAST_SHARE = {"small": 0.5, "large": 0.85}
 """Of bare onnxruntime, in binary, at 16 and 64 clients."""
@@ -150,7 +159,7 @@ def _asked(servers: Sequence[Server]) -> Iterator[tuple[Server, str, int]]:
     for clients in CLIENTS:
         for form in FORMS:
             for server in servers:
-                if server.name == "agent" or form == "json":
+                if form in server.forms:
                     yield server, form, clients
 
 
@@ -206,12 +215,15 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         models = [make(kind, time_s, size) for kind in KINDS for size, time_s in SIZES_S.items()]
     servers: list[Server] = []
     skipped = None
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+    folders = (tempfile.TemporaryDirectory() for _ in range(3))
+    with next(folders) as first, next(folders) as second, next(folders) as third:
         try:
             servers.append(agent(models, Path(first), _server_core()))
-            servers[0].wait_for(models[0])
+            servers.append(floor(models, Path(second), _server_core()))
+            for server in servers:
+                server.wait_for(models[0])
             try:
-                servers.append(_mlserver(models, Path(second), options))
+                servers.append(_mlserver(models, Path(third), options))
             except Unavailable as error:
                 skipped = str(error)
             count, seconds = (1, 0.5) if options.quick else (3, 1.0)

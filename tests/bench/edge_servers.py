@@ -6,9 +6,8 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.client import HTTPConnection
 from pathlib import Path
-from socket import create_server
+from socket import MSG_WAITALL, create_connection, create_server
 from time import perf_counter, sleep
 
 import yaml
@@ -22,7 +21,9 @@ from router.wire.tensor import Tensor
 from tests.bench.edge_client import used_s
 from tests.bench.edge_models import GIVES, Made
 
+FORMS = ("binary", "json")
 _START_S = 60.0
+_GOOD = b"HTTP/1.1 200"
 _MLSERVER = ("mlserver==1.7.1", "onnxruntime")
 
 
@@ -69,8 +70,11 @@ class Server:
         core: int,
         folder: Path,
         environment: Mapping[str, str] | None = None,
+        forms: Sequence[str] = FORMS,
     ) -> None:
+        """`forms` are those that it can be asked in."""
         self.name = name
+        self.forms = forms
         self.port = port
         self.core = core
         self.start_s = 0.0
@@ -92,12 +96,11 @@ class Server:
         Raises:
             Unavailable: it ended, or took too long.
         """
-        request = request_bytes(made, "json")
-        body = request[request.index(b"\r\n\r\n") + 4 :]
+        request = request_bytes(made, self.forms[-1])
         while perf_counter() - self._began_s < _START_S:
             if self._process.poll() is not None:
                 break
-            if self._answers(made, body):
+            if self._answers(request):
                 self.start_s = perf_counter() - self._began_s
                 return
             sleep(0.01)
@@ -122,16 +125,13 @@ class Server:
             self._process.wait()
         self._log.close()
 
-    def _answers(self, made: Made, body: bytes) -> bool:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=5)
+    def _answers(self, request: bytes) -> bool:
         try:
-            path = f"/v2/models/{made.name}/infer"
-            connection.request("POST", path, body, {"content-type": "application/json"})
-            return connection.getresponse().status == 200
+            with create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+                connection.sendall(request)
+                return connection.recv(len(_GOOD), MSG_WAITALL) == _GOOD
         except OSError:
             return False
-        finally:
-            connection.close()
 
 
 def agent(models: Sequence[Made], folder: Path, core: int, **config: object) -> Server:
@@ -158,6 +158,16 @@ def agent(models: Sequence[Made], folder: Path, core: int, **config: object) -> 
     return Server("agent", command, port, core, folder, environment)
 
 
+def floor(models: Sequence[Made], folder: Path, core: int) -> Server:
+    """What no server can go below: it only reads, runs and writes."""
+    for made in models:
+        (folder / f"{made.name}.onnx").write_bytes(made.data)
+    port = _free_port()
+    command = [sys.executable, "-m", "tests.bench.edge_floor", str(port), str(folder)]
+    environment = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return Server("floor", command, port, core, folder, environment, ("binary",))
+
+
 def mlserver(models: Sequence[Made], folder: Path, core: int, place: Path) -> Server:
     """MLServer with these models, from an environment that is made in `place` where need be.
 
@@ -182,7 +192,7 @@ def mlserver(models: Sequence[Made], folder: Path, core: int, place: Path) -> Se
         (place_of / "model-settings.json").write_text(json.dumps(told))
     environment = {"PATH": os.defpath, "PYTHONPATH": str(Path(__file__).parent)}
     command = [str(python.parent / "mlserver"), "start", str(folder)]
-    return Server("mlserver", command, ports[0], core, folder, environment)
+    return Server("mlserver", command, ports[0], core, folder, environment, ("json",))
 
 
 def _write(made: Made, store: Path) -> None:
