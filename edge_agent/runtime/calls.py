@@ -134,6 +134,8 @@ async def in_time(timeout_s: float) -> AsyncGenerator[None]:
 
 
 def _pass_on(to: "asyncio.Future[Outputs]", _turn: Turn, outcome: Outputs | Exception) -> None:
+    if to.done():  # who asked has just been cancelled, and has not run since
+        return
     if isinstance(outcome, Exception):
         to.set_exception(outcome)
     else:
@@ -257,7 +259,7 @@ class Calls:
                 told=told,
             )
             turn.place = self.gate.join(turn)
-        except Exception:
+        except Exception:  # whatever it is, who asked hears it, and the model may leave
             loan.give_back()
             raise
         return turn

@@ -280,6 +280,20 @@ async def test_short_runs_are_done_on_the_loop_once_that_is_known():
     assert model.threads[-1] == own
 
 
+async def test_who_is_cancelled_as_a_shared_run_ends_takes_nothing_from_the_others():
+    model = Doubler()
+    async with opened(model, sharing=Sharing(inline_s=1.0)) as (calls, gate):
+        for _ in range(12):  # until runs are known to be short
+            await twice(calls, ask((1, 1)))
+        leaver, stayer = started(calls.answer(ask((1, 1)))), started(calls.answer(ask((2, 2))))
+        await asyncio.sleep(0)  # both wait; the run begins, and ends, in this loop's next turn
+        leaver.cancel()
+        async with asyncio.timeout(SOON_S):
+            assert (await stayer).part.outputs[0].data[0, 0] == 4
+        assert gate.in_flight == 0
+    assert leaver.cancelled()
+
+
 async def test_what_cannot_be_served_in_time_is_refused_at_once():
     model = Doubler()
     async with opened(model) as (calls, _):
