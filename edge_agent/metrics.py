@@ -1,7 +1,7 @@
 """What an agent counts, for Prometheus. Label sets are bounded by the packages on disk."""
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -10,7 +10,7 @@ from edge_agent.runtime.memory import private_bytes
 from edge_agent.runtime.residents import Residents
 from edge_agent.runtime.state import Step
 from edge_agent.runtime.workshop import ModelMoved
-from router.process.metrics import Counts, Spread, Spreads
+from router.process.metrics import Spread, Spreads
 from router.wire.report import Pressure
 
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -32,9 +32,10 @@ class Metrics:
     """The agent's counters, on a registry of their own."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._answered: dict[int, Counter] = {}
         self._served: dict[str, tuple[Spread, Spread]] = {}
-        self._requests = Counts(
-            "isochrone_agent_requests", "Requests answered.", "outcome", registry
+        self._requests = Counter(
+            "isochrone_agent_requests", "Requests answered.", ["outcome"], registry=registry
         )
         self._cold_start = Histogram(
             "isochrone_agent_cold_start_seconds",
@@ -162,10 +163,12 @@ class Metrics:
 
     def answered(self, status: int) -> None:
         """A request was answered with an HTTP status."""
-        self._requests.add(_outcome(status))
+        kept = self._answered.get(status)
+        if kept is None:
+            kept = self._answered[status] = self._requests.labels(_outcome(status))
+        kept.inc()
 
 
-@cache
 def _outcome(status: int) -> str:
     if status < HTTPStatus.BAD_REQUEST:
         return "ok"

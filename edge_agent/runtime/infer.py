@@ -82,7 +82,10 @@ class _Reply:
         if isinstance(outcome, Exception):
             self._tell(self._inference.refused(self._target, outcome))
             return
-        answer = self._inference.calls.whole(self._ask, turn, outcome)
+        self.give(self._inference.calls.whole(self._ask, turn, outcome))
+
+    def give(self, answer: Answer) -> None:
+        """This is it; what is long is written and packed in a thread."""
         encoded = partial(_encoded, self._ask.request, answer.part, self._inference.shelf)
         if _written_bytes(answer.part) <= _INLINE_BYTES:
             self._reply(answer, encoded)
@@ -125,13 +128,11 @@ class Inference:
         """Tensors in, tensors out."""
         asked = target.request
         request = await self._read(asked, partial(_request, asked, metadata))
-        answer = await self.calls.answer(self._ask(target, request))
-        part = answer.part
-        if _written_bytes(part) <= _INLINE_BYTES:
-            fields, plain = _encoded(request, part, self.shelf)
-        else:
-            fields, plain = await asyncio.to_thread(_encoded, request, part, self.shelf)
-        return await _answer(asked, self.measured(target, answer, fields), plain)
+        ask = self._ask(target, request)
+        told: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        reply = _Reply(self, target, ask, partial(_unless_done, told))
+        reply.give(await self.calls.answer(ask))
+        return await told
 
     def begin(self, target: Target, tell: Callable[[Response], None]) -> Callable[[], None] | None:
         """As `infer`, for most calls: those that need to wait for nothing but their turn.
@@ -264,6 +265,11 @@ class Inference:
         priority = min(priority, _LOWEST_PRIORITY)
         tenant = _tenant(target.request)
         return Ask(target.model, target.version, request, deadline_s, priority, tenant)
+
+
+def _unless_done(told: "asyncio.Future[Response]", response: Response) -> None:
+    if not told.done():  # else who asked has gone
+        told.set_result(response)
 
 
 def _nothing() -> None:

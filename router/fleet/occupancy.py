@@ -2,7 +2,6 @@
 
 import math
 from functools import lru_cache
-from math import exp
 from typing import TypeVar
 
 from router.fleet.congestion import price
@@ -164,7 +163,7 @@ class Occupancy:
         """A report from so far away told of so many requests that are not ours."""
         beyond = (others if others > 0 else 0) - self._usual
         self._usual += USUAL_WEIGHT * beyond
-        passed = 1.0 - exp(-trip_s / self.turn_s)
+        passed = 1.0 - math.exp(-trip_s / self.turn_s)
         self._drift = -round(_GRAIN * passed * beyond)
 
     def _sum(self, instance: str, sequence: int, in_flight: int, now_s: float) -> bool:

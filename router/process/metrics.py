@@ -6,7 +6,7 @@ from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
@@ -62,31 +62,6 @@ class Spreads(Collector):
         for value, spread in self._spreads.items():
             buckets = list(zip(_ENDS, accumulate(spread.counts), strict=True))
             family.add_metric([value], buckets, spread.sum_s)
-        yield family
-
-
-class Counts(Collector):
-    """A counter for each value of one label."""
-
-    def __init__(self, name: str, text: str, label: str, registry: CollectorRegistry) -> None:
-        self._told = name, text
-        self._label = label
-        self._counts: dict[str, int] = {}
-        registry.register(self)
-
-    def add(self, value: str) -> None:
-        """One more; on the event loop only."""
-        self._counts[value] = self._counts.get(value, 0) + 1
-
-    def describe(self) -> Iterable[CounterMetricFamily]:
-        """What is collected, without figures."""
-        yield CounterMetricFamily(*self._told, labels=[self._label])
-
-    def collect(self) -> Iterable[CounterMetricFamily]:
-        """Everything so far."""
-        (family,) = self.describe()
-        for value, count in self._counts.items():
-            family.add_metric([value], count)
         yield family
 
 
