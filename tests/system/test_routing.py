@@ -287,7 +287,6 @@ async def test_clients_that_retry_do_not_keep_an_overload_alive(
     await start(town, "one", "two", slots=SLOTS, program=(SLOWING, str(SERVICE_S)))
     await clients.settled("one", "two")
     rng = Random(5)
-    per_s = LOAD * 2 * SLOTS / SERVICE_S
 
     async def call() -> Call:
         asked_s = monotonic()
@@ -299,8 +298,11 @@ async def test_clients_that_retry_do_not_keep_an_overload_alive(
         return Call(asked_s, False, TRIES)
 
     longest_s = TRIES * (PATIENCE_S + 0.1)
-    async with flowing(call, by_chance(per_s, rng)) as calls:
-        await clients.warm("one", "two")
+    await clients.served_per_s(2 * SLOTS, for_s=1.0)
+    await clients.warm("one", "two")
+    most_per_s = await clients.served_per_s(2 * SLOTS, for_s=2.0)
+    measured("served per second at most", most_per_s)
+    async with flowing(call, by_chance(LOAD * most_per_s, rng)) as calls:
         await asyncio.sleep(0.5)
         before_s = monotonic()
         await asyncio.sleep(WINDOW_S)

@@ -67,6 +67,18 @@ class Clients:
         tries = int(response.headers.get("x-isochrone-attempts", "0"))
         return Answer(request_id, sent_s, monotonic(), response.status, endpoint, tries)
 
+    async def served_per_s(self, callers: int, for_s: float) -> float:
+        """What so many get, each of whom asks again as soon as it is answered."""
+        end_s = monotonic() + for_s
+
+        async def served() -> int:
+            count = 0
+            while monotonic() < end_s:
+                count += (await self.infer()).status == 200
+            return count
+
+        return sum(await asyncio.gather(*(served() for _ in range(callers)))) / for_s
+
     async def decision(self, request_id: str) -> dict[str, Any]:
         """What the router says of a request that has ended."""
         return await self._ask(f"/isochrone/decisions/{request_id}")
