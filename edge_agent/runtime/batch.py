@@ -1,7 +1,8 @@
 """When calls share a run: by what it costs and saves, never because they happen to be there.
 
-A run of n rows takes a·n + b. What counts is the sum of all delays: one more member makes those of
-the batch wait for its rows, and spares itself, and everybody behind, a run's base b. The fit
+A run of n rows takes about a·n + b. What counts is the sum of all delays: one more member makes
+those of the batch wait for its rows, a, and spares itself, and everybody behind, a run's base b.
+Both are read off what runs of so many rows have taken (`Cost`), line or not. The fit
 and the idea of waiting only while it pays are those of Clipper (Crankshaw et al., NSDI 2017) and of
 BentoML's dispatcher; the two conditions below are worked out from the sum of delays.
 """
@@ -17,9 +18,11 @@ def pays(cost: Cost, members: int, rows: int, more_rows: int, behind: int) -> bo
 
     Of a cost that nobody knows yet, it is worth a trial.
     """
-    if cost.predict_s(rows + more_rows) > _MOST_TIMES * cost.predict_s(max(1, rows // members)):
+    together_s, alone_s = cost.predict_s(rows + more_rows), cost.predict_s(more_rows)
+    if together_s > _MOST_TIMES * cost.predict_s(max(1, rows // members)):
         return False
-    return members * cost.row_s * more_rows <= cost.base_s * (1 + behind)
+    longer_s = together_s - cost.predict_s(rows)
+    return members * longer_s <= (alone_s - longer_s) * (1 + behind)
 
 
 def pause_s(cost: Cost, members: int, gap_s: float) -> float:
@@ -29,5 +32,7 @@ def pause_s(cost: Cost, members: int, gap_s: float) -> float:
     waits for it and runs alone. Waiting t for it instead costs everybody t, and the members its
     row; it spares a base: b − (members + 1)·t − members·a is what is gained.
     """
-    most_s = (cost.base_s - members * cost.row_s) / (members + 1)
+    longer_s = cost.predict_s(members + 1) - cost.predict_s(members)
+    spared_s = cost.predict_s(1) - longer_s
+    most_s = (spared_s - members * longer_s) / (members + 1)
     return most_s if gap_s < most_s else 0.0

@@ -202,7 +202,7 @@ class Inference:
         """
         request = target.request
         if self.calls.gate.crowded and not _may_name_priority(request):
-            priority = headers.read_call_headers(request.headers).priority
+            priority = request.of_head(headers.read_call_headers).priority
             self.calls.turn_away(target.model, target.version, _tenant(request), priority)
 
     def _metadata(self, target: Target) -> ModelMetadata:
@@ -257,7 +257,7 @@ class Inference:
             place.release()
 
     def _ask(self, target: Target, request: InferRequest) -> Ask:
-        fields = headers.read_call_headers(target.request.headers)
+        fields = target.request.of_head(headers.read_call_headers)
         timeout_s = min(_whole(request, "timeout"), _MOST_MICROSECONDS) / 1e6 or fields.timeout_s
         priority = _whole(request, "priority") or fields.priority
         received_s = target.request.received_s or self.calls.clock()
@@ -291,7 +291,7 @@ def _may_name_priority(request: Request) -> bool:
     """So it may if it is packed, or spells the word, or escapes letters."""
     if request.header(b"content-encoding") is not None:
         return True
-    json = request.body[: codec.head_length(request.headers)]
+    json = request.body[: request.of_head(codec.head_length)]
     return b"priority" in json or b"\\u" in json
 
 

@@ -80,7 +80,7 @@ class Server:
         """Answer one request, whatever it is."""
         request_id = f"{self._rng.getrandbits(64):016x}"
         try:
-            headers = read_call_headers(exchange.request.headers)
+            headers = exchange.request.of_head(read_call_headers)
             request_id = headers.request_id or request_id
             response = self._route(exchange)(exchange, headers, request_id)
         except IsochroneError as error:

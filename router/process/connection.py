@@ -14,9 +14,10 @@ from router.process.answer import CONTINUE, encode_refusal
 from router.process.answering import HttpExchange
 from router.process.clock import Clock
 from router.process.exchange import Service
+from router.process.known_heads import KnownHeads, Received
 from router.process.limits import Limits, Room
 from router.process.request_head import Refusal
-from router.process.request_reader import Received, RequestReader, Stage
+from router.process.request_reader import RequestReader, Stage
 from router.process.tcp_info import round_trip_s
 from router.wire.problem import problem_answer
 
@@ -40,6 +41,7 @@ class Host(Protocol):
 
     limits: Limits
     room: Room
+    heads: KnownHeads
     clock: Clock
     service: Service
     date: bytes
@@ -97,7 +99,9 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=host.limits.write_buffer_bytes)
         peer = transport.get_extra_info("peername")
-        self._reader = RequestReader(host.limits, host.clock, peer[0] if peer else "", host.room)
+        self._reader = RequestReader(
+            host.limits, host.clock, peer[0] if peer else "", host.room, host.heads
+        )
         if not host.admit(self):
             self._deaf = True
             self._transport.write(encode_refusal(_FULL))

@@ -11,6 +11,7 @@ from email.utils import formatdate
 from router.process.clock import Clock
 from router.process.connection import Connection
 from router.process.exchange import Service
+from router.process.known_heads import KnownHeads
 from router.process.limits import Limits, Room
 
 __all__ = ["Limits", "Listener"]
@@ -29,6 +30,7 @@ class Listener:
         self.service = service
         self.limits = limits
         self.room = Room()
+        self.heads = KnownHeads()
         self.clock = clock
         self.date = b""
         self.draining = False

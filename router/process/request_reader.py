@@ -1,12 +1,12 @@
 """Bytes in, whole requests out: the reading half of a connection, without I/O."""
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum, auto
 
 import httptools
 
 from router.process.clock import Clock
+from router.process.known_heads import KnownHeads, Received
 from router.process.limits import Limits, Room
 from router.process.request_head import (
     Framing,
@@ -21,7 +21,6 @@ from router.wire.http import Request
 
 STEP_BYTES = 4096
 """Most bytes that are parsed at once where new requests may begin: a bound on what they become."""
-_HEAD_END = b"\r\n\r\n"
 _CHUNK_OVERHEAD = 16
 """Framing bytes that go with each byte of a chunked body at most, beside those of a head."""
 
@@ -35,31 +34,6 @@ class Stage(Enum):
     IDLE = auto()
     HEAD = auto()
     BODY = auto()
-
-
-@dataclass(slots=True)
-class Received:
-    """A whole request, and what its sender can take."""
-
-    request: Request
-    keep_alive: bool
-    chunks: bool
-
-
-class _Known:
-    """A request that came whole, to recognise the next one that has the same head."""
-
-    __slots__ = ("_chunks", "_request", "head", "whole_bytes")
-
-    def __init__(self, head: bytes, whole_bytes: int, received: Received) -> None:
-        self.head = head
-        self.whole_bytes = whole_bytes
-        self._request = received.request.again(b"", 0.0)  # without its body
-        self._chunks = received.chunks
-
-    def again(self, body: bytes, received_s: float) -> Received:
-        """The same head, with another body."""
-        return Received(self._request.again(body, received_s), keep_alive=True, chunks=self._chunks)
 
 
 class RequestReader:
@@ -79,7 +53,7 @@ class RequestReader:
         "_framing",
         "_head_bytes",
         "_headers",
-        "_known",
+        "_heads",
         "_left",
         "_limits",
         "_parser",
@@ -95,8 +69,10 @@ class RequestReader:
         "waits",
     )
 
-    def __init__(self, limits: Limits, clock: Clock, peer: str, room: Room) -> None:
-        """`room` is shared by all connections of a listener."""
+    def __init__(
+        self, limits: Limits, clock: Clock, peer: str, room: Room, heads: KnownHeads
+    ) -> None:
+        """`room` and `heads` are shared by all connections of a listener."""
         self._room = room
         self.held_bytes = 0
         self._limits = limits
@@ -104,7 +80,7 @@ class RequestReader:
         self._peer = peer
         self._parser = httptools.HttpRequestParser(self)
         self._final = False
-        self._known: _Known | None = None
+        self._heads = heads
         self.requests: deque[Received] = deque()
         self.waits = False
         self._start(Stage.IDLE)
@@ -121,7 +97,7 @@ class RequestReader:
             return self._feed_raw(data)
         if self.stage is not Stage.IDLE:
             return self._parse(data)
-        if self._known is not None and self._begins_alike(data, self._known):
+        if isinstance(data, bytes) and self._is_known(data):
             return len(data)
         waited = len(self.requests)
         fed = self._parse(data)
@@ -148,29 +124,23 @@ class RequestReader:
         return len(part)
 
     def _learn(self, data: bytes) -> None:
-        """These bytes were one whole request: its head is known when it comes again.
+        """These bytes were one whole request: its head is known when it comes again."""
+        framing = self._framing
+        if framing.length is not None and not framing.waits and not self._final:
+            self._heads.learn(data, framing.length, self.requests[-1])
 
-        Nothing may stand around it: the parser passes over empty lines before a request, and so
-        after the one before. The first empty line must end the head, and its body the data.
-        """
-        framing, self._known = self._framing, None
-        if framing.length is None or framing.waits or self._final:
-            return
-        head_bytes = len(data) - framing.length
-        if data.find(_HEAD_END) + len(_HEAD_END) == head_bytes:
-            self._known = _Known(data[:head_bytes], len(data), self.requests[-1])
-
-    def _begins_alike(self, data: bytes | memoryview, known: "_Known") -> bool:
-        """Take a whole request whose head is that of one before, byte by byte: no need to parse."""
-        head_bytes = len(known.head)
-        if len(data) != known.whole_bytes or data[:head_bytes] != known.head:
+    def _is_known(self, data: bytes) -> bool:
+        """Take a whole request whose head is that of one before: no need to parse it."""
+        now_s = self._clock()
+        received = self._heads.again(data, self._peer, now_s)
+        if received is None:
             return False
-        body_bytes = known.whole_bytes - head_bytes
+        body_bytes = len(received.request.body)
         if self._room.held_bytes + body_bytes > self._limits.in_flight_bytes:
             raise no_room()
         self._hold(body_bytes)
-        self.since_s = self._clock()
-        self.requests.append(known.again(bytes(data[head_bytes:]), self.since_s))
+        self.since_s = now_s
+        self.requests.append(received)
         return True
 
     def _feed_raw(self, data: bytes | memoryview) -> int:

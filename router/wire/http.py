@@ -1,7 +1,10 @@
 """The HTTP message as the core sees it: no framework, header names in lower case."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Header fields in the order of the message, names in lower case."""
@@ -35,6 +38,7 @@ class Request:
     peer: str = ""
     received_s: float = 0.0
     _firsts: dict[bytes, bytes] | None = field(default=None, compare=False, repr=False)
+    _read: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header field; `name` is in lower case."""
@@ -43,7 +47,14 @@ class Request:
             firsts = self._firsts = dict(reversed(self.headers))
         return firsts.get(name)
 
-    def again(self, body: bytes, received_s: float) -> "Request":
+    def of_head(self, read: Callable[[Headers], T]) -> T:
+        """What `read` makes of the header fields; of equal heads that were recognised, once."""
+        if read in self._read:
+            return cast(T, self._read[read])
+        found = self._read[read] = read(self.headers)
+        return found
+
+    def again(self, body: bytes, peer: str, received_s: float) -> "Request":
         """The same head with another body, come at another time."""
         self.header(b"")  # so that they share what is found there
         return Request(
@@ -52,9 +63,10 @@ class Request:
             self.headers,
             body,
             self.query,
-            self.peer,
+            peer,
             received_s,
             self._firsts,
+            self._read,
         )
 
 

@@ -35,8 +35,7 @@ class Kind(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True):
     """What to do; `rate` is requests in a second, 0 for a closed loop of `clients`.
 
-    In a closed loop the processor time of the process `server_pid` is told: without warm-up,
-    connecting and leaving.
+    Of the process `server_pid` the processor time is told that it took between warm-up and end.
     """
 
     port: int
@@ -70,11 +69,15 @@ class Result(msgspec.Struct):
 
 
 class Done(msgspec.Struct):
-    """What came of a plan, the seconds that were measured, and what the server used in them."""
+    """What came of a plan; the seconds between its warm-up and its end.
+
+    In them the server gave so many good answers, asked for then or before, and used `used_s`.
+    """
 
     results: list[Result]
     seconds: float
     used_s: float
+    ok_count: int
 
 
 def used_s(pid: int) -> float:
@@ -137,21 +140,37 @@ class Client:
         self._idle: list[_Connection] = []
         self._results = [Result() for _ in plan.kinds]
         self._ok_s = [array("d") for _ in plan.kinds]
-        self._used_s = 0.0
+        self._began_s = self._took_s = self._used_s = 0.0
+        self._ok_count = 0
+        self._measuring = False
         self._last: dict[int, tuple[int, bytes]] = {}
 
     def run(self) -> Done:
         """Carry it out."""
-        took_s = self._open_loop() if self._plan.rate else self._closed_loop()
+        if self._plan.rate:
+            self._open_loop()
+        else:
+            self._closed_loop()
         for result, ok_s in zip(self._results, self._ok_s, strict=True):
             result.ok_s = ok_s.tolist()
         for kind, answer in self._last.values():
             self._results[kind].samples.append(answer)
         for connection in self._all.values():
             self._results[connection.kind].lost_count += connection.counted
-        return Done(self._results, took_s, self._used_s)
+        return Done(self._results, self._took_s, self._used_s, self._ok_count)
 
-    def _closed_loop(self) -> float:
+    def _begin(self) -> None:
+        """What comes from here on is measured."""
+        self._measuring = True
+        self._began_s, self._used_s = perf_counter(), -self._server_used_s()
+
+    def _end(self) -> None:
+        """And from here on it is not."""
+        self._measuring = False
+        self._took_s = perf_counter() - self._began_s
+        self._used_s += self._server_used_s()
+
+    def _closed_loop(self) -> None:
         plan = self._plan
         connections = [self._connect() for _ in range(plan.clients)]
         begin_s = perf_counter() + plan.warm_up_s
@@ -159,12 +178,11 @@ class Client:
         for connection in connections:
             self._ask(connection, 0, perf_counter(), counted=False)
         self._ask_again_until(begin_s, counted=False)
-        began_s, began_used_s = perf_counter(), self._server_used_s()
+        self._begin()
         self._ask_again_until(end_s, counted=True)
-        self._used_s = self._server_used_s() - began_used_s
+        self._end()
         for connection in connections:
             connection.counted = False
-        return perf_counter() - began_s
 
     def _ask_again_until(self, end_s: float, *, counted: bool) -> None:
         """What is answered by then counts, whenever it was asked.
@@ -182,7 +200,7 @@ class Client:
         pid = self._plan.server_pid
         return 0.0 if pid is None else used_s(pid)
 
-    def _open_loop(self) -> float:
+    def _open_loop(self) -> None:
         plan = self._plan
         for _ in range(plan.clients):
             self._idle.append(self._connect())
@@ -191,16 +209,17 @@ class Client:
         at_s, kind = next(due)
         while at_s < plan.seconds:
             now_s = perf_counter() - began_s
+            if now_s >= plan.warm_up_s and not self._measuring:
+                self._begin()
             while at_s <= now_s:
                 connection = self._idle.pop() if self._idle else self._connect()
                 self._ask(connection, kind, began_s + at_s, counted=at_s >= plan.warm_up_s)
                 at_s, kind = next(due)
             self._collect(0.0)  # a sleeping client costs the server's send the waking of its core
-        took_s = perf_counter() - began_s - plan.warm_up_s
+        self._end()
         until_s = perf_counter() + plan.grace_s
         while len(self._idle) < len(self._all) and perf_counter() < until_s:
             self._collect(0.05)
-        return took_s
 
     def _collect(self, wait_s: float) -> None:
         for descriptor, _ in self._poll.poll(wait_s):
@@ -225,8 +244,10 @@ class Client:
         answer = connection.answer()
         if answer is None:
             return False
+        ok = answer[9:12] == b"200" and self._plan.kinds[connection.kind].expected in answer
+        self._ok_count += ok and self._measuring
         if connection.counted:
-            self._count(connection, answer)
+            self._count(connection, answer, ok=ok)
             connection.counted = False
         if answer == b"":
             if connection in self._idle:  # nothing was asked: it was idle for too long
@@ -236,15 +257,12 @@ class Client:
             connection.sock.close()
         return True
 
-    def _count(self, connection: _Connection, answer: bytes) -> None:
+    def _count(self, connection: _Connection, answer: bytes, *, ok: bool) -> None:
         took_s = perf_counter() - connection.began_s
         result, status = self._results[connection.kind], answer[9:12]
-        if status == b"200":
-            if self._plan.kinds[connection.kind].expected in answer:
-                self._ok_s[connection.kind].append(took_s)
-                self._last[connection.sock.fileno() % _SAMPLES] = connection.kind, answer
-            else:
-                result.wrong_count += 1
+        if ok:
+            self._ok_s[connection.kind].append(took_s)
+            self._last[connection.sock.fileno() % _SAMPLES] = connection.kind, answer
         elif status == b"503":
             told_s = result.pushed_out_s if _PUSHED_OUT in answer else result.refused_s
             told_s.append(perf_counter() - connection.sent_s)

@@ -44,7 +44,7 @@ def test_a_machine_that_becomes_slower_is_followed():
 def test_one_run_that_was_kept_waiting_changes_little():
     cost = fitted(1e-3, 2e-3)
     cost.measured(1, 10.0)
-    assert cost.predict_s(1) < 6e-3
+    assert cost.predict_s(1) < 7e-3
 
 
 def test_with_one_number_of_rows_the_whole_is_known_and_a_batch_is_worth_a_trial():
@@ -71,6 +71,19 @@ def test_a_cost_that_is_all_base_takes_in_as_many_as_there_are():
 def test_the_sum_of_delays_decides(row_us, base_us, members, behind, pays):
     cost = fitted(row_us * 1e-6, base_us * 1e-6)
     assert batch.pays(cost, members, members, 1, behind) is pays
+
+
+def test_a_batch_that_leaves_the_cache_is_not_made_again_and_later_tried_again():
+    cost = Cost()
+    took_ms = {1: 10.5, 2: 16.3, 3: 22.4, 4: 29.1, 5: 44.0}
+    for count in (1, 2, 3, 4, 5) * 5:
+        cost.measured(count, took_ms[count] * 1e-3)
+    pays = [batch.pays(cost, count, count, 1, behind=50) for count in (1, 2, 3, 4)]
+    assert pays == [True, True, True, False]
+    for count in (1, 4) * 150:
+        cost.measured(count, took_ms[count] * 1e-3)
+    assert cost.predict_s(4) == pytest.approx(29.1e-3, rel=0.01)
+    assert batch.pays(cost, 4, 4, 1, behind=50)
 
 
 @given(SECONDS, SECONDS, st.integers(1, 20), SECONDS)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from router.process.known_heads import KnownHeads
 from router.process.limits import Limits, Room
 from router.process.request_head import Refusal, read_target
 from router.process.request_reader import RequestReader
@@ -36,7 +37,7 @@ def written(method, fields, body, framing):
 @given(st.lists(_REQUESTS, min_size=1, max_size=5), st.lists(st.integers(1, 6000), max_size=40))
 def test_however_cut_the_requests_are_the_same(requests, cuts):
     stream = b"".join(written(*request) for request in requests)
-    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room())
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(), KnownHeads())
     for cut in [*cuts, len(stream)]:
         part, stream = stream[:cut], stream[cut:]
         while part:
@@ -73,9 +74,10 @@ _PIECES = [
 ]  # fmt: skip
 
 
-def fed(parts):
+def fed(parts, heads=None):
     """What a reader makes of these, one after another, each whole."""
-    reader = RequestReader(Limits(body_bytes=1000), lambda: 0.0, "peer", Room())
+    heads = heads or KnownHeads()
+    reader = RequestReader(Limits(body_bytes=1000), lambda: 0.0, "peer", Room(), heads)
     refusal = None
     try:
         for part in parts:
@@ -94,23 +96,49 @@ def fed(parts):
 def test_a_head_that_is_known_is_read_like_one_that_is_new(blobs):
     whole = [b"".join(pieces) for pieces in blobs]
     cut = [part for blob in whole for part in (blob[:1], blob[1:])]  # none is recognised
-    assert fed(whole) == fed(cut)
+    heads = KnownHeads()
+    assert fed(whole, heads) == fed(cut)
+    assert fed(whole, heads) == fed(cut), "what one connection taught another"
 
 
-def test_a_head_that_comes_again_is_not_parsed_again():
-    head = _HEADS[0] % 4
-    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room())
-    for body in (b"body", b"BODY", b"\r\n\r\n"):
-        reader.feed(head + body)
-    first, *others = reader.requests
-    assert [one.request.body for one in others] == [b"BODY", b"\r\n\r\n"]
-    assert others[0].request.headers is first.request.headers
-    assert others[1].request.header(b"host") == b"a"
+def read(heads, body, head=_HEADS[0], peer="peer"):
+    reader = RequestReader(Limits(), lambda: 0.0, peer, Room(), heads)
+    assert reader.feed(head % 4 + body) == len(head % 4 + body)
+    return reader.requests[0].request
+
+
+def test_a_head_that_comes_again_from_whomever_is_not_parsed_again():
+    heads = KnownHeads()
+    first, *others = (read(heads, body, peer=body[:1]) for body in (b"body", b"BODY", b"\r\n\r\n"))
+    assert [one.body for one in others] == [b"BODY", b"\r\n\r\n"]
+    assert [one.peer for one in others] == [b"B", b"\r"]
+    assert all(one.headers is first.headers for one in others)
+    assert others[1].header(b"host") == b"a"
+
+
+def test_what_is_read_of_a_known_head_is_read_once():
+    heads, seen = KnownHeads(), []
+    for body in (b"body", b"BODY"):
+        assert read(heads, body).of_head(len) == 2
+        assert read(heads, body).of_head(seen.append) is None
+    assert len(seen) == 1
+
+
+def test_so_many_heads_are_known_and_no_more():
+    heads = KnownHeads()
+    first = read(heads, b"body")
+    for number in range(256):
+        read(
+            heads,
+            b"body",
+            head=b"POST /%d HTTP/1.1\r\nhost: a\r\ncontent-length: %%d\r\n\r\n" % number,
+        )
+    assert read(heads, b"body").headers is not first.headers
 
 
 @given(st.binary(max_size=300))
 def test_whatever_comes_it_is_requests_or_a_refusal(data):
-    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room())
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(), KnownHeads())
     with suppress(Refusal):
         while data:
             data = data[reader.feed(data) :]
