@@ -139,7 +139,7 @@ def test_a_sleeping_model_is_woken_and_answers(cloud):
     path = "/v2/models/sleepy/infer"
     state = state_of(cloud, "sleepy")
     assert state is ModelState.COLD
-    status, answer = cloud.json("POST", path, BODY, x_request_timeout_seconds="0.2")
+    status, answer = cloud.json("POST", path, BODY, x_request_timeout_seconds="0.5")
     assert (status, answer["code"]) == (504, "deadline_exceeded")
     for _ in range(2):
         status, answer = cloud.json("POST", "/isochrone/wake", b'{"model": "sleepy"}')
