@@ -117,7 +117,8 @@ def test_a_head_that_comes_again_from_whomever_is_not_parsed_again():
 
 
 def test_what_is_read_of_a_known_head_is_read_once():
-    heads, seen = KnownHeads(), []
+    heads = KnownHeads()
+    seen: list[object] = []
     for body in (b"body", b"BODY"):
         assert read(heads, body).of_head(len) == 2
         assert read(heads, body).of_head(seen.append) is None
