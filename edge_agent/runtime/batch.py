@@ -32,7 +32,10 @@ def pause_s(cost: Cost, members: int, gap_s: float) -> float:
     waits for it and runs alone. Waiting t for it instead costs everybody t, and the members its
     row; it spares a base: b − (members + 1)·t − members·a is what is gained.
     """
+    alone_s = cost.predict_s(1)
+    if gap_s * (members + 1) >= alone_s:  # no batch spares more than a run
+        return 0.0
     longer_s = cost.predict_s(members + 1) - cost.predict_s(members)
-    spared_s = cost.predict_s(1) - longer_s
+    spared_s = alone_s - longer_s
     most_s = (spared_s - members * longer_s) / (members + 1)
     return most_s if gap_s < most_s else 0.0
