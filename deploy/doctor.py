@@ -147,7 +147,8 @@ def _disk(config: AgentConfig) -> Iterator[Finding]:
             if folder != config.packages:
                 yield Finding("disk", "fail", f"{folder} is no directory", "make it")
             continue
-        yield _room(folder, is_written=folder != config.packages)
+        is_written = folder != config.packages or config.artefacts.source is not None
+        yield _room(folder, is_written=is_written)
     if config.state_file is None:
         found = "no state_file: what happens without a network is forgotten at a restart"
         yield Finding("disk", "warn", found, "name a file")

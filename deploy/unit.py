@@ -13,6 +13,8 @@ HELP = "print a hardened systemd service for an edge agent"
 TEMPLATE = Path(__file__).parent / "systemd" / "isochrone-agent.service"
 _STOP_MORE_S = 15
 """After the drain: for leaving the routers and closing files."""
+_WRITABLE = ("/var/lib/isochrone", "/var/log/isochrone")
+"""What the service owns; see its StateDirectory and LogsDirectory."""
 _HOMES = ("/home", "/root", "/run/user")
 _MARK = re.compile(r"@([a-z_]+)@")
 _MEMORY = re.compile(r"[0-9]+[KMGT]?|[0-9]{1,3}%")
@@ -30,9 +32,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print it."""
+    """Print it, and on standard error what its agent could not do."""
     sys.stdout.write(rendered(args.config, args.memory))
+    for line in shortcomings(check(args.config)):
+        print(f"isochrone: {line}", file=sys.stderr)
     return 0
+
+
+def shortcomings(config: AgentConfig) -> list[str]:
+    """What the service may not write although its agent would."""
+    places = {
+        "packages": (config.packages, "it serves from there, but cannot pull, update or roll back"),
+        "access_log": (config.access_log, "it cannot write its log"),
+        "state_file": (config.state_file, "it cannot keep what routers must hear of"),
+    }
+    return [
+        f"{key}: {path} is not in {_WRITABLE[key == 'access_log']}, and the service may write"
+        f" only there: {loss}"
+        for key, (path, loss) in places.items()
+        if path is not None and not any(map(path.resolve().is_relative_to, _WRITABLE))
+    ]
 
 
 def rendered(path: Path, memory: str, python: str = sys.executable) -> str:

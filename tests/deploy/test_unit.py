@@ -9,7 +9,8 @@ import sys
 import pytest
 
 from deploy.cli import USAGE, main
-from deploy.unit import TEMPLATE, rendered
+from deploy.knobs import MANUAL
+from deploy.unit import TEMPLATE, rendered, shortcomings
 from edge_agent.app import check
 from router.errors import ConfigError
 
@@ -62,6 +63,23 @@ def test_systemd_finds_it_well_protected(unit):
     assert done.returncode == 0
 
 
+def test_what_the_service_may_not_write_is_told(config, capsys):
+    config.write_text('{"name": "e", "region": "eu", "packages": ".", "access_log": "a.jsonl"}')
+    assert main(["unit", "--config", str(config)]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[1].strip() for line in told] == ["packages", "access_log"]
+    assert "cannot pull, update or roll back" in told[0]
+    assert "/var/lib/isochrone" in told[0]
+    assert "/var/log/isochrone" in told[1]
+
+
+def test_the_manuals_example_writes_only_where_the_service_may(tmp_path):
+    (example,) = re.findall(r"agent\.yaml <<'EOF'\n(.*?)EOF\n", MANUAL.read_text(), re.DOTALL)
+    path = tmp_path / "agent.yaml"
+    path.write_text(example)
+    assert shortcomings(check(path)) == []
+
+
 def test_what_lies_in_a_home_may_be_read(config):
     assert "ProtectHome=yes" in rendered(config, "80%", "/usr/bin/python3")
     assert "ProtectHome=read-only" in rendered(config, "80%", "/home/me/venv/bin/python")
@@ -99,3 +117,7 @@ def test_the_watchdog_is_on_and_the_manager_is_told():
     text = TEMPLATE.read_text()
     for line in ("Type=notify", "WatchdogSec=30", "Restart=on-failure", "ProtectSystem=strict"):
         assert f"\n{line}\n" in text
+
+
+def test_a_model_whose_process_the_kernel_kills_takes_no_agent_with_it():
+    assert "\nOOMPolicy=continue\n" in TEMPLATE.read_text()
