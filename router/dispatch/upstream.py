@@ -10,6 +10,7 @@ from typing import Protocol
 from router.dispatch.event import Answer, Cause, Lost
 from router.dispatch.http_call import RESEND_S, HttpCall, UpstreamConnection, encode_request
 from router.process.clock import Clock
+from router.process.names import Addresses
 from router.wire.http import Request
 from router.wire.url import parse_url
 
@@ -79,6 +80,7 @@ class HttpUpstream:
             BadRequest: `url` is not `http://HOST:PORT`.
         """
         self._address = parse_url(url)
+        self._addresses = Addresses(self._address)
         self._host = self._address.url.removeprefix("http://").encode("ascii")
         self._tasks = tasks
         self._clock = clock
@@ -173,18 +175,13 @@ class HttpUpstream:
         return None
 
     async def _open(self, call: HttpCall) -> None:
-        loop = asyncio.get_running_loop()
         began_s = self._clock()
         try:
             async with asyncio.timeout(self._connect_s):
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self, self._clock),
-                    self._address.host,
-                    self._address.port,
-                )
+                connection = await self._connect()
         except TimeoutError:
             _tell_soon(call, f"no connection within {self._connect_s:g} s")
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no resolver takes
+        except OSError as error:
             _tell_soon(call, _why(error))
         else:
             self._connections.add(connection)
@@ -193,6 +190,25 @@ class HttpUpstream:
             connection.carry(call, fresh=True)
         finally:
             self._opening.pop(call, None)
+
+    async def _connect(self) -> UpstreamConnection:
+        """A connection to the first of the host's addresses that takes one.
+
+        Raises:
+            OSError: none does, or none is known.
+        """
+        loop = asyncio.get_running_loop()
+        refused: OSError | None = None
+        for host in await self._addresses.now(self._connect_s / 2):
+            try:
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self, self._clock), host, self._address.port
+                )
+            except OSError as error:
+                refused = error
+            else:
+                return connection
+        raise refused or OSError("no address")
 
     def _schedule_sweep(self) -> None:
         loop = asyncio.get_running_loop()

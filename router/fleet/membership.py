@@ -14,7 +14,10 @@ _TOMBSTONES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One endpoint that has joined; `expires_s` None: it stands in the configuration."""
+    """One endpoint that has joined; `expires_s` None: it stands in the configuration.
+
+    `asked_url` is where it asked to be reached; its endpoint has the address that was found there.
+    """
 
     endpoint: Endpoint
     slots: int
@@ -22,6 +25,7 @@ class Member:
     instance: str = ""
     sequence: int = 0
     expires_s: float | None = None
+    asked_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ class Membership:
             instance=enrolment.instance,
             sequence=enrolment.sequence,
             expires_s=now_s + self._lease.lease_s,
+            asked_url=enrolment.url,
         )
         self._record(enrolment.name, member)
         self.remember((model.name for model in enrolment.models), now_s)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -15,13 +14,14 @@ from router.geo.address import Network, read_address
 from router.process import log
 from router.process.clock import Clock
 from router.process.exchange import Exchange
+from router.process.names import addresses
 from router.process.service import asynchronous
 from router.wire.headers import CallHeaders
 from router.wire.http import Headers, Request, Response
 from router.wire.journal import Journal, Kept
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response
-from router.wire.report import SeenAgent, check_wire_version, decode_enrolment
+from router.wire.report import Enrolment, SeenAgent, check_wire_version, decode_enrolment
 from router.wire.url import HostPort, parse_url
 
 RESOLVE_S = 2.0
@@ -128,31 +128,31 @@ class Agents:
 
     async def _enrol(self, request: Request) -> Response:
         enrolment = decode_enrolment(request.body)
-        where = parse_url(enrolment.url)
-        pinned = pin(where, await _addresses(where), self._allowed)
+        pinned = await self._pinned(enrolment)
         lease = self._membership.enrol(enrolment, pinned.url, self._clock())
         self._changed()
         await self._store.save(enrolment, pinned.url)
         return json_response(lease)
 
+    async def _pinned(self, enrolment: Enrolment) -> HostPort:
+        """Where to reach it: the address that it had, while its name cannot be resolved.
+
+        Raises:
+            BadRequest: its name cannot be resolved, and it was not enrolled by that name.
+            Forbidden: an address lies outside the allowed networks.
+        """
+        where = parse_url(enrolment.url)
+        try:
+            found = await addresses(where, RESOLVE_S)
+        except OSError as error:
+            member = self._membership.get(enrolment.name)
+            if member is None or member.asked_url != enrolment.url:
+                raise BadRequest(f"url: {where.host} cannot be resolved") from error
+            log.event(_log, "name_not_resolved", level=logging.WARNING, agent=enrolment.name)
+            return parse_url(member.endpoint.url)
+        return pin(where, found, self._allowed)
+
     def _check_client(self, request: Request) -> None:
         address = read_address(self._client_address(request.peer, request.headers))
         if address is None or not any(address in network for network in self._allowed):
             raise Forbidden("agents join from enrolment.allowed_networks of this router only")
-
-
-async def _addresses(where: HostPort) -> list[str]:
-    """Every address of a host.
-
-    Raises:
-        BadRequest: it cannot be resolved in time.
-    """
-    if where.is_literal:
-        return [where.host]
-    loop = asyncio.get_running_loop()
-    try:
-        async with asyncio.timeout(RESOLVE_S):
-            found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # TimeoutError is an OSError
-        raise BadRequest(f"url: {where.host} cannot be resolved") from error
-    return [str(address[0]) for *_, address in found]

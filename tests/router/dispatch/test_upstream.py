@@ -86,9 +86,9 @@ class Endpoint:
         self._stack = stack
         self._tasks = tasks
 
-    def upstream(self, **options):
+    def upstream(self, host="127.0.0.1", **options):
         options.setdefault("clock", monotonic)
-        way = HttpUpstream(f"http://127.0.0.1:{self.port}", tasks=self._tasks, **options)
+        way = HttpUpstream(f"http://{host}:{self.port}", tasks=self._tasks, **options)
         self._stack.push_async_callback(way.close)
         return way
 
@@ -519,6 +519,56 @@ async def test_idle_connections_are_swept(endpoint):
     upstream = endpoint.upstream(idle_s=0.05)
     visit, _ = await endpoint.exchange(upstream)
     assert await visit.gone() == b""
+
+
+async def test_what_hangs_half_open_and_is_given_up_leaves_no_connection(endpoint):
+    upstream, heard = endpoint.upstream(), Heard()
+    calls = [upstream.send(GET, heard) for _ in range(20)]
+    visits = [await endpoint.visit() for _ in calls]
+    assert not upstream.empty
+    for call in calls:
+        call.cancel()
+    assert [await visit.gone() for visit in visits]
+    while not upstream.empty:  # noqa: ASYNC110 - connections end in the loop's own time
+        await asyncio.sleep(0)
+    assert heard.events == []
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """What a resolver knows; of other names it says nothing."""
+    known = {}
+
+    async def resolved(where, within_s):
+        assert within_s < 1.0
+        if where.host not in known:
+            raise OSError("no resolver answers")
+        return known[where.host]
+
+    monkeypatch.setattr("router.process.names.addresses", resolved)
+    return known
+
+
+async def test_the_last_good_address_is_used_while_no_resolver_answers(endpoint, names):
+    names["edge.test"] = ["127.0.0.1"]
+    upstream = endpoint.upstream("edge.test", max_idle=0)
+    await endpoint.exchange(upstream)
+    names.clear()
+    _, heard = await endpoint.exchange(upstream)
+    assert heard.body == b"ok"
+
+
+async def test_of_several_addresses_one_that_takes_connections_is_used(endpoint, names):
+    names["edge.test"] = ["127.0.0.2", "127.0.0.1"]
+    _, heard = await endpoint.exchange(endpoint.upstream("edge.test"))
+    assert heard.body == b"ok"
+
+
+async def test_a_name_that_was_never_resolved_is_lost_as_refused(endpoint, names):
+    assert names == {}
+    heard = Heard()
+    endpoint.upstream("edge.test").send(GET, heard)
+    assert await heard.end() == [Lost(Cause.REFUSED, "cannot be reached")]
 
 
 async def test_closing_loses_what_is_under_way(endpoint):

@@ -184,6 +184,27 @@ async def test_a_name_is_resolved_and_pinned(start_router, start_endpoint):
     assert router.router.ledger.site("agent").endpoint.url == agent.url
 
 
+async def test_an_agent_whose_name_no_resolver_knows_just_now_keeps_its_address(
+    start_router, start_endpoint, monkeypatch
+):
+    agent = await start_endpoint("agent")
+    router = await start_router()
+
+    async def enrol(host, sequence):
+        url = agent.url.replace("127.0.0.1", host)
+        asked = agent.enrolment(url=url, sequence=sequence)
+        status, _, _ = await router.call("POST", "/isochrone/agents", asked)
+        return status, router.router.ledger.site("agent").endpoint.url
+
+    async def nothing(where, within_s):
+        raise OSError(where, within_s)
+
+    assert await enrol("localhost", 1) == (200, agent.url)
+    monkeypatch.setattr("router.frontend.agents.addresses", nothing)
+    assert await enrol("localhost", 2) == (200, agent.url)
+    assert (await enrol("elsewhere.test", 3))[0] == 400, "that is another name"
+
+
 @pytest.mark.parametrize(
     ("url", "status"),
     [

@@ -1,0 +1,46 @@
+"""The addresses that a host's name stands for, and the last good ones while no resolver answers."""
+
+import asyncio
+import socket
+
+from router.wire.url import HostPort
+
+
+async def addresses(where: HostPort, within_s: float) -> list[str]:
+    """Every address of a host, at least one.
+
+    Raises:
+        OSError: its name cannot be resolved, or not in that time.
+    """
+    if where.is_literal:
+        return [where.host]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(within_s):
+            found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a name that no resolver takes
+        raise OSError(f"{where.host!r} is no name") from error
+    if not found:
+        raise OSError(f"{where.host!r} has no address")
+    return [str(address[0]) for *_, address in found]
+
+
+class Addresses:
+    """Those of one host; while its name cannot be resolved, those that it had last."""
+
+    def __init__(self, where: HostPort) -> None:
+        self._where = where
+        self._good: list[str] = []
+
+    async def now(self, within_s: float) -> list[str]:
+        """At least one; it takes so long at most.
+
+        Raises:
+            OSError: none is known.
+        """
+        try:
+            self._good = await addresses(self._where, within_s)
+        except OSError:
+            if not self._good:
+                raise
+        return self._good
