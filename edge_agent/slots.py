@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Hashable, Mapping
+from contextvars import copy_context
 from functools import partial
 from math import inf
 
@@ -57,6 +58,8 @@ class SlotGate:
         self._over: list[Batch] = []
         """Runs that are over and not settled: one after another, they find the caches warm."""
         self._calls = 0
+        self._context = copy_context()
+        """Whoever happens to come first is not to lend its own to those who start with it."""
         self._called = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = 0.0
@@ -201,7 +204,7 @@ class SlotGate:
         """Let in who may, once all who come in this turn of the loop are here."""
         if not self._called:
             self._called = True
-            asyncio.get_running_loop().call_soon(self._let_in)
+            asyncio.get_running_loop().call_soon(self._let_in, context=self._context)
 
     def _let_in(self) -> None:
         self._called = False
@@ -314,7 +317,8 @@ class SlotGate:
             self._timer.cancel()
         self._timer_s = due_s
         wait_s = max(_SHORTEST_TIMER_S, due_s - now_s)
-        self._timer = asyncio.get_running_loop().call_later(wait_s, self._look)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(wait_s, self._look, context=self._context)
 
     def _look(self) -> None:
         self._timer = None

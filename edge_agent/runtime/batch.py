@@ -11,6 +11,8 @@ from edge_agent.runtime.cost import Cost
 
 _MOST_TIMES = 4.0
 """So many times what a run alone takes may a batch take: whoever is urgent waits behind it."""
+_LEAST_PAUSE_S = 2e-3
+"""Timers of event loops count in milliseconds."""
 
 
 def pays(cost: Cost, members: int, rows: int, more_rows: int, behind: int) -> bool:
@@ -25,17 +27,17 @@ def pays(cost: Cost, members: int, rows: int, more_rows: int, behind: int) -> bo
     return members * longer_s <= (alone_s - longer_s) * (1 + behind)
 
 
-def pause_s(cost: Cost, members: int, gap_s: float) -> float:
+def pause_s(cost: Cost, members: int, rows: int, gap_s: float) -> float:
     """How long a batch on an idle device may wait for one more; 0 where that does not pay.
 
-    `gap_s` is the mean time between two arrivals. Starting now, the next comes during the run,
-    waits for it and runs alone. Waiting t for it instead costs everybody t, and the members its
-    row; it spares a base: b − (members + 1)·t − members·a is what is gained.
+    Each of its members has so many rows, and so may the next. `gap_s` is the mean time between two
+    arrivals. Starting now, the next comes during the run, waits for it and runs alone. Waiting t
+    for it instead costs everybody t, and the members its rows; it spares a base: what is gained is
+    b − (members + 1)·t − members·a. A pause shorter than a timer can tell is none.
     """
-    alone_s = cost.predict_s(1)
-    if gap_s * (members + 1) >= alone_s:  # no batch spares more than a run
+    alone_s = cost.predict_s(rows)
+    if max(gap_s, _LEAST_PAUSE_S) * (members + 1) >= alone_s:  # no batch spares more than a run
         return 0.0
-    longer_s = cost.predict_s(members + 1) - cost.predict_s(members)
-    spared_s = alone_s - longer_s
-    most_s = (spared_s - members * longer_s) / (members + 1)
-    return most_s if gap_s < most_s else 0.0
+    longer_s = cost.predict_s((members + 1) * rows) - cost.predict_s(members * rows)
+    most_s = (alone_s - longer_s - members * longer_s) / (members + 1)
+    return most_s if gap_s < most_s and most_s >= _LEAST_PAUSE_S else 0.0

@@ -243,8 +243,9 @@ class Calls:
     def _begin(self, ask: Ask, loan: Loan, model: DirectModel, asked_s: float, told: Told) -> Turn:
         try:
             feed = model.feed(ask.request)
-            rows = rows_of(feed.arrays) if model.rowwise else None
+            rows = (rows_of(feed.arrays) or None) if model.rowwise else None
             lane = self.lanes.find(model.name, model.version, feed.arrays, rows)
+            lane.came(asked_s)
             turn = Turn(
                 self._bench,
                 model,

@@ -16,7 +16,9 @@ _LEAST_SPREAD = 0.02
 """Variance of the rows, over their squared mean, below which they are taken for all alike."""
 _SURE_COUNT = 4.0
 _MOST_TIMES = 8.0
-"""A run that others kept waiting says little of the next: longer than so many times, it is cut."""
+"""A run that others kept waiting says little of the next: longer than so many times, it is cut.
+
+The first of so many rows is not: the line may be as wrong."""
 _OFF_FORGET = 0.9
 """What a measurement counts for after one more of as many rows."""
 _LINE_COUNT = 2.0
@@ -63,9 +65,13 @@ class Cost:
         """What a run of so many rows takes; 0 where none was measured."""
         return (self.row_s * rows + self.base_s) * self._off.get(rows, 1.0)
 
+    def knows(self, rows: int) -> bool:
+        """A run of so many rows was measured lately: what it takes is no guess."""
+        return rows in self._off
+
     def measured(self, rows: int, took_s: float) -> None:
         """A run of so many rows took so long."""
-        if self.sure:
+        if self.sure and self.knows(rows):
             took_s = min(took_s, _MOST_TIMES * self.predict_s(rows))
         self._count = self._count * _FORGET + 1.0
         self._rows = self._rows * _FORGET + rows

@@ -104,10 +104,10 @@ class Turn:
 
     def pause_s(self, behind: int) -> float:
         """See `Entry`."""
-        lane = self.lane
-        if behind + 1 >= lane.most_rows or self._bench.min_service_s:
+        lane, members = self.lane, behind + 1
+        if (members + 1) * self.rows > lane.most_rows or self._bench.min_service_s:
             return 0.0
-        return batch.pause_s(lane.cost, behind + 1, lane.gap_s)
+        return batch.pause_s(lane.cost, members, self.rows, lane.gap_s)
 
     def batch(self) -> "Run":
         """See `Entry`."""
@@ -133,8 +133,12 @@ class Turn:
     def tell(self, outcome: Outputs | Exception) -> None:
         """Give the outputs, or the reason why there are none, to whoever still waits."""
         told, self._told = self._told, None
-        if told is not None:
+        if told is None:
+            return
+        try:
             told(self, outcome)
+        except Exception:  # whatever it is, the others of its run are told
+            _log.exception("an answer of %s was lost", self.model.name)
 
 
 Told = Callable[[Turn, Outputs | Exception], None]
@@ -182,26 +186,38 @@ class Run:
         for turn in self._turns:
             turn.begun = True
             turn.wait_s = now_s - turn.asked_s
-        cost = self._lane.cost
-        if cost.sure and cost.predict_s(self._rows) < self._bench.inline_s:
+        if self._is_short():
             self._ran = _ran(self._turns, self._bench.clock)
             if not self._bench.min_service_s:
                 return True
             self.settle()  # it keeps its slot for a while
             return False
         loop = asyncio.get_running_loop()
+        try:
+            running = self._bench.runner.submit(_ran, self._turns, self._bench.clock)
+        except RuntimeError as error:  # the system gives us no thread more
+            _log.error("%s cannot run: %s", self._turns[0].model.name, error)
+            self._ran = self._in_vain("this endpoint has no thread for it")
+            self.settle()
+            return False
         self._timer = loop.call_later(self._deadline_s - now_s, self._expire)
-        running = self._bench.runner.submit(_ran, self._turns, self._bench.clock)
         running.add_done_callback(lambda it: _hand_back(loop, self._returned, it))
         return False
+
+    def _is_short(self) -> bool:
+        """It is known to be over sooner than a thread would have it."""
+        cost, rows = self._lane.cost, self._rows
+        return cost.sure and cost.knows(rows) and cost.predict_s(rows) < self._bench.inline_s
+
+    def _in_vain(self, why: str) -> "_Ran":
+        return _Ran([Unavailable(why, retry_after_s=1.0)] * len(self._turns), 0.0)
 
     def _returned(self, running: "Future[_Ran]") -> None:
         """A thread has ended it."""
         if self._timer is not None:
             self._timer.cancel()
         if running.cancelled():
-            closed = Unavailable("this endpoint is shutting down", retry_after_s=1.0)
-            self._ran = _Ran([closed] * len(self._turns), 0.0)
+            self._ran = self._in_vain("this endpoint is shutting down")
         else:
             self._ran = running.result()
         self.settle()
@@ -220,7 +236,7 @@ class Run:
         assert ran is not None
         infer_s = max(ran.took_s, self._bench.min_service_s)
         cost = self._lane.cost
-        stretch = ran.took_s / cost.predict_s(self._rows) if cost.sure else None
+        stretch = ran.took_s / cost.predict_s(self._rows) if cost.sure and ran.whole else None
         if slot.alone and ran.whole:
             cost.measured(self._rows, ran.took_s)
         slot.release(stretch)  # first: answers tell how many are left

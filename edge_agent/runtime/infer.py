@@ -80,9 +80,9 @@ class _Reply:
     def told(self, turn: Turn, outcome: Outputs | Exception) -> None:
         """The turn is over."""
         if isinstance(outcome, Exception):
-            self._tell(self._inference.refused(self._target, outcome))
-            return
-        self.give(self._inference.calls.whole(self._ask, turn, outcome))
+            self._refuse(outcome)
+        else:
+            self.give(self._inference.calls.whole(self._ask, turn, outcome))
 
     def give(self, answer: Answer) -> None:
         """This is it; what is long is written and packed in a thread."""
@@ -90,23 +90,39 @@ class _Reply:
         if _written_bytes(answer.part) <= _INLINE_BYTES:
             self._reply(answer, encoded)
         else:
-            encoding = asyncio.get_running_loop().run_in_executor(None, encoded)
-            encoding.add_done_callback(lambda done: self._reply(answer, done.result))
+            self._in_thread(encoded, lambda done: self._reply(answer, done.result))
 
     def _reply(self, answer: Answer, encoded: Callable[[], tuple[_Fields, bytes]]) -> None:
         try:
             fields, plain = encoded()
         except Exception as error:  # it belongs to who asked
-            self._tell(self._inference.refused(self._target, error))
+            self._refuse(error)
             return
         fields = self._inference.measured(self._target, answer, fields)
         encoding = _wished_encoding(self._target.request, plain)
         if encoding is None:
             self._tell(Response(200, fields, plain))
         else:
-            loop = asyncio.get_running_loop()
-            packing = loop.run_in_executor(None, _packed, fields, plain, encoding)
-            packing.add_done_callback(lambda done: self._tell(done.result()))
+            self._in_thread(partial(_packed, fields, plain, encoding), self._is_packed)
+
+    def _is_packed(self, done: asyncio.Future[Response]) -> None:
+        try:
+            response = done.result()
+        except Exception as error:
+            self._refuse(error)
+            return
+        self._tell(response)
+
+    def _in_thread(self, work: Callable[[], T], then: Callable[[asyncio.Future[T]], None]) -> None:
+        try:
+            working = asyncio.get_running_loop().run_in_executor(None, work)
+        except RuntimeError as error:  # the system gives us no thread more
+            self._refuse(error)
+            return
+        working.add_done_callback(then)
+
+    def _refuse(self, error: Exception) -> None:
+        self._tell(self._inference.refused(self._target, error))
 
 
 class Inference:

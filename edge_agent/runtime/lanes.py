@@ -12,7 +12,8 @@ INLINE_S, ONE_CORE_INLINE_S = 2e-4, 5e-3
 """On one core a thread would only take turns with the loop, and each turn costs."""
 _MOST_LANES = 256
 _NEWEST_SHARE = 0.1
-_LONGEST_GAP_S = 1.0
+_LONGEST_GAP_S = 60.0
+"""Longer ones count as so long, so that calls that come often again are soon seen to do so."""
 
 
 @dataclass(frozen=True, slots=True)

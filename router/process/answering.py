@@ -5,7 +5,7 @@ from enum import Enum, auto
 from typing import Protocol
 
 from router.process.answer import LAST_CHUNK, encode_chunk, encode_head
-from router.process.known_heads import Received
+from router.process.received import Received
 from router.wire.http import Headers, first
 
 

@@ -14,8 +14,9 @@ from router.process.answer import CONTINUE, encode_refusal
 from router.process.answering import HttpExchange
 from router.process.clock import Clock
 from router.process.exchange import Service
-from router.process.known_heads import KnownHeads, Received
+from router.process.known_heads import KnownHeads
 from router.process.limits import Limits, Room
+from router.process.received import Received
 from router.process.request_head import Refusal
 from router.process.request_reader import RequestReader, Stage
 from router.process.tcp_info import round_trip_s

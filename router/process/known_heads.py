@@ -1,28 +1,16 @@
 """Request heads that come again, byte by byte: they need not be parsed again."""
 
-from dataclasses import dataclass
-
-from router.wire.http import Request
+from router.process.received import Received
 
 _HEAD_END = b"\r\n\r\n"
 _MOST_BYTES = 2048
 _MOST_HEADS = 256
 
 
-@dataclass(slots=True)
-class Received:
-    """A whole request, and what its sender can take."""
-
-    request: Request
-    keep_alive: bool
-    chunks: bool
-
-
 class KnownHeads:
-    """The last of those heads with which a listener read a whole request.
+    """Heads with which a listener read a whole request, those that came last.
 
-    Clients send one head again and again, and many may send the same. Of heads that never come
-    again, as those with a number in them, the eldest makes room for the next.
+    Clients send one head again and again, and many may send the same.
     """
 
     def __init__(self) -> None:
@@ -31,10 +19,14 @@ class KnownHeads:
     def again(self, data: bytes, peer: str, received_s: float) -> Received | None:
         """The request that these bytes are; None unless they are one, whole, with a known head."""
         head_bytes = data.find(_HEAD_END, 0, _MOST_BYTES) + len(_HEAD_END)
-        known = self._heads.get(data[:head_bytes])
-        if known is None or known[0] != len(data):
+        head = data[:head_bytes]
+        known = self._heads.pop(head, None)
+        if known is None:
             return None
-        like = known[1]
+        self._heads[head] = known
+        whole_bytes, like = known
+        if whole_bytes != len(data):
+            return None
         request = like.request.again(data[head_bytes:], peer, received_s)
         return Received(request, keep_alive=True, chunks=like.chunks)
 

@@ -6,8 +6,9 @@ from enum import Enum, auto
 import httptools
 
 from router.process.clock import Clock
-from router.process.known_heads import KnownHeads, Received
+from router.process.known_heads import KnownHeads
 from router.process.limits import Limits, Room
+from router.process.received import Received
 from router.process.request_head import (
     Framing,
     bad,

@@ -90,7 +90,7 @@ def test_a_batch_that_leaves_the_cache_is_not_made_again_and_later_tried_again()
 def test_who_pauses_has_less_delay_in_sum_than_who_does_not(row_s, base_s, members, gap_s):
     cost = Cost()
     cost.row_s, cost.base_s = row_s, base_s
-    if not batch.pause_s(cost, members, gap_s):
+    if not batch.pause_s(cost, members, 1, gap_s):
         return
     run_s = members * row_s + base_s
     at_once_s = members * run_s + (run_s - gap_s) + row_s + base_s
@@ -101,5 +101,5 @@ def test_who_pauses_has_less_delay_in_sum_than_who_does_not(row_s, base_s, membe
 
 def test_a_pause_ends_when_it_has_cost_what_it_could_save():
     cost = fitted(0.0, 9e-3)
-    assert batch.pause_s(cost, 2, gap_s=1e-3) == pytest.approx(3e-3)
-    assert batch.pause_s(cost, 2, gap_s=4e-3) == 0.0
+    assert batch.pause_s(cost, 2, 1, gap_s=1e-3) == pytest.approx(3e-3)
+    assert batch.pause_s(cost, 2, 1, gap_s=4e-3) == 0.0

@@ -15,12 +15,13 @@ import pytest
 
 from edge_agent.runtime.calls import Ask, Calls
 from edge_agent.runtime.holder import Holder, Loan
-from edge_agent.runtime.lanes import Sharing
+from edge_agent.runtime.lanes import Lane, Sharing
 from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
 from edge_agent.runtime.model import DirectModel, Model
 from edge_agent.runtime.package import Package, described
+from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.slots import SlotGate
-from router.errors import BadRequest, DeadlineExceeded, Overloaded
+from router.errors import BadRequest, DeadlineExceeded, Overloaded, Unavailable
 from router.wire.message import InferRequest
 from router.wire.report import HeldModel, ModelState
 from router.wire.tensor import Tensor, TensorSpec
@@ -319,3 +320,114 @@ async def test_an_output_that_one_asks_for_is_all_that_it_gets():
         model.go.set()
         names = [[tensor.name for tensor in (await task).part.outputs] for task in waiting]
     assert names == [["out"], ["out"]]
+
+
+async def warmed(calls):
+    """Runs of one row are known to be short from here on."""
+    for _ in range(12):
+        await twice(calls, ask((1, 1)))
+
+
+async def test_a_run_of_so_many_rows_as_none_had_is_not_believed_to_be_short():
+    model = Doubler()
+    async with opened(model, sharing=Sharing(inline_s=1.0)) as (calls, _):
+        await warmed(calls)
+        for count in (1, 5000, 5000):
+            await twice(calls, ask(*[(1, 1)] * count))
+    own = threading.get_ident()
+    assert [thread == own for thread in model.threads[-3:]] == [True, False, True]
+
+
+async def test_an_answer_that_fails_to_be_told_takes_no_other_with_it():
+    model, told = Doubler(), []
+    async with opened(model, sharing=Sharing(inline_s=1.0)) as (calls, gate):
+        await warmed(calls)
+
+        def fails(*_):
+            raise RuntimeError("can't start new thread")
+
+        calls.begin(ask((1, 1)), fails)
+        calls.begin(ask((2, 2)), lambda _, outcome: told.append(outcome[0].data[0, 0]))
+        await twice(calls, ask((3, 3)))
+        assert gate.in_flight == 0
+    assert told == [4]
+
+
+async def test_a_run_that_gets_no_thread_is_refused_and_leaves_its_slot(monkeypatch):
+    model = Doubler()
+    async with opened(model) as (calls, gate):
+
+        def none():
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(model.runner, "_adjust_thread_count", none)
+            with pytest.raises(Unavailable, match="no thread"):
+                await calls.answer(ask((1, 1)))
+        assert gate.in_flight == 0
+        await twice(calls, ask((1, 1)))
+
+
+async def test_a_call_without_rows_runs_alone():
+    model = Doubler()
+    async with opened(model) as (calls, _):
+        empty = Tensor("in", "FP32", np.zeros((0, 2), np.float32))
+        none = ask((0, 0))._replace(request=InferRequest((empty,)))
+        _, waiting = await held_up(calls, model, ask((1, 1)), none, ask((2, 2)))
+        model.go.set()
+        answers = await asyncio.gather(*waiting)
+        assert [answer.part.outputs[0].shape for answer in answers] == [(1, 2), (0, 2), (1, 2)]
+    assert sorted(model.runs) == [0, 1, 2], "the others share as before"
+
+
+async def test_a_call_waits_for_the_next_where_that_pays():
+    model = Doubler()
+    async with opened(model) as (calls, _):
+        lane = calls.lanes.find("doubler", "1", {"in": np.zeros((1, 2))}, 1)
+        for rows in [1, 2] * 10:
+            lane.cost.measured(rows, 0.4 + 0.001 * rows)
+        lane.came(time.monotonic())
+        lane.gap_s = 0.01
+        first = started(twice(calls, ask((1, 1))))
+        await asyncio.sleep(0.02)
+        await asyncio.gather(first, twice(calls, ask((2, 2))))
+    assert model.runs == [2]
+
+
+def test_how_often_calls_come_is_seen():
+    lane = Lane(1)
+    for number in range(200):
+        lane.came(1000.0 + 0.01 * number)
+    assert lane.gap_s == pytest.approx(0.01, rel=0.01)
+
+
+async def test_whoever_comes_first_lends_the_others_no_context():
+    model, seen = Doubler(), []
+    async with opened(model, sharing=Sharing(inline_s=1.0)) as (calls, _):
+        await warmed(calls)
+        here = IS_SAMPLE.set(True)
+        try:
+            calls.begin(ask((1, 1)), lambda *_: seen.append(IS_SAMPLE.get()))
+        finally:
+            IS_SAMPLE.reset(here)
+        await twice(calls, ask((2, 2)))
+    assert seen == [False]
+
+
+async def test_a_run_that_fails_does_not_look_like_a_slow_one(monkeypatch):
+    model, stretches = Doubler(), []
+    ended = SlotGate.ended
+
+    def noting(gate, run, stretch):
+        stretches.append(stretch)
+        ended(gate, run, stretch)
+
+    async with opened(model) as (calls, _):
+        await warmed(calls)
+        _, waiting = await held_up(calls, model, ask((1, 1)), ask((BAD, 0)))
+        monkeypatch.setattr(SlotGate, "ended", noting)
+        model.go.set()
+        await asyncio.gather(*waiting, return_exceptions=True)
+    first, shared = stretches
+    assert first is not None
+    assert shared is None

@@ -509,6 +509,41 @@ async def test_a_long_text_is_written_beside_the_event_loop(face, where):
     assert where["encode_response"] is not threading.current_thread()
 
 
+async def test_a_priority_in_the_body_counts_before_that_of_the_header(store):
+    gate = SlotGate(1, 8, time.monotonic, lambda: 0.01)
+    async with opened(store, gate=gate, min_service_s=0.05) as face:
+        await face.post(INFER, rows((1, 2)))
+        ended: list[str] = []
+
+        async def call(name, **more):
+            assert (await face.post(INFER, rows((1, 2), **more))).status == 200
+            ended.append(name)
+
+        async with asyncio.TaskGroup() as tasks:
+            for name, more in [
+                ("runs", {}),
+                ("waits", {}),
+                ("is urgent", {"parameters": {"priority": 1}}),
+            ]:
+                tasks.create_task(call(name, **more))
+    assert ended == ["runs", "is urgent", "waits"]
+
+
+@pytest.mark.parametrize("step", ["pack", "a thread"])
+async def test_an_answer_that_cannot_be_packed_is_told_as_a_failure(face, monkeypatch, step):
+    def fails(*_):
+        raise MemoryError if step == "pack" else RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("edge_agent.runtime.infer.content.pack", fails)
+    if step == "a thread":
+        monkeypatch.setattr(asyncio.get_running_loop(), "run_in_executor", fails)
+    field = (b"accept-encoding", b"gzip")
+    async with asyncio.timeout(10):
+        answer = await face.post(INFER, rows(*[(1, 2)] * 1000), field)
+    assert answer.status == 500
+    assert "the model failed" in answer.body.decode()
+
+
 @pytest.mark.parametrize(
     ("body", "header", "status"),
     [

@@ -537,7 +537,7 @@ async def test_what_hangs_half_open_and_is_given_up_leaves_no_connection(endpoin
 @pytest.fixture
 def names(monkeypatch):
     """What a resolver knows; of other names it says nothing."""
-    known = {}
+    known: dict[str, list[str]] = {}
 
     async def resolved(where, within_s):
         assert within_s < 1.0

@@ -137,6 +137,14 @@ def test_so_many_heads_are_known_and_no_more():
     assert read(heads, b"body").headers is not first.headers
 
 
+def test_a_head_that_comes_now_and_then_stays_known():
+    heads = KnownHeads()
+    first = read(heads, b"body")
+    for number in range(1000):
+        read(heads, b"body", _HEADS[0].replace(b"/a", b"/%d" % number))
+        assert read(heads, b"body").headers is first.headers
+
+
 @given(st.binary(max_size=300))
 def test_whatever_comes_it_is_requests_or_a_refusal(data):
     reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(), KnownHeads())
