@@ -34,9 +34,10 @@ schemas: $(VENV)/.ready-demo ## write the JSON Schemas of the configuration file
 bench-decide: $(VENV)/.ready-demo ## what a decision costs, against a plain loop in the same run
 	$(BIN)/python tests/bench/decide.py
 
-bench-edge: $(VENV)/.ready-demo ## an agent against bare onnxruntime and MLServer, and under overload
+bench-edge: $(VENV)/.ready-demo ## an agent against bare onnxruntime and MLServer, under overload, and at its start
 	$(BIN)/python -m tests.bench.edge
 	$(BIN)/python -m tests.bench.edge --overload
+	$(BIN)/python tests/bench/edge_start.py --check
 
 proof-routing: $(VENV)/.ready-demo ## every simulated comparison at full size: make proof-routing DATA=folder
 	$(BIN)/python tests/bench/routing.py $(DATA) --out proof

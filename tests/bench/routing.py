@@ -17,6 +17,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from router.simulate.statistics import ratio_interval
+
+LEAST_TERM_MS = 40.0
+"""Of what takes less, so much counts as what its bias is a share of."""
 RIVALS = "c3,peak-ewma,prequal,gorgo,selective-push"
 OTHERS = "random,round-robin,nearest,nearest-k,p2c,peak-ewma-p2c"
 REFERENCES = "clairvoyant,clairvoyant-considerate"
@@ -77,11 +81,18 @@ class Claim:
     text: str
     figure: float
     most: float
+    is_aim: bool = False
+    """It is worked towards: that it is not so yet is no failure."""
 
     @property
     def holds(self) -> bool:
         """It is so."""
         return self.figure <= self.most
+
+    @property
+    def mark(self) -> str:
+        """What stands before it."""
+        return "ok  " if self.holds else "aim " if self.is_aim else "FAIL"
 
 
 def p99(results: Results, name: str, rule: str, load: float) -> float:
@@ -103,12 +114,16 @@ def worldwide_claims(results: Results) -> Iterator[Claim]:
             ratio = ours / p99(results, "worldwide", rule, load)
             yield Claim(f"worldwide {load}: p99 / {rule}", ratio, most)
         better = min(p99(results, "worldwide", rule, load) for rule in REFERENCES.split(","))
-        yield Claim(f"worldwide {load}: p99 / the better reference (aim)", ours / better, 1.12)
+        text = f"worldwide {load}: p99 / the better reference"
+        yield Claim(text, ours / better, 1.12, is_aim=True)
         share = "within_objective_share"
         gain = mean(results, "worldwide", "isochrone", load, share)
         gain -= mean(results, "worldwide", "c3", load, share)
         yield Claim(f"worldwide {load}: share within 400 ms, points over c3 (-)", -gain, -0.03)
         yield from slice_claims(results, load)
+    for load in (0.4, 0.6, 0.7, 0.8):
+        probes = mean(results, "worldwide", "isochrone", load, "probes_per_request")
+        yield Claim(f"worldwide {load}: probes for each request", probes, 0.3)
     ours = p99(results, "worldwide", "isochrone", 0.4)
     for name, rules in (("worldwide", RIVALS), ("worldwide-others", OTHERS)):
         best = min(p99(results, name, rule, 0.4) for rule in rules.split(","))
@@ -159,10 +174,18 @@ def other_claims(results: Results) -> Iterator[Claim]:
         yield Claim(f"{name}: share failed over the best baseline's", failed - least, 0.0)
     for load in (0.001, 0.003):
         for other in ("isochrone-always-wait", "isochrone-always-offload"):
-            for what, figure in (("p99", "p99_ms"), ("cost", "cost")):
-                ours = mean(results, "scale_to_zero", "isochrone", load, figure)
-                ratio = ours / mean(results, "scale_to_zero", other, load, figure)
-                yield Claim(f"scale_to_zero {load}: {what} / {other}", ratio, 1.0)
+            ratio = p99(results, "scale_to_zero", "isochrone", load)
+            ratio /= p99(results, "scale_to_zero", other, load)
+            yield Claim(f"scale_to_zero {load}: p99 / {other}", ratio, 1.0)
+            yield cost_claim(results, load, other)
+    for name in ("region_loss", "slow_twin"):
+        rules = {rule for rule, _ in results[name]} - {"isochrone"}
+        best = min(p99(results, name, rule, 0.4) for rule in rules)
+        ratio = p99(results, name, "isochrone", 0.4) / best
+        yield Claim(f"{name}: p99 / the best baseline", ratio, 1.0)
+        failed = mean(results, name, "isochrone", 0.4, "failed_share")
+        least = min(mean(results, name, rule, 0.4, "failed_share") for rule in rules)
+        yield Claim(f"{name}: share failed over the best baseline's", failed - least, 0.0)
     yield from exploration_claims(results)
     outside = sum(
         run["outside_requirement"]
@@ -172,6 +195,18 @@ def other_claims(results: Results) -> Iterator[Claim]:
         for run in of_rule
     )
     yield Claim("everywhere: requests sent outside their requirement", outside, 0)
+
+
+def cost_claim(results: Results, load: float, other: str) -> Claim:
+    """No higher, as far as these seeds can tell: the same requests came at the same instants."""
+    ours, theirs = (
+        [run["cost"] for run in results["scale_to_zero"][rule, load]]
+        for rule in ("isochrone", other)
+    )
+    ratio = ratio_interval(zip(ours, theirs, strict=True))
+    assert ratio is not None
+    text = f"scale_to_zero {load}: cost / {other} ({ratio.mean:.4f}), lower end of 95 %"
+    return Claim(text, ratio.lo, 1.0)
 
 
 def exploration_claims(results: Results) -> Iterator[Claim]:
@@ -188,7 +223,10 @@ def exploration_claims(results: Results) -> Iterator[Claim]:
 
 
 def prediction_claims(results: Results, name: str, loads: Iterable[float]) -> Iterator[Claim]:
-    """Bias and coverage in every bucket of load that holds a hundredth of the requests."""
+    """Bias and coverage in every bucket of load that holds a hundredth of the requests.
+
+    Of each term, in those that hold a twentieth; one of less than 40 ms may be off by 2 ms.
+    """
     for load in loads:
         runs = results[name]["isochrone", load]
         buckets: dict[str, list[dict[str, Any]]] = {}
@@ -197,9 +235,12 @@ def prediction_claims(results: Results, name: str, loads: Iterable[float]) -> It
                 buckets.setdefault(bucket["busy"], []).append(bucket)
         everything = sum(b["requests"] for parts in buckets.values() for b in parts)
         kept = {n: parts for n, parts in buckets.items() if _count(parts) >= everything / 100}
+        often = [parts for parts in kept.values() if _count(parts) >= everything / 20]
         bias = max(abs(_weighted(parts, "bias_share")) for parts in kept.values())
         covered = [_weighted(parts, "coverage90") for parts in kept.values()]
         yield Claim(f"{name} {load}: predictions, the worst bucket's bias", bias, 0.05)
+        worst = max(_term_bias(parts, term) for parts in often for term in parts[0]["bias_ms"])
+        yield Claim(f"{name} {load}: predictions, the worst term's bias", worst, 0.05)
         yield Claim(f"{name} {load}: predictions, least covered (-)", -min(covered), -0.85)
         yield Claim(f"{name} {load}: predictions, most covered", max(covered), 0.95)
 
@@ -210,6 +251,14 @@ def _count(parts: list[dict[str, Any]]) -> int:
 
 def _weighted(parts: list[dict[str, Any]], key: str) -> float:
     return float(sum(part[key] * part["requests"] for part in parts) / _count(parts))
+
+
+def _term_bias(parts: list[dict[str, Any]], term: str) -> float:
+    off_ms, seen_ms = (
+        sum(part[key][term] * part["requests"] for part in parts) / _count(parts)
+        for key in ("bias_ms", "observed_ms")
+    )
+    return float(abs(off_ms) / max(seen_ms, LEAST_TERM_MS))
 
 
 def simulate(
@@ -233,7 +282,7 @@ def simulate(
 
 
 def main() -> int:
-    """Play everything, print every claim with its figure; 1 where one does not hold."""
+    """Play everything, print every claim with its figure; 1 where a claim does not hold."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -254,9 +303,8 @@ def main() -> int:
         *prediction_claims(results, "scale_to_zero", (0.001, 0.003)),
     ]
     for claim in claims:
-        mark = "ok  " if claim.holds else "FAIL"
-        print(f"{mark} {claim.figure:8.3f}  at most {claim.most:6.3f}  {claim.text}")
-    return 0 if all(claim.holds for claim in claims) else 1
+        print(f"{claim.mark} {claim.figure:8.3f}  at most {claim.most:6.3f}  {claim.text}")
+    return 0 if all(claim.holds or claim.is_aim for claim in claims) else 1
 
 
 if __name__ == "__main__":

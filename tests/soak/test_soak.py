@@ -1,10 +1,12 @@
-"""A minute of the soak, and a moment of it and an overload on one core with 512 MB."""
+"""A minute of the soak and an overload, on one core with 512 MB."""
 
 import asyncio
 import subprocess
 import sys
 import time
-from collections import Counter
+import warnings
+from contextlib import ExitStack
+from random import Random
 from statistics import median
 
 import aiohttp
@@ -16,16 +18,9 @@ from tests.soak.group import NoGroup, small_group
 from tests.soak.soak import SMALL_BYTES, soak
 
 SEED = 1
-SLOTS, SERVICE_S, QUEUE = 2, 0.02, 8
+SLOTS, SERVICE_S, QUEUE = 2, 0.02, 16
+WEIGHTS = {"urgent": 1.0, "one": 1.0, "two": 2.0, "four": 4.0}
 BODY = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}'
-
-
-async def test_a_minute_of_harm(tmp_path):
-    result = await soak(tmp_path, 60.0, SEED)
-    assert result["ok"], result
-    assert result["requests"]["right"] > 1000
-    for agent, deeds in (("steady", 4), ("rough", 6)):
-        assert len(set(result["harm"][agent]) - {"not heard"}) == deeds, "everything was tried"
 
 
 @pytest.fixture
@@ -37,20 +32,37 @@ def group():
         pytest.skip(str(why))
 
 
-async def test_harm_on_one_core_with_512_mb(tmp_path, group):
-    result = await soak(tmp_path, 10.0, SEED, group)
+@pytest.fixture
+def group_if_any():
+    """One core and 512 MB where this machine lets us; else all that there is."""
+    with ExitStack() as stack:
+        try:
+            yield stack.enter_context(small_group(SMALL_BYTES))
+        except NoGroup as why:
+            warnings.warn(f"the soak has the whole machine: {why}", stacklevel=2)
+            yield None
+
+
+async def test_a_minute_of_harm(tmp_path, group_if_any):
+    result = await soak(tmp_path, 60.0, SEED, group_if_any)
     assert result["ok"], result
-    assert result["group"]["killed"] == 0
-    assert 0 < result["group"]["most_bytes"] <= SMALL_BYTES
+    assert result["requests"]["right"] > 1000
+    for agent, deeds in (("steady", 4), ("rough", 6)):
+        assert len(set(result["harm"][agent]) - {"not heard"}) == deeds, "everything was tried"
+    if group_if_any is not None:
+        assert result["group"]["killed"] == 0
+        assert 0 < result["group"]["most_bytes"] <= SMALL_BYTES
 
 
-async def ask(agent, session):
-    """A request: its status and how long it took."""
+async def ask(agent, session, tenant="two", priority=5):
+    """A request: its tenant, its status and how long it took."""
     began_s = time.monotonic()
-    async with session.post(f"{agent.url}/v2/models/double/infer", data=BODY) as answer:
+    url = f"{agent.url}/v2/models/double/infer"
+    headers = {"x-isochrone-tenant": tenant, "x-isochrone-priority": str(priority)}
+    async with session.post(url, data=BODY, headers=headers) as answer:
         text = await answer.read()
-    assert PUSHED_OUT.encode() not in text, "who is refused is refused on arrival"
-    return answer.status, time.monotonic() - began_s
+    assert PUSHED_OUT.encode() not in text or priority > 1, "none is more urgent"
+    return tenant, answer.status, time.monotonic() - began_s
 
 
 async def most_per_s(agent, session, for_s):
@@ -60,20 +72,21 @@ async def most_per_s(agent, session, for_s):
     async def served():
         count = 0
         while time.monotonic() < end_s:
-            count += (await ask(agent, session))[0] == 200
+            _, status, _ = await ask(agent, session)
+            count += status == 200
         return count
 
     return sum(await asyncio.gather(*(served() for _ in range(SLOTS + QUEUE // 2)))) / for_s
 
 
 async def play(agent, session, count, per_s):
-    """Requests on schedule, whoever answers."""
-    start_s = time.monotonic()
+    """Requests of all on schedule, whoever answers."""
+    start_s, rng = time.monotonic(), Random(SEED)
 
     async def one(number):
-        due_s = start_s + number / per_s
-        await asyncio.sleep(max(0.0, due_s - time.monotonic()))
-        return await ask(agent, session)
+        tenant = rng.choices(list(WEIGHTS), [0.05, 0.3, 0.3, 0.35])[0]
+        await asyncio.sleep(max(0.0, start_s + number / per_s - time.monotonic()))
+        return await ask(agent, session, tenant, 1 if tenant == "urgent" else 5)
 
     answers = await asyncio.gather(*(one(number) for number in range(count)))
     return answers, time.monotonic() - start_s
@@ -81,9 +94,8 @@ async def play(agent, session, count, per_s):
 
 async def test_an_overload_on_one_core_with_512_mb(tmp_path, group):
     """Three times what it can do, open loop, the load outside the group."""
-    agent = SoakedAgent(
-        tmp_path / "agent", group, min_service_s=SERVICE_S, slots=SLOTS, queue=QUEUE
-    )
+    more = {"min_service_s": SERVICE_S, "slots": SLOTS, "queue": QUEUE, "tenants": WEIGHTS}
+    agent = SoakedAgent(tmp_path / "agent", group, **more)
     try:
         await agent.start()
         connector = aiohttp.TCPConnector(limit=0)
@@ -94,15 +106,19 @@ async def test_an_overload_on_one_core_with_512_mb(tmp_path, group):
             after = agent.rss_bytes()
     finally:
         assert agent.end() == 0
-    statuses = Counter(status for status, _ in answers)
-    served_s, refused_s = (
-        median([seconds for status, seconds in answers if status == wanted])
-        for wanted in (200, 503)
-    )
-    told = f"{statuses} in {took_s:.1f} s of {capacity_per_s:.0f} a second, {served_s}, {refused_s}"
-    assert set(statuses) == {200, 503}, told
-    assert statuses[200] / took_s >= 0.9 * capacity_per_s, told
-    assert refused_s < 0.5 * served_s, told
+    served: dict[str, list[float]] = {name: [] for name in WEIGHTS}
+    for tenant, status, seconds in answers:
+        if status == 200:
+            served[tenant].append(seconds)
+    refused_s = [seconds for _, status, seconds in answers if status == 503]
+    count = sum(map(len, served.values()))
+    told = f"{count} in {took_s:.1f} s of {capacity_per_s:.0f} a second, {len(refused_s)} refused"
+    assert count + len(refused_s) == len(answers), told
+    assert count / took_s >= 0.9 * capacity_per_s, told
+    assert median(refused_s) < 0.5 * median(served["four"]), told
+    assert median(served["urgent"]) < 0.5 * median(served["four"]), told
+    assert len(served["one"]) < len(served["two"]) < len(served["four"]), told
+    assert all(status == 200 for who, status, _ in answers if who == "urgent"), told
     assert after <= 1.05 * before, (before, after)
     assert group.killed == 0
 

@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from threading import Event
 
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from deploy.demo.prose import write_prose
-from edge_agent.runtime import held, loading, memory
+from edge_agent.runtime import held, loading, memory, onnx_engine
+from edge_agent.runtime.checked import checked_copy
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved
@@ -142,6 +143,21 @@ async def test_what_turns_out_too_large_is_given_back_and_not_loaded_again(
             await pool.load("a")
         assert [event.step for event in events] == ["load", "loaded", "failed"], "loaded once"
         assert pool.residents.taken_bytes == 0
+
+
+async def test_a_file_is_read_once_and_what_was_checked_is_what_runs(
+    sized, clock, tmp_path, monkeypatch
+):
+    @contextmanager
+    def gone_then(package, variant):
+        with checked_copy(package, variant) as copy:
+            package.file(variant).rename(tmp_path / "away")
+            yield copy
+
+    monkeypatch.setattr(onnx_engine, "checked_copy", gone_then)
+    async with opened(sized[:1], clock) as (pool, _):
+        assert await call(pool, "a")
+    (tmp_path / "away").rename(sized[0].file(sized[0].manifest.variants[0]))
 
 
 def test_after_unloading_memory_is_back_within_a_tenth(large, sized):
