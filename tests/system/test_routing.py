@@ -26,7 +26,7 @@ from router.geo.network import prior_rtt_s
 from router.geo.region import Point, distance_km
 from router.process.clock import monotonic
 from tests.system.town import REGIONS, Town
-from tests.system.traffic import Answer, Clients, by_chance, evenly, flowing
+from tests.system.traffic import GOOD, INFER, Answer, Clients, by_chance, evenly, flowing
 
 SLOWING = str(Path(__file__).with_name("slowing.py"))
 NOISE_S = 0.3
@@ -249,6 +249,40 @@ async def test_a_frozen_agent_is_out_within_two_probe_intervals(start_town, sess
 async def _was_tried(clients: Clients, answer: Answer, endpoint: str) -> bool:
     decision = await clients.decision(answer.request_id)
     return endpoint in {attempt["endpoint"] for attempt in decision["attempts"]}
+
+
+# The way to an agent falls silent.
+
+
+async def test_an_agent_that_nobody_reaches_serves_its_own_clients_and_comes_back(
+    start_town, session, measured
+):
+    town = start_town(probe=PROBE)
+    clients = Clients(town, session)
+    async with relay_to("one") as (relay, behind):
+        one = {"listen": behind, "relayed_at": relay.spec.listen}
+        busy = {"slots": 1, "queue": 64, "min_service_s": 0.02}
+        await start(town, "one", **busy, **one)
+        await start(town, "two", **busy)
+        await clients.settled("one", "two")
+        async with flowing(clients.infer, by_chance(40, Random(4))) as answers:
+            await clients.warm("one", "two")
+            await asyncio.sleep(0.5)
+            await relay.fail(Fault.FREEZE)
+            silent_s = monotonic()
+            out_s = await clients.settled("two")
+            async with session.post(f"http://{behind}{INFER}", data=GOOD) as own:
+                assert own.status == 200, await own.text()
+            await asyncio.sleep(1.0)
+            await relay.fail(Fault.NONE)
+            back_s = monotonic()
+            in_s = await clients.settled("one", "two")
+            await asyncio.sleep(0.5)
+    measured("out after", out_s - silent_s)
+    measured("in after", in_s - back_s)
+    assert {a.status for a in answers} == {200}
+    assert out_s - silent_s <= 2 * PROBE["interval_s"] + NOISE_S
+    assert any(a.sent_s > in_s and a.endpoint == "one" for a in answers)
 
 
 # Everything is slow for a while, and clients do not give up.

@@ -66,6 +66,25 @@ def test_a_frozen_endpoint_is_out_within_two_probe_intervals_and_used_again_late
     assert settled_share(endings, 50, 60, endpoint="w") > 0.4
 
 
+def test_an_endpoint_that_becomes_ten_times_slower_is_left_and_used_again_later():
+    fault = Fault(kind="slow", where=("w",), at_s=10.0, for_s=20.0, factor=10)
+    asked = scenario(
+        entry("w", "west", slots=4), entry("e", "east", slots=4), faults=(fault,), seconds=60.0
+    )
+    _, _, endings = played(asked, load=0.3)
+    assert settled_share(endings, 0, 60, served=True) == 1
+    assert settled_share(endings, 5, 10, endpoint="w") > 0.4
+    assert settled_share(endings, 15, 30, endpoint="w") < 0.05
+    assert settled_share(endings, 50, 60, endpoint="w") > 0.4
+
+
+@pytest.mark.parametrize("load", [0.2, 0.9])
+def test_probes_are_paid_for_by_requests(load):
+    endpoints = [entry(f"{region}{n}", region) for region in ("west", "east") for n in range(10)]
+    run, _, endings = played(scenario(*endpoints), load=load)
+    assert 0 < sum(router.probes for router in run.routers) <= 0.3 * len(endings)
+
+
 def test_the_guard_keeps_requests_from_an_endpoint_that_fails_fast():
     fault = Fault(kind="fast_fail", where=("w",), at_s=5.0)
     asked = scenario(
