@@ -21,6 +21,8 @@ _LINE = re.compile(
     r"^(?P<in>\s*(?:# )?\s*)(?P<item>- )?(?P<key>[a-z_]+):(?:[^#]*?)(?:\s#\s(?P<why>.*))?$"
 )
 _UNITS = {"_s": "s", "_bytes": "bytes"}
+_MARKS: dict[type, str] = {inspect.VarTupleType: "[]", inspect.DictType: ".*"}
+"""Where a key stands for several, in a list or by their names."""
 
 
 def table(kind: type[Any] = AgentConfig, shipped: Path = ROOT / "configs" / "agent.yaml") -> str:
@@ -32,9 +34,11 @@ def table(kind: type[Any] = AgentConfig, shipped: Path = ROOT / "configs" / "age
     meanings = dict(_comments(shipped.read_text()))
     rows = ["| key | unit or choice | default | what it is |", "|---|---|---|---|"]
     for key, field in _fields(kind):
-        if key not in meanings:
+        named = re.compile(re.escape(key).replace(r"\*", "[a-z_]+"))
+        meaning = next((meanings[name] for name in meanings if named.fullmatch(name)), None)
+        if meaning is None:
             raise ValueError(f"{shipped}: write {key} there, with a comment that says what it is")
-        cells = [f"`{key}`", _unit(key, field.type), _default(field), meanings[key]]
+        cells = [f"`{key}`", _unit(key, field.type), _default(field), meaning]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 
@@ -75,17 +79,19 @@ def _fields(kind: Any, before: str = "") -> Iterator[tuple[str, inspect.Field]]:
         if inner is None:
             yield f"{before}{field.name}", field
         else:
-            mark = "" if isinstance(field.type, inspect.StructType) else "[]"
+            mark = _MARKS.get(type(_said(field.type)), "")
             yield from _fields(inner, f"{before}{field.name}{mark}.")
 
 
 def _struct_in(kind: inspect.Type) -> type[Any] | None:
-    """The struct that a key holds, by itself or as the items of a list; one of several is none."""
+    """The struct that a key holds, by itself, in a list or by name; one of several is none."""
     if isinstance(kind, inspect.UnionType) and len(_structs(kind)) > 1:
         return None
     kind = _said(kind)
     if isinstance(kind, inspect.VarTupleType):
         kind = kind.item_type
+    elif isinstance(kind, inspect.DictType):
+        kind = kind.value_type
     return kind.cls if isinstance(kind, inspect.StructType) else None
 
 

@@ -4,7 +4,7 @@ import re
 from typing import Annotated
 
 import pytest
-from msgspec import Meta
+from msgspec import Meta, field
 
 from deploy.knobs import MANUAL, main, table, written
 from edge_agent.config import check
@@ -20,6 +20,7 @@ class Outer(Settings, frozen=True, kw_only=True):
     count: int
     inner: Inner = Inner()
     items: tuple[Inner, ...] = ()
+    others: dict[str, Inner] = field(default_factory=dict)
     most_bytes: Annotated[int, Meta(ge=1, le=4096)] | None = None
 
 
@@ -31,6 +32,10 @@ inner:
 items:
   - patience_s: 2     # of this one
     name: y           # and its name
+others: {}
+  # any:
+  #   patience_s: 3   # of that one
+  #   name: z         # and its name, too
 # most_bytes: 5   # at most
 """
 
@@ -49,6 +54,8 @@ def test_every_key_has_its_row(shipped):
         "| `inner.name` |  | none | what it is called |",
         "| `items[].patience_s` | s, 0.5 to 2,000 | `3.0` | of this one |",
         "| `items[].name` |  | none | and its name |",
+        "| `others.*.patience_s` | s, 0.5 to 2,000 | `3.0` | of that one |",
+        "| `others.*.name` |  | none | and its name, too |",
         "| `most_bytes` | bytes, 1 to 4,096 | none | at most |",
     ]
 
