@@ -147,9 +147,9 @@ class Bringing:
                 progress.on(variant.bytes)
             else:
                 missing.append(variant)
-        await self._room.make(staging)
-        for variant in missing:
-            await self._fetch(source, staging, variant, progress)
+        async with self._room.made(staging):
+            for variant in missing:
+                await self._fetch(source, staging, variant, progress)
 
     async def _fetch(
         self, source: Source, staging: Staging, variant: Variant, progress: Progress

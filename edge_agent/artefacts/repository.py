@@ -272,7 +272,9 @@ class Repository:
         choice = self._activations.get(package.name)
         active = self._pool.active(package.name)
         kept = (active,) if choice is None else (active, choice.active, choice.previous)
-        return package.version in kept
+        pulled = [] if self._pulls is None else [one.wish for one in self._pulls.running()]
+        is_pulled = any((w.model, w.version) == (package.name, package.version) for w in pulled)
+        return package.version in kept or is_pulled
 
     def _told(self, held: HeldModel, package: Package, pulled: bool) -> ModelTold:
         choice = self._activations.get(held.name)

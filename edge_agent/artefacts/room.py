@@ -1,8 +1,11 @@
 """Whether a package fits: the budget of its directory, the free space of the disk, what may go."""
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from edge_agent.artefacts.disk import Disk
@@ -69,20 +72,37 @@ class Room:
         self._keeper = keeper
         self._budget = budget
         self._reserve = reserve
+        self._making = asyncio.Lock()
+        self._coming: dict[Path, Staging] = {}
+        """What has its room and is not all here yet."""
 
-    async def make(self, staging: Staging) -> None:
+    @asynccontextmanager
+    async def made(self, staging: Staging) -> AsyncIterator[None]:
         """Announce a package, and remove what nobody needs, where that makes it fit.
+
+        Its room is its own while the block runs, whatever else comes.
 
         Raises:
             PackageError: that version is in use with other content.
             NoSpace: it does not; nothing but what other pulls left behind was removed.
         """
+        async with self._making:
+            await self._make(staging)
+            self._coming[staging.path] = staging
+        try:
+            yield
+        finally:
+            self._coming.pop(staging.path, None)
+
+    async def _make(self, staging: Staging) -> None:
         await self._keeper.expect(staging.manifest)
         if (await self._disk.do(self._need, staging)).short <= 0:
             return
         await self._disk.do(self._store.remove_abandoned, staging)
         short = (await self._disk.do(self._need, staging)).short
-        for package in enough_of(await self._keeper.spare(), short):
+        spare = await self._keeper.spare()
+        sizes = await self._disk.do(lambda: [self._store.own_bytes(package) for package in spare])
+        for package in enough_of(list(zip(spare, sizes, strict=True)), short):
             if await self._keeper.let_go(package):
                 log.event(_log, "removed_for_room", model=package.name, version=package.version)
                 await self._disk.do(self._store.remove, package)
@@ -92,14 +112,19 @@ class Room:
 
     def _need(self, staging: Staging) -> Need:
         used, free = self._store.used_bytes(), self._store.free_bytes()
+        others = [one for path, one in self._coming.items() if path != staging.path]
+        coming = sum(one.missing_bytes() for one in others)
+        used, free = used + coming, free - coming
         return Need(staging.missing_bytes(), used, self._budget, free, self._reserve)
 
 
-def enough_of(spare: Sequence[Package], short: int) -> Sequence[Package]:
-    """The first of `spare` that take at least `short` bytes; none where all take less."""
+def enough_of(spare: Sequence[tuple[Package, int]], short: int) -> list[Package]:
+    """The first of `spare`, each with its bytes, that take so many; none where all take less."""
     total = 0
-    for index, package in enumerate(spare):
+    taken = []
+    for package, size_bytes in spare:
         if total >= short:
-            return spare[:index]
-        total += sum(variant.bytes for variant in package.manifest.variants)
-    return spare if total >= short else ()
+            break
+        taken.append(package)
+        total += size_bytes
+    return taken if total >= short else []

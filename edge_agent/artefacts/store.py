@@ -85,6 +85,11 @@ class Store:
                     sizes[found.st_ino] = found.st_size
         return sum(sizes.values())
 
+    def own_bytes(self, package: Package) -> int:
+        """What would be free without it: a file that another package has, too, would stay."""
+        sizes = (package.file(variant).lstat() for variant in package.manifest.variants)
+        return sum(found.st_size for found in sizes if found.st_nlink == 1)
+
     def free_bytes(self) -> int:
         """What the disk still has for us."""
         return shutil.disk_usage(self.root).free

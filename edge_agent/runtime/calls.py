@@ -11,7 +11,6 @@ from edge_agent.runtime.gate import Gate, Slot
 from edge_agent.runtime.holder import Holder, Loan
 from edge_agent.runtime.knock import admitted
 from edge_agent.runtime.lanes import NONE_SHARED, Lanes, Sharing
-from edge_agent.runtime.model import DirectModel
 from edge_agent.runtime.rows import rows_of
 from router.errors import BadRequest, DeadlineExceeded
 from router.process.clock import Clock
@@ -176,12 +175,10 @@ class Calls:
         loan = self.holder.lend(ask.model, ask.version)
         if loan is None:
             loan = self.holder.lend(ask.model, await self._warm(ask))
-        if loan is None or not isinstance(loan.model, DirectModel):
-            if loan is not None:
-                loan.give_back()
+        if loan is None:
             return await self._only_part(ask)
         outputs = asyncio.get_running_loop().create_future()
-        turn = self._begin(ask, loan, loan.model, asked_s, partial(_pass_on, outputs))
+        turn = self._begin(ask, loan, asked_s, partial(_pass_on, outputs))
         try:
             return self.whole(ask, turn, await outputs)
         except asyncio.CancelledError:
@@ -199,11 +196,7 @@ class Calls:
             Overloaded: as the gate says.
         """
         loan = self.holder.lend(ask.model, ask.version)
-        if loan is not None and isinstance(loan.model, DirectModel):
-            return self._begin(ask, loan, loan.model, self.clock(), told)
-        if loan is not None:
-            loan.give_back()
-        return None
+        return None if loan is None else self._begin(ask, loan, self.clock(), told)
 
     def whole(self, ask: Ask, turn: Turn, outputs: Outputs) -> Answer:
         """The answer that these outputs are."""
@@ -240,7 +233,8 @@ class Calls:
             raise
         return call
 
-    def _begin(self, ask: Ask, loan: Loan, model: DirectModel, asked_s: float, told: Told) -> Turn:
+    def _begin(self, ask: Ask, loan: Loan, asked_s: float, told: Told) -> Turn:
+        model = loan.model
         try:
             feed = model.feed(ask.request)
             rows = (rows_of(feed.arrays) or None) if model.rowwise else None

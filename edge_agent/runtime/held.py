@@ -9,13 +9,14 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from functools import partial
+from math import inf
 
 from edge_agent.runtime.back_off import LONGEST_BACK_OFF_S, BackOff
 from edge_agent.runtime.choice import likely
 from edge_agent.runtime.engines import PLATFORMS
 from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.loading import Loaded, Processes, as_failure, load, shut_down
-from edge_agent.runtime.model import Model
+from edge_agent.runtime.model import DirectModel, Model
 from edge_agent.runtime.one_load import OneLoad
 from edge_agent.runtime.outlook import Outlook
 from edge_agent.runtime.package import Package
@@ -28,6 +29,8 @@ from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
 
 _log = logging.getLogger(__name__)
+_DOUBTED_S = 600.0
+"""A size for which there was no room may be what else went on: after that it is measured again."""
 
 
 class Held:
@@ -42,8 +45,11 @@ class Held:
         variant = likely(package)
         self.platform = PLATFORMS[variant.engine]
         tools = workshop.tools
-        self.size_bytes = tools.choices.needs_bytes(package, tools.threads)
+        self._file_sizes_bytes = tools.choices.needs_bytes(package, tools.threads)
+        self.size_bytes = self._file_sizes_bytes
         """In memory, once it was measured; before, of all files that a load has there at once."""
+        self._too_large_s = inf
+        """When it was last measured to be larger than there was room for."""
         self._file_bytes = variant.bytes
         self._workshop = workshop
         self._clock = tools.clock
@@ -190,11 +196,11 @@ class Held:
                     yield part
 
     def lend(self) -> Loan | None:
-        """The model, in memory until it is given back; None where it is not warm."""
+        """The model, in memory until it is given back; None unless it is warm and direct."""
         model = self._model
-        if model is None or self.state is not ModelState.WARM:
-            return None
-        return Loan(model, self.package.version, self._used())
+        if self.state is ModelState.WARM and isinstance(model, DirectModel):
+            return Loan(model, self.package.version, self._used())
+        return None
 
     def check_alive(self) -> None:
         """Where the process that ran it died, it is cold."""
@@ -252,6 +258,8 @@ class Held:
             raise NotFound(f"{self.title} was removed")
         if not self.may_load:
             raise self._refusal()
+        if self._clock() - self._too_large_s >= _DOUBTED_S:
+            self.size_bytes, self._too_large_s = self._file_sizes_bytes, inf
         self._workshop.residents.admit(self)
         self.failure = None
         self._put_away = self._is_dismissed = self._is_unfit = False
@@ -299,6 +307,7 @@ class Held:
         try:
             self._workshop.residents.admit(self)
         except NoSpace as unfit:
+            self._too_large_s = self._clock()
             self._workshop.loader.submit(shut_down, loaded.model)
             self._fail(unfit)
             return

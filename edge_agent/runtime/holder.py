@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from typing import Protocol
 
-from edge_agent.runtime.model import Model
+from edge_agent.runtime.model import DirectModel
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
 from router.wire.report import HeldModel, ModelState
 
@@ -42,7 +42,7 @@ class Loan:
 
     __slots__ = ("_ended", "model", "version")
 
-    def __init__(self, model: Model, version: str, ended: Callable[[], None]) -> None:
+    def __init__(self, model: DirectModel, version: str, ended: Callable[[], None]) -> None:
         """`ended` is called once, when it is given back."""
         self.model = model
         self.version = version
@@ -72,7 +72,10 @@ class Holder(Shelf, Protocol):
         ...
 
     def lend(self, name: str, version: str | None = None) -> Loan | None:
-        """The version that is to answer, for a call that runs it itself; None if it is not warm."""
+        """The version that is to answer, for a call that runs it itself.
+
+        None if it is not warm, or does not answer in one go.
+        """
         ...
 
     def request(

@@ -92,9 +92,12 @@ class KeepAlive:
         self._loaded_s: float | None = None
         self._window: Window | None = None
 
-    def with_idle_times_of(self, other: "KeepAlive") -> "KeepAlive":
-        """The same, but it learns from and with another's calls."""
-        return KeepAlive(self._fixed_s, other._idle_times, self._since_s)
+    def go_on_from(self, other: "KeepAlive") -> None:
+        """From here on the calls are its that were the other's; what those taught is for both."""
+        self._idle_times = other._idle_times
+        self._since_s = max(self._since_s, other._since_s)
+        self._was_called = self._was_called or other._was_called
+        self._window = None
 
     def began(self, now_s: float) -> None:
         """A call began while none ran."""
@@ -110,7 +113,7 @@ class KeepAlive:
 
     def loaded(self, now_s: float, load_s: float) -> None:
         """It was loaded; where no call was due, somebody wished it, and it stays the fixed time."""
-        if not self.wants(now_s, load_s):
+        if not self.foresees(now_s, load_s):
             self._loaded_s = now_s
 
     def wants(self, now_s: float, load_s: float) -> bool:

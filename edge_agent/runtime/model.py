@@ -53,7 +53,7 @@ class Feed(NamedTuple):
     outputs: tuple[TensorSpec, ...]
 
 
-class DirectModel(ABC):
+class DirectModel(Model, ABC):
     """A `Model` that answers every request in one go, so that several may share a run."""
 
     def __init__(self, package: Package, executor: Executor) -> None:

@@ -61,4 +61,4 @@ class Outlook:
 
     def learn(self, other: "Outlook") -> None:
         """Expect calls as another version of the model had them."""
-        self.keep_alive = self.keep_alive.with_idle_times_of(other.keep_alive)
+        self.keep_alive.go_on_from(other.keep_alive)

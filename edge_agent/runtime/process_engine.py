@@ -110,12 +110,16 @@ class ProcessModel:
         quarantine: Quarantine,
         calls_at_once: int,
     ) -> None:
-        """As an engine's model; requests in `quarantine` are refused."""
+        """As an engine's model; requests in `quarantine` are refused once it is warm.
+
+        A warm-up is no client's: one during which the process died is tried again with each load.
+        """
         self._package = package
         self._variant = variant
         self._executor = executor
         self._threads = threads
-        self._quarantine = quarantine
+        self._clients = quarantine
+        self._quarantine = Quarantine()
         self._calls_at_once = calls_at_once
         self._worker: Worker | None = None
         self._is_killed = False
@@ -140,6 +144,10 @@ class ProcessModel:
         reply = self._worker.exchange(Frame.of(Kind.START, start))
         if reply.kind is Kind.REFUSAL:
             raise _raised(reply)
+
+    def warmed(self) -> None:
+        """From here on requests are those of clients."""
+        self._quarantine = self._clients
 
     async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """One answer.

@@ -270,6 +270,27 @@ async def test_what_nobody_needs_makes_room(tmp_path, remote, shop):
         assert in_store(here.root) == [("net", version) for version in "234"]
 
 
+async def test_two_that_come_at_once_do_not_have_the_same_room(tmp_path, remote, shop):
+    packages = [write_weights(remote, str(n), seed=n, sizes=(400_000,)) for n in (1, 2)]
+    shop.pause_s = 0.02
+    async with pulling(tmp_path / "here", config_for(shop, disk_budget_bytes=600_000)) as here:
+        pulls = [here.pull(package) for package in packages]
+        came = await asyncio.gather(*pulls, return_exceptions=True)
+        assert sorted(isinstance(one, NoSpace) for one in came) == [False, True]
+        assert len(in_store(here.root)) == 1
+
+
+async def test_what_would_free_nothing_does_not_go(tmp_path, remote, shop):
+    twins = [write_weights(remote, str(n), seed=1, sizes=(400_000,)) for n in (1, 2)]
+    other = write_weights(remote, "3", seed=3, sizes=(400_000,))
+    async with pulling(tmp_path / "here", config_for(shop, disk_budget_bytes=600_000)) as here:
+        come = [await here.pull(package) for package in twins]
+        here.keeper.spared = tuple(come[:1])
+        with pytest.raises(NoSpace):
+            await here.pull(other)
+        assert here.keeper.gone == ()
+
+
 async def test_a_full_disk_in_the_middle_loses_nothing(remote, package, here, monkeypatch):
     await here.pull(package)
     second = write_weights(remote, "2", seed=2)

@@ -17,7 +17,7 @@ from edge_agent.runtime.calls import Ask, Calls
 from edge_agent.runtime.holder import Holder, Loan
 from edge_agent.runtime.lanes import Lane, Sharing
 from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
-from edge_agent.runtime.model import DirectModel, Model
+from edge_agent.runtime.model import DirectModel
 from edge_agent.runtime.package import Package, described
 from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.slots import SlotGate
@@ -52,6 +52,15 @@ class Doubler(DirectModel):
         self.runner = ThreadPoolExecutor(4)
         super().__init__(Package(Path(), manifest), self.runner)
 
+    def startup(self):
+        """It is there."""
+
+    def shutdown(self):
+        """It stays."""
+
+    def is_healthy(self):
+        return True
+
     def compute(self, feed):
         data = feed.arrays["in"]
         self.runs.append(len(data))
@@ -81,7 +90,7 @@ class Shelf:
 
     def lend(self, name, version=None):  # noqa: ARG002 - a holder's
         self.lent += 1
-        return Loan(cast(Model, self.model), version or "1", self._given_back)
+        return Loan(self.model, version or "1", self._given_back)
 
     def _given_back(self):
         self.lent -= 1

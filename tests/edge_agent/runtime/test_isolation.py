@@ -185,6 +185,33 @@ async def test_a_request_that_was_there_at_two_crashes_is_quarantined(write, clo
         assert len(workers) == 3, "the poison one costs no process any more"
 
 
+async def test_a_warm_up_that_kills_its_process_is_tried_with_each_load(
+    write, clock, question, monkeypatch
+):
+    exchange = process_engine.Worker.exchange
+
+    def dies(worker, frame):
+        if frame.kind is Kind.ASK:
+            worker.kill()
+        return exchange(worker, frame)
+
+    poisoned: list[Package] = []
+    async with opened(write(), clock, on_poison=poisoned.append) as (pool, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(process_engine.Worker, "exchange", dies)
+            for _ in range(3):
+                assert isinstance(await caught(pool.load("small")), Unavailable)
+                clock.now_s += 100.0
+        assert (await answer(pool, question)).id == "four"
+        assert poisoned == []
+
+
+async def test_a_model_of_its_own_process_is_not_lent(write, clock, question):
+    async with opened(write(), clock) as (pool, _):
+        await answer(pool, question)
+        assert pool.lend("small") is None
+
+
 async def test_a_kept_model_comes_back_without_a_call(write, clock, workers, question):
     kept = Upkeep(isolation_of=APART.isolation_of, keep_warm=frozenset({"small"}))
     async with opened(write(), clock, kept) as (pool, _):

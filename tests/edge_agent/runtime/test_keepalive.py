@@ -97,6 +97,25 @@ def test_what_was_loaded_by_wish_stays_although_no_call_is_due():
 def test_another_version_expects_the_calls_that_the_first_had():
     old = KeepAlive(FIXED_S, IdleTimes(), 0.0)
     last_s = _called_every(old, 1800.0, 30)
-    new = KeepAlive(FIXED_S, IdleTimes(), last_s).with_idle_times_of(old)
+    new = KeepAlive(FIXED_S, IdleTimes(), last_s)
+    new.go_on_from(old)
     assert not new.wants(last_s + 300.0, 1.0)
     assert new.foresees(last_s + 1750.0, 1.0)
+
+
+def test_a_version_that_comes_back_stays_although_it_was_called_long_ago():
+    kept, other = KeepAlive(FIXED_S, IdleTimes(), 0.0), KeepAlive(FIXED_S, IdleTimes(), 50.0)
+    kept.began(1.0)
+    kept.ended(2.0)
+    later_s = 10 * FIXED_S
+    kept.loaded(later_s, 1.0)
+    kept.go_on_from(other)
+    assert kept.wants(later_s + 1.0, 1.0)
+
+
+def test_what_is_loaded_by_wish_soon_after_a_call_stays_the_fixed_time():
+    keep_alive = KeepAlive(FIXED_S, IdleTimes(), 0.0)
+    keep_alive.began(1.0)
+    keep_alive.ended(2.0)
+    keep_alive.loaded(FIXED_S, 1.0)
+    assert keep_alive.wants(FIXED_S + 10.0, 1.0)

@@ -13,6 +13,7 @@ import pytest
 from deploy.demo.prose import write_prose
 from edge_agent.runtime import held, loading, memory, onnx_engine
 from edge_agent.runtime.checked import checked_copy
+from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved
@@ -133,7 +134,7 @@ async def test_what_turns_out_too_large_is_given_back_and_not_loaded_again(
     sized, clock, monkeypatch
 ):
     file_bytes = sized[0].manifest.variants[0].bytes
-    grown = iter([0, 30 * MIB])
+    grown = iter([0, 30 * MIB, 0, 1])
     async with opened(sized, clock, budget_bytes=file_bytes + 1) as (pool, events):
         monkeypatch.setattr(memory, "private_bytes", lambda: next(grown))
         with pytest.raises(NoSpace, match=f"a 1 takes {30 * MIB} bytes"):
@@ -143,6 +144,24 @@ async def test_what_turns_out_too_large_is_given_back_and_not_loaded_again(
             await pool.load("a")
         assert [event.step for event in events] == ["load", "loaded", "failed"], "loaded once"
         assert pool.residents.taken_bytes == 0
+        clock.now_s += 600.0
+        await pool.load("a")
+        assert pool.residents.taken_bytes == file_bytes, "it was something else that had grown"
+
+
+async def test_finding_the_fastest_variant_is_no_part_of_a_load(sized, clock, monkeypatch):
+    choose = Choices.choose
+
+    def slowly(*args):
+        clock.now_s += 100.0
+        return choose(*args)
+
+    monkeypatch.setattr(Choices, "choose", slowly)
+    async with opened(sized, clock) as (pool, events):
+        await pool.load("a")
+    (cold_start,) = [event.cold_start for event in events if event.cold_start is not None]
+    assert cold_start.wait_s == 100.0
+    assert cold_start.load_s == 0.0
 
 
 async def test_a_file_is_read_once_and_what_was_checked_is_what_runs(
