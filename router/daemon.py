@@ -20,6 +20,9 @@ from router.process.sockets import address_of, bind
 TICK_S = 0.02
 """How often deadlines and probes are looked at: the grain of every time limit here."""
 
+_TICK_AGAIN_S = 1.0
+"""A tick that fails is likely to fail again: it is not to fill the log."""
+
 _log = logging.getLogger("isochrone.router")
 
 
@@ -68,7 +71,11 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
 
 async def _tick(router: Router, settled: asyncio.Event) -> None:
     while True:
-        router.tick()
+        try:
+            router.tick()
+        except Exception:  # a mistake of ours must not end the router
+            _log.exception("a tick failed")
+            await asyncio.sleep(_TICK_AGAIN_S)
         if router.readiness:
             settled.set()
         await asyncio.sleep(TICK_S)

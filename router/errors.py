@@ -58,6 +58,12 @@ class NotFound(IsochroneError):
     code = "not_found"
 
 
+class Misdirected(IsochroneError):
+    """The request was meant for another region than this endpoint is in."""
+
+    code = "misdirected"
+
+
 class MethodNotAllowed(IsochroneError):
     """The path exists, the method does not fit; `allow` lists those that do."""
 

@@ -17,7 +17,7 @@ from edge_agent.runtime.calls import Answer, Ask, Call, Calls
 from edge_agent.runtime.direct import Outputs, Turn
 from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.load import Load
-from router.errors import BadRequest, IsochroneError
+from router.errors import BadRequest, IsochroneError, Misdirected
 from router.wire import codec, content, headers
 from router.wire.http import Request, Response
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
@@ -202,7 +202,11 @@ class Inference:
 
         Raises:
             NotFound: its model is not here.
+            Misdirected: it is meant for another region.
         """
+        region = target.request.header(headers.REGION)
+        if region is not None and region != self._load.region:
+            raise Misdirected("this request is for another region than this endpoint is in")
         metadata = self._metadata(target)
         self._load.note(target.request.header(headers.SEQUENCE))
         return metadata

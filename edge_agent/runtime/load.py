@@ -28,6 +28,8 @@ class Load:
         """`instance` names this process and no other before or after it."""
         self._name = name
         self._region = region
+        self.region = region.encode()
+        """As routers spell it in the header of a request."""
         self._instance = instance
         self._gate = gate
         self._shelf = shelf

@@ -13,8 +13,10 @@ from router.process.clock import Clock
 from router.wire.headers import HOP_BY_HOP
 from router.wire.http import Request
 
-RESEND_S = 0.1
-"""Who loses a kept connection so soon after writing to it has met one that was being closed."""
+RESEND_S, MOST_RESEND_S = 0.1, 0.5
+"""Who loses a kept connection so soon after writing to it has met one that was being closed.
+
+Of a far endpoint the news takes longer, but a call that ran so long may have done its harm."""
 
 _OURS = HOP_BY_HOP | {b"host", b"content-length", b"expect"}
 _PATH_SAFE = "/:@!$&'()*+,;=-._~"

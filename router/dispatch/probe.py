@@ -18,6 +18,7 @@ from router.fleet.endpoint import Endpoint
 from router.fleet.holding import Holding
 from router.fleet.ledger import Ledger
 from router.fleet.site import Site
+from router.fleet.timetable import LATE_FACTOR
 from router.policy.law import Permit
 from router.process.clock import Clock
 from router.wire.http import Request, first
@@ -146,8 +147,9 @@ class Prober:
         holding.sampling = True
         body = msgspec.json.encode({"model": holding.model, "version": holding.version})
         request = Request("POST", "/isochrone/sample", _JSON, body)
-        settle = self._sample_ended(holding)
-        self._ask(holding.endpoint, request, settle, self._probing.sample_timeout_s)
+        timeout_s = max(self._probing.sample_timeout_s, LATE_FACTOR * holding.service.mean_s)
+        settle = self._sample_ended(holding, now_s + timeout_s)
+        self._ask(holding.endpoint, request, settle, timeout_s)
 
     def _ask(
         self,
@@ -188,10 +190,12 @@ class Prober:
 
         return settle
 
-    def _sample_ended(self, holding: Holding) -> "_Settle":
+    def _sample_ended(self, holding: Holding, due_s: float) -> "_Settle":
         def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
             del rtt_s
             holding.sampling = False
+            if head is None and self._clock() >= due_s and not holding.breaker.open:
+                return  # it was we who gave up: who has not failed so far may only be slow
             if head is not None and head.status in _NO_SAMPLES:
                 holding.samples = False
                 return

@@ -27,15 +27,25 @@ _JSON = (b"content-type", b"application/json")
 
 
 def upstream_headers(
-    headers: Headers, query: Query, *, remaining_s: float, number: int, sequence: bytes
+    headers: Headers,
+    query: Query,
+    region: str,
+    *,
+    remaining_s: float,
+    number: int,
+    sequence: bytes,
 ) -> list[tuple[bytes, bytes]]:
-    """The fields of one try: the client's own, less what ends here, and ours."""
+    """The fields of one try: the client's own, less what ends here, and ours.
+
+    `region` is where the endpoint is believed to be: at the same address, another refuses.
+    """
     kept = _kept(headers, _NOT_UPSTREAM)
     kept += (
         (names.REQUEST_ID, query.request_id.encode()),
         (names.TIMEOUT, b"%.3f" % max(0.001, remaining_s)),
         (names.PRIORITY, b"%d" % query.priority),
         (names.TENANT, query.tenant.encode()),
+        (names.REGION, region.encode()),
         (names.ATTEMPT, b"%d" % number),
         (names.SEQUENCE, sequence),
     )

@@ -113,6 +113,7 @@ class Tries:
         headers = upstream_headers(
             asked.headers,
             self._asked.query,
+            lease.site.endpoint.region,
             remaining_s=remaining_s,
             number=number,
             sequence=b"%s=%d" % (self._reach.sender, lease.sequence),

@@ -8,7 +8,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from router.dispatch.event import Answer, Cause, Lost
-from router.dispatch.http_call import RESEND_S, HttpCall, UpstreamConnection, encode_request
+from router.dispatch.http_call import (
+    MOST_RESEND_S,
+    RESEND_S,
+    HttpCall,
+    UpstreamConnection,
+    encode_request,
+)
 from router.process.clock import Clock
 from router.process.names import Addresses
 from router.wire.http import Request
@@ -175,7 +181,6 @@ class HttpUpstream:
         return None
 
     async def _open(self, call: HttpCall) -> None:
-        began_s = self._clock()
         try:
             async with asyncio.timeout(self._connect_s):
                 connection = await self._connect()
@@ -185,8 +190,6 @@ class HttpUpstream:
             _tell_soon(call, _why(error))
         else:
             self._connections.add(connection)
-            # making it took a round trip: the news that it is closed takes no longer
-            connection.resend_s = max(RESEND_S, 2 * (self._clock() - began_s))
             connection.carry(call, fresh=True)
         finally:
             self._opening.pop(call, None)
@@ -200,6 +203,7 @@ class HttpUpstream:
         loop = asyncio.get_running_loop()
         refused: OSError | None = None
         for host in await self._addresses.now(self._connect_s / 2):
+            began_s = self._clock()
             try:
                 _, connection = await loop.create_connection(
                     lambda: UpstreamConnection(self, self._clock), host, self._address.port
@@ -207,6 +211,9 @@ class HttpUpstream:
             except OSError as error:
                 refused = error
             else:
+                # making it took a round trip: the news that it is closed takes no longer
+                trips_s = 2 * (self._clock() - began_s)
+                connection.resend_s = min(max(RESEND_S, trips_s), MOST_RESEND_S)
                 return connection
         raise refused or OSError("no address")
 

@@ -56,7 +56,7 @@ class Index:
         self._held: dict[_Key, dict[str, Holding]] = {}
         self._entries: dict[str, list[tuple[_Key, Holding]]] = {}
         self._short: dict[str, dict[tuple[str | None, frozenset[str] | None], Lawful]] = {}
-        self._queue: list[Lawful] = []
+        self._queues: dict[str, list[Lawful]] = {}
 
     def put(self, site: Site) -> bool:
         """Take in what a site holds now, in place of what it held; False where it is the same."""
@@ -108,12 +108,13 @@ class Index:
                 return found
         return self._pick_out(model, version, regions)
 
-    def turn(self) -> Iterable[Lawful]:
-        """A few of the shortlists that somebody asked for: all of them in turn."""
-        if not self._queue:
-            self._queue = [one for of_model in self._short.values() for one in of_model.values()]
-        few, self._queue = self._queue[:_AT_ONCE], self._queue[_AT_ONCE:]
-        return few
+    def turn(self, purpose: str) -> Iterable[Lawful]:
+        """A few of the shortlists that somebody asked for; for each purpose, all in turn."""
+        queue = self._queues.get(purpose)
+        if not queue:
+            queue = [one for of_model in self._short.values() for one in of_model.values()]
+        self._queues[purpose] = queue[_AT_ONCE:]
+        return queue[:_AT_ONCE]
 
     def _pick_out(self, model: str, version: str | None, regions: frozenset[str] | None) -> Lawful:
         held = self._held.get((model, version), {}).values()

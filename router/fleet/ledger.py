@@ -103,7 +103,7 @@ class Ledger:
     def rivals(self, now_s: float, age_s: float, most: int) -> list[Site]:
         """The best endpoints of late decisions that have not been heard of for `age_s`."""
         found: dict[Site, float] = {}
-        for lawful in self._index.turn():
+        for lawful in self._index.turn("rivals"):
             for holding in lawful.near:
                 site = holding.site
                 old = not site.probing and now_s - max(site.heard_s, site.probed_s) >= age_s
@@ -121,7 +121,7 @@ class Ledger:
         Where the best one is not idle either, requests spill over and find out by themselves.
         """
         found: dict[Holding, None] = {}
-        for lawful in self._index.turn():
+        for lawful in self._index.turn("unused"):
             best = min(lawful.near, key=_rank, default=None)
             if best is None or best.site.occupancy.congestion_s > 0:
                 continue
@@ -176,6 +176,9 @@ class Ledger:
         site, holding = lease.site, lease.holding
         elapsed_s = now_s - lease.sent_s
         lease.answered = True
+        if site.late_s:  # it was worth noting while nothing came; if others are late, so is that
+            site.late_s = 0.0
+            site.settle(now_s)
         if report is None:
             site.heard_s = now_s
             if not site.endpoint.reports and holding is not None:
@@ -238,8 +241,13 @@ class Ledger:
     def probe_answered(
         self, site: Site, report: EndpointReport, rtt_s: float, now_s: float
     ) -> None:
-        """A probe came back with a full report; who answers as another is no proof of anything."""
+        """A probe came back with a full report; who answers as another is no proof of anything.
+
+        So is the answer of who has left meanwhile, or has joined anew.
+        """
         site.probing = False
+        if self._sites.get(site.endpoint.name) is not site:
+            return
         if (report.name, report.region) != (site.endpoint.name, site.endpoint.region):
             self._quarantine.judge(site, Sign.IMPOSTOR, now_s)
             return
@@ -251,6 +259,8 @@ class Ledger:
     def probe_ready(self, site: Site, rtt_s: float, now_s: float) -> None:
         """An endpoint that does not report is ready."""
         site.probing = False
+        if self._sites.get(site.endpoint.name) is not site:
+            return
         site.heard_s = now_s
         site.path.observe(rtt_s, 0, now_s)
         self._quarantine.judge(site, Sign.PROBE_ANSWERED, now_s)
@@ -318,7 +328,7 @@ class Ledger:
         """What happens because time passes; only where something is to happen."""
         self._timetable.sweep(now_s)
         self._quarantine.sweep()
-        for lawful in self._index.turn():
+        for lawful in self._index.turn("sort"):
             lawful.sort()
 
     def _holding(self, endpoint: Endpoint, model: str, version: str) -> Holding | None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import msgspec
 
@@ -15,6 +17,9 @@ from router.process.database import open_database
 from router.wire.journal import Entry
 from router.wire.peer_json import read_json
 from router.wire.report import Enrolment
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS enrolment (
@@ -48,7 +53,7 @@ class Store:
         self._clock = clock
         self._ahead_s = wall() - clock()
         self._saved: dict[str, tuple[Enrolment, float]] = {}
-        self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
             self._connection = open_database(path, _TABLES)
         except (sqlite3.Error, OSError) as error:
@@ -80,22 +85,17 @@ class Store:
         saved = self._saved.get(enrolment.name)
         if saved is not None and saved[0] == lasting and now_s - saved[1] < _REFRESH_S:
             return
-        async with self._lock:
-            body = msgspec.json.encode(enrolment)
-            row = (enrolment.name, url, body, now_s)
-            insert = "INSERT OR REPLACE INTO enrolment VALUES (?, ?, ?, ?)"
-            if await asyncio.to_thread(self._write, insert, *row):
-                self._saved[enrolment.name] = (lasting, now_s)
+        row = (enrolment.name, url, msgspec.json.encode(enrolment), now_s)
+        insert = "INSERT OR REPLACE INTO enrolment VALUES (?, ?, ?, ?)"
+        if await self._do(self._write, insert, *row):
+            self._saved[enrolment.name] = (lasting, now_s)
         if len(self._saved) > _SAVED_MOST:
             self._saved.clear()
 
     async def forget(self, name: str) -> None:
         """An agent has left in good order: a restart need not ask for it. Its models stay known."""
         self._saved.pop(name, None)
-        async with self._lock:
-            await asyncio.to_thread(
-                self._write, "UPDATE enrolment SET url = '' WHERE name = ?", name
-            )
+        await self._do(self._write, "UPDATE enrolment SET url = '' WHERE name = ?", name)
 
     async def keep(self, agent: str, entries: Sequence[Entry]) -> list[Entry]:
         """Keep what an agent has told; returns what it had not told before.
@@ -103,16 +103,18 @@ class Store:
         Raises:
             Unavailable: it cannot be written now; the agent is to tell it again.
         """
-        async with self._lock:
-            try:
-                return await asyncio.to_thread(self._keep, agent, entries)
-            except sqlite3.Error as error:
-                raise Unavailable("this cannot be kept now", retry_after_s=_AGAIN_S) from error
+        try:
+            return await self._do(self._keep, agent, entries)
+        except (sqlite3.Error, RuntimeError) as error:  # RuntimeError: it is closed already
+            raise Unavailable("this cannot be kept now", retry_after_s=_AGAIN_S) from error
 
     async def told(self, most: int) -> list[tuple[str, Entry]]:
         """What agents have told, newest first: agent, entry."""
-        async with self._lock:
-            return await asyncio.to_thread(self._told, most)
+        return await self._do(self._told, most)
+
+    async def _do(self, work: Callable[P, T], *args: P.args, **named: P.kwargs) -> T:
+        """In the one thread that writes: what a cancelled caller had begun still ends first."""
+        return await asyncio.wrap_future(self._thread.submit(work, *args, **named))
 
     def _told(self, most: int) -> list[tuple[str, Entry]]:
         query = "SELECT agent, body FROM told ORDER BY rowid DESC LIMIT ?"
@@ -133,7 +135,8 @@ class Store:
         return self._ahead_s + self._clock()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, once what was begun is written."""
+        self._thread.shutdown(cancel_futures=True)
         self._connection.close()
 
     def _write(self, statement: str, *values: object) -> bool:

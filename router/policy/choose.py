@@ -101,7 +101,7 @@ def _work_out(
         ):
             continue
         rank = ranks[index] = sum(term(query, candidate) for term in policy.rank)
-        if candidate.state is ModelState.COLD and not candidate.woken:
+        if candidate.state is not _WARM:
             cold.append((rank - cold_s(query, candidate), candidate))
     return cold
 
@@ -113,7 +113,10 @@ def _worth_waking(
     better = [(rank, c) for rank, c in cold if c is not first and rank < best]
     if not better:
         return None
-    leave = permit(query, min(better, key=lambda one: one[0])[1])
+    _, foremost = min(better, key=lambda one: one[0])
+    if foremost.state is not ModelState.COLD or foremost.woken:  # it is on its way
+        return None
+    leave = permit(query, foremost)
     assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
     return leave
 

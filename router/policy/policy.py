@@ -132,21 +132,22 @@ def score(policy: Policy, query: Query, candidate: Candidate, leave: Permit) -> 
 def worth_waking(order: Sequence[Scored]) -> Permit | None:
     """The best cold endpoint that would have come first, had both been warm.
 
-    One that comes first although it is cold needs no wake: the request itself loads the model, and
-    nobody is woken who will come after it from then on.
+    One that comes first although it is cold needs no wake: the request itself loads the model. And
+    nobody is woken who will come after it from then on, or after one that is being loaded already.
     """
     if not order:
         return None
-    best = order[0]
-    best_rank = best.rank - best.seconds.cold
-    cold = [
-        s
-        for s in order[1:]
-        if s.candidate.state is ModelState.COLD
-        and not s.candidate.woken
-        and s.rank - s.seconds.cold < best_rank
-    ]
-    return min(cold, key=lambda s: s.rank - s.seconds.cold).permit if cold else None
+    best, *others = order
+    cold = [s for s in others if s.candidate.state is not ModelState.WARM]
+    if not cold:
+        return None
+    first = min(cold, key=_warm_rank)
+    is_asleep = first.candidate.state is ModelState.COLD and not first.candidate.woken
+    return first.permit if is_asleep and _warm_rank(first) < _warm_rank(best) else None
+
+
+def _warm_rank(scored: Scored) -> float:
+    return scored.rank - scored.seconds.cold
 
 
 def why_not(query: Query, nearest: Candidate) -> str:

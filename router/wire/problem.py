@@ -13,6 +13,7 @@ STATUS = {
     "unauthenticated": HTTPStatus.UNAUTHORIZED,
     "forbidden": HTTPStatus.FORBIDDEN,
     "not_found": HTTPStatus.NOT_FOUND,
+    "misdirected": HTTPStatus.MISDIRECTED_REQUEST,
     "method_not_allowed": HTTPStatus.METHOD_NOT_ALLOWED,
     "too_large": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "unlawful": HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS,

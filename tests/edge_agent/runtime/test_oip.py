@@ -509,6 +509,14 @@ async def test_a_long_text_is_written_beside_the_event_loop(face, where):
     assert where["encode_response"] is not threading.current_thread()
 
 
+@pytest.mark.parametrize(("region", "status"), [(b"eu-west", 200), (b"us-east", 421), (b"", 421)])
+async def test_a_request_for_another_region_is_refused(face, region, status):
+    answer = await face.post(INFER, rows((1, 2)), (b"x-isochrone-region", region))
+    assert answer.status == status
+    if status != 200:
+        assert read(answer)["code"] == "misdirected"
+
+
 async def test_a_priority_in_the_body_counts_before_that_of_the_header(store):
     gate = SlotGate(1, 8, time.monotonic, lambda: 0.01)
     async with opened(store, gate=gate, min_service_s=0.05) as face:

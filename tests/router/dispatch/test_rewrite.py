@@ -17,7 +17,7 @@ QUERY = Query("r1", "digits", now_s=0.0, deadline_s=30.0, tenant="acme", priorit
 
 
 def up(headers):
-    made = upstream_headers(headers, QUERY, remaining_s=1.5, number=1, sequence=b"r=7")
+    made = upstream_headers(headers, QUERY, "eu-west", remaining_s=1.5, number=1, sequence=b"r=7")
     assert len(dict(made)) == len(made), "no field twice"
     return dict(made)
 
@@ -49,6 +49,7 @@ def test_what_goes_up():
         b"x-isochrone-priority": b"3",
         b"x-isochrone-tenant": b"acme",
         b"x-isochrone-attempt": b"1",
+        b"x-isochrone-region": b"eu-west",
         b"x-isochrone-seq": b"r=7",
     }
 

@@ -73,6 +73,31 @@ def own(endpoint: Endpoint) -> dict[str, Any]:
     return {"name": endpoint.name, "region": endpoint.region}
 
 
+def test_a_probe_that_is_answered_after_its_endpoint_has_left_brings_nobody_back():
+    members = [Member(EDGE, slots=2, models=(HELD,), expires_s=100.0)]
+    membership = Membership(members, ["eu-west"], Term())
+    ledger = Ledger({"eu-west": 0.015}, "r1")
+    ledger.follow(membership, 0.0)
+    (site,) = ledger.sites()
+    ledger.probe_sent(site, 0.0)
+    membership.leave("edge")
+    ledger.follow(membership, 0.5)
+    ledger.probe_answered(site, report(1), 0.01, 1.0)
+    ledger.probe_ready(site, 0.01, 1.0)
+    assert list(ledger.models()) == []
+    assert list(ledger.candidates("digits", None)) == []
+
+
+def test_who_was_late_and_has_begun_to_answer_is_late_no_more():
+    ledger = proven(EDGE)
+    lease = ledger.sent(EDGE, "digits", "1", 1.0)
+    assert lease is not None
+    ledger.sweep(61.0)
+    before_s = only(ledger).service_s
+    ledger.answered(lease, call_report(2), 61.0)
+    assert only(ledger).service_s < before_s / 10, "it streams on, and is as quick as it was"
+
+
 def only(ledger: Ledger):
     (candidate,) = ledger.candidates("digits", None)
     return candidate

@@ -262,6 +262,19 @@ def test_the_best_cold_endpoint_is_woken_once(woken):
     assert (plan.wake is None) is woken
 
 
+def test_while_one_is_loaded_no_request_wakes_the_next():
+    members = endpoints(3)
+    ledger = proven(3)
+    for number in (0, 1):
+        site = ledger.site(f"e{number}")
+        assert site is not None
+        ledger.probe_answered(site, told(members[number], 9, ModelState.COLD, 0, 2), 0.001, 1.5)
+    wake = choose(POLICY, QUERY, ledger, Random(1)).wake
+    assert wake is not None
+    ledger.woken(wake.endpoint, "digits", "1", 1.6)
+    assert choose(POLICY, QUERY, ledger, Random(1)).wake is None
+
+
 def test_a_policy_of_ones_own_is_obeyed_as_it_stands():
     def not_today(*_: object) -> str:
         return "not today"

@@ -152,6 +152,24 @@ def test_nobody_is_woken_who_comes_after_what_the_request_itself_loads():
     assert woken.endpoint.name == "far"
 
 
+def test_while_one_is_loaded_requests_wake_nobody_who_would_come_after_it():
+    first = replace(NEAR, state=ModelState.LOADING, load_s=5.0, warm_at_s=QUERY.now_s + 5.0)
+    asked = replace(NEAR, state=ModelState.COLD, load_s=5.0, woken=True)
+    other = replace(
+        NEAR,
+        endpoint=replace(NEAR.endpoint, name="other"),
+        state=ModelState.COLD,
+        load_s=5.0,
+        net_s=NEAR.net_s + 0.001,
+    )
+    for under_way in (first, asked):
+        assert plan(QUERY, under_way, other, FAR).wake is None
+    better = replace(other, net_s=NEAR.net_s / 2)
+    woken = plan(QUERY, first, better, FAR).wake
+    assert woken is not None
+    assert woken.endpoint.name == "other"
+
+
 def test_equals_share_the_first_place():
     twins = [at(f"t{i}") for i in range(3)]
     rng = Random(7)
