@@ -13,6 +13,7 @@ from deploy.variants.onnx_graph import model_bytes
 from router.wire.tensor import Array, TensorSpec
 
 _SEED = 5
+_MOMENTS, _MOMENT_S = 5, 0.08
 _TRIES = 12
 _NEAR = 0.12
 GIVES = TensorSpec("out", "FP32", (-1, 16))
@@ -162,8 +163,13 @@ def _made(name: str, graph: _Graph) -> Made:
 
 
 def _median_s(opened: ort.InferenceSession, given: Array) -> float:
+    """The least of several medians: what others do on this machine only makes it slower."""
+    return min(_median_of_a_moment_s(opened, given) for _ in range(_MOMENTS))
+
+
+def _median_of_a_moment_s(opened: ort.InferenceSession, given: Array) -> float:
     times = []
-    until_s = perf_counter() + 0.15
+    until_s = perf_counter() + _MOMENT_S
     while perf_counter() < until_s:
         began_s = perf_counter()
         opened.run(["out"], {"in": given})
