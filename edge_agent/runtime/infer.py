@@ -81,8 +81,11 @@ class _Reply:
         """The turn is over."""
         if isinstance(outcome, Exception):
             self._refuse(outcome)
-        else:
+            return
+        try:
             self.give(self._inference.calls.whole(self._ask, turn, outcome))
+        except Exception as error:  # whatever it is, who asked hears of it
+            self._refuse(error)
 
     def give(self, answer: Answer) -> None:
         """This is it; what is long is written and packed in a thread."""
