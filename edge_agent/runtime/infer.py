@@ -111,7 +111,7 @@ class _Reply:
     def _is_packed(self, done: asyncio.Future[Response]) -> None:
         try:
             response = done.result()
-        except Exception as error:
+        except Exception as error:  # it belongs to who asked
             self._refuse(error)
             return
         self._tell(response)
