@@ -23,8 +23,8 @@ _OFF_FORGET = 0.9
 """What a measurement counts for after one more of as many rows."""
 _LINE_COUNT = 2.0
 """How many measurements of some number of rows the line stands for."""
-_MOST_OFF = 2.0
-"""Twice the line is too much to share a run; what is longer was kept waiting."""
+_MOST_OFF = 1.75
+"""So many times the line is too much to share a run; what is longer was kept waiting."""
 _OFF_LASTS = 256
 """So many runs after the last of as many rows, what they told is forgotten."""
 
