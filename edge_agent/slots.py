@@ -97,7 +97,7 @@ class SlotGate:
             raise Overloaded("too many calls wait for models to load", retry_after_s=due_s)
         return lease
 
-    def join(self, entry: Entry) -> "_Place":
+    def join(self, entry: Entry) -> None:
         """A place in the line; see `Gate`."""
         now_s = self._clock()
         self._check_wait(entry, now_s)
@@ -112,7 +112,13 @@ class SlotGate:
         else:
             self._stand(entry, now_s)
         self._call()
-        return _Place(self._alike, self._line, entry)
+
+    def leave(self, entry: Entry) -> None:
+        """Wait no more; see `Gate`."""
+        if entry.ticket is not None:
+            self._line.leave(entry.ticket)
+        else:
+            self._alike.remove(entry)
 
     def turn_away(self, tenant: str, priority: int) -> None:
         """Refuse what `join` would refuse; see `Gate`."""
@@ -292,6 +298,7 @@ class SlotGate:
         self._mean_s += _NEWEST_SHARE * (took_s / run.calls - self._mean_s)
         if run.tickets:
             self._correct(run.tickets, took_s)
+            run.tickets = []  # whose slot it was may be one of them, and would keep itself
         if self.slots > 1:
             self._adaptive.ended(stretch, alone=run.alone, full=full, now_s=now_s)
         if self._waiting:
@@ -337,24 +344,6 @@ def _pauses_until(entry: Entry, behind: int, joined_s: float) -> float:
 
 def _too_late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed in the queue")
-
-
-class _Place:
-    """Where an entry waits."""
-
-    __slots__ = ("_alike", "_entry", "_line")
-
-    def __init__(self, alike: Alike, line: Line[Entry], entry: Entry) -> None:
-        self._alike = alike
-        self._line = line
-        self._entry = entry
-
-    def leave(self) -> None:
-        """It wants to wait no more."""
-        if self._entry.ticket is not None:
-            self._line.leave(self._entry.ticket)
-        else:
-            self._alike.remove(self._entry)
 
 
 class _Run:

@@ -6,6 +6,7 @@ that is not like the others, all of them have to stand in a fair line.
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from math import inf
 
 from edge_agent.runtime.gate import Entry
@@ -42,13 +43,10 @@ class Alike:
         last = self.entries[-1]
         return last.tenant == tenant and last.priority == priority
 
-    def remove(self, entry: Entry) -> bool:
-        """Take one out; False where it is not here. O(n): it is rare that one leaves."""
-        try:
+    def remove(self, entry: Entry) -> None:
+        """Take one out, if it is here. O(n): it is rare that one leaves."""
+        with suppress(ValueError):
             self.entries.remove(entry)
-        except ValueError:
-            return False
-        return True
 
     def expired(self, now_s: float) -> Iterator[Entry]:
         """Those whose deadline has passed, taken out."""

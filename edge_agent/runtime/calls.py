@@ -163,7 +163,7 @@ class Calls:
         self.served = served
         self.min_service_s = min_service_s
         self.lanes = Lanes(NONE_SHARED if min_service_s else sharing)
-        self._bench = Bench(holder.runner, clock, sharing.inline_s, min_service_s)
+        self._bench = Bench(gate, holder.runner, clock, sharing.inline_s, min_service_s)
 
     async def answer(self, ask: Ask) -> Answer:
         """The whole answer of a model that answers in one part.
@@ -253,7 +253,7 @@ class Calls:
                 asked_s=asked_s,
                 told=told,
             )
-            turn.place = self.gate.join(turn)
+            self.gate.join(turn)
         except Exception:  # whatever it is, who asked hears it, and the model may leave
             loan.give_back()
             raise

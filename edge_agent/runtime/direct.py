@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edge_agent.runtime import batch
-from edge_agent.runtime.gate import Entry, Place, Slot
+from edge_agent.runtime.gate import Entry, Gate, Slot
 from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.lanes import Lane
 from edge_agent.runtime.model import DirectModel, Feed
@@ -29,11 +29,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What runs need: threads, time, and the bounds of what is done on the loop.
+    """What runs need: a gate, threads, time, and the bounds of what is done on the loop.
 
     A run holds its slot for `min_service_s` at least.
     """
 
+    gate: Gate
     runner: Executor
     clock: Clock
     inline_s: float
@@ -56,7 +57,6 @@ class Turn:
         "lane",
         "loan",
         "model",
-        "place",
         "priority",
         "rows",
         "tenant",
@@ -96,7 +96,6 @@ class Turn:
         self.asked_s = asked_s
         self.joined_s = bench.clock()
         self.begun = False
-        self.place: Place | None = None
         self.ticket: Ticket[Entry] | None = None
         self.wait_s = 0.0
         self.infer_s = 0.0
@@ -120,9 +119,8 @@ class Turn:
     def withdraw(self) -> None:
         """Nobody waits for it any more: it does not start, or runs to its end for nobody."""
         self._told = None
-        if self.place is not None:
-            self.place.leave()
         if not self.begun:
+            self._bench.gate.leave(self)
             self.loan.give_back()
 
     def end(self, outcome: Outputs | Exception) -> None:

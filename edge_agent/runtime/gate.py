@@ -99,14 +99,6 @@ class Entry(Protocol):
         ...
 
 
-class Place(Protocol):
-    """Where an entry waits."""
-
-    def leave(self) -> None:
-        """It wants to wait no more; nothing where it has started or was refused."""
-        ...
-
-
 class Gate(Filling, Protocol):
     """Lets calls in."""
 
@@ -118,12 +110,16 @@ class Gate(Filling, Protocol):
         """
         ...
 
-    def join(self, entry: Entry) -> Place:
+    def join(self, entry: Entry) -> None:
         """Let an entry wait for its turn; it hears of that later, never before this returns.
 
         Raises:
             Overloaded: no slot is free, and the queue is full or too slow for its deadline.
         """
+        ...
+
+    def leave(self, entry: Entry) -> None:
+        """It wants to wait no more; nothing where it has started or was refused."""
         ...
 
     @property
@@ -149,6 +145,7 @@ class OpenGate:
         self.slots = slots
         self.queued = 0
         self._limit = Limit(sys.maxsize)
+        self._coming: dict[Entry, Lease] = {}
 
     @property
     def in_flight(self) -> int:
@@ -159,9 +156,16 @@ class OpenGate:
         """A lease, at once."""
         return self._lease()
 
-    def join(self, entry: Entry) -> Place:
+    def join(self, entry: Entry) -> None:
         """A turn, at once."""
-        return _OpenPlace(self._lease(), entry)
+        self._coming[entry] = self._lease()
+        asyncio.get_running_loop().call_soon(self._begin, entry)
+
+    def leave(self, entry: Entry) -> None:
+        """Not to begin, where it has not."""
+        lease = self._coming.pop(entry, None)
+        if lease is not None:
+            lease.release()
 
     def turn_away(self, tenant: str, priority: int) -> None:
         """Nobody is."""
@@ -171,29 +175,23 @@ class OpenGate:
         assert lease is not None
         return lease
 
+    def _begin(self, entry: Entry) -> None:
+        lease = self._coming.pop(entry, None)
+        if lease is None:  # it has left
+            return
+        batch = entry.batch()
+        if batch.begin(_OpenSlot(lease)):
+            batch.settle()
 
-class _OpenPlace:
-    """A place at an open gate, and the slot that it becomes."""
+
+class _OpenSlot:
+    """A slot of an open gate."""
 
     alone = False
 
-    def __init__(self, lease: Lease, entry: Entry) -> None:
+    def __init__(self, lease: Lease) -> None:
         self._lease = lease
-        self._begins = asyncio.get_running_loop().call_soon(self._begin, entry)
-        self._begun = False
-
-    def leave(self) -> None:
-        """Not to begin, where it has not."""
-        if not self._begun:
-            self._begins.cancel()
-            self.release()
 
     def release(self, stretch: float | None = None) -> None:  # noqa: ARG002 - Slot's
         """It has ended."""
         self._lease.release()
-
-    def _begin(self, entry: Entry) -> None:
-        self._begun = True
-        batch = entry.batch()
-        if batch.begin(self):
-            batch.settle()

@@ -15,7 +15,7 @@ from edge_agent.runtime.back_off import LONGEST_BACK_OFF_S, BackOff
 from edge_agent.runtime.choice import likely
 from edge_agent.runtime.engines import PLATFORMS
 from edge_agent.runtime.holder import Loan
-from edge_agent.runtime.loading import Loaded, Processes, as_failure, load, shut_down
+from edge_agent.runtime.loading import Loaded, as_failure, let_go, load, shut_down
 from edge_agent.runtime.model import DirectModel, Model
 from edge_agent.runtime.one_load import OneLoad
 from edge_agent.runtime.outlook import Outlook
@@ -266,27 +266,16 @@ class Held:
         self._began_s = self._clock()
         self.outlook.load_joins()
         self._move(Step.LOAD)
-        tools, loop = self._workshop.tools, asyncio.get_running_loop()
-
-        def blocking(processes: Processes) -> Loaded:
-            return load(self.package, tools, read, self._quarantine, processes)
-
-        def read() -> None:
-            loop.call_soon_threadsafe(self._read, one.outcome)
-
-        one = self._load = OneLoad(
+        self._load = OneLoad(
             self.title,
             self._workshop.loader,
-            blocking,
+            partial(load, self.package, self._workshop.tools, self._quarantine),
             began=lambda: self.outlook.load_begins(self._clock()),
+            read=lambda: self._move(Step.LOADED),
             timeout_s=self._workshop.upkeep.load_timeout_s,
         )
-        one.outcome.add_done_callback(self._finish)
-        return one.outcome
-
-    def _read(self, loading: asyncio.Future[Loaded]) -> None:
-        if self._loading is loading and not loading.done():
-            self._move(Step.LOADED)
+        self._load.outcome.add_done_callback(self._finish)
+        return self._load.outcome
 
     def _finish(self, loading: asyncio.Future[Loaded]) -> None:
         self._loading = None
@@ -321,6 +310,7 @@ class Held:
         self.failure = as_failure(self.title, error)
         self._back_off.failed(self._clock())
         _log.error("%s", self.failure.message, exc_info=error)
+        let_go(error)
         self._move(Step.FAILED, error=self.failure.message)
 
     def _end_load(self) -> None:

@@ -15,11 +15,11 @@ async def admitted(gate: Gate, deadline_s: float, priority: int, tenant: str = "
         DeadlineExceeded: the deadline passed in the queue.
     """
     knock = _Knock(deadline_s, priority, tenant)
-    place = gate.join(knock)
+    gate.join(knock)
     try:
         return await knock.slot
     except asyncio.CancelledError:
-        place.leave()
+        gate.leave(knock)
         if not knock.slot.cancelled() and knock.slot.exception() is None:
             knock.slot.result().release()
         raise

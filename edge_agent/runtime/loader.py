@@ -6,6 +6,7 @@ waits.
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, ParamSpec, TypeVar
@@ -38,7 +39,7 @@ class Loader(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the loader was shut down")
-            self._waiting.put((future, lambda: fn(*args, **kwargs)))
+            self._waiting.put((future, partial(fn, *args, **kwargs)))
         return future
 
     def leave_behind(self, task: Future[Any]) -> bool:
@@ -96,6 +97,7 @@ class Loader(Executor):
             goes_on = self._running is future
             if goes_on:
                 self._running = None  # what came of it belongs to who asked
+        del task, future, work  # an error knows the frames it came through, and would keep itself
         return goes_on
 
 

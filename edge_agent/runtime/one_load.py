@@ -9,6 +9,9 @@ from edge_agent.runtime.loader import Loader
 from edge_agent.runtime.loading import Loaded, Processes, shut_down
 from router.errors import Unavailable
 
+Load = Callable[[Processes, Callable[[], None]], Loaded]
+"""Blocks until a model is warm; it tells of the processes that it begins, and of the weights."""
+
 
 class OneLoad:
     """`outcome` is what it comes to: a model, an error, or cancelled where it never began.
@@ -21,24 +24,29 @@ class OneLoad:
         self,
         title: str,
         loader: Loader,
-        load: Callable[[Processes], Loaded],
+        load: Load,
         *,
         began: Callable[[], None],
+        read: Callable[[], None],
         timeout_s: float,
     ) -> None:
-        """`load` runs in the loader's thread; `began` is called here when its turn has come."""
+        """`load` runs in the loader's thread.
+
+        `began` is called here when its turn has come, `read` when the weights are in memory.
+        """
         self._title = title
         self._loop = asyncio.get_running_loop()
         self._loader = loader
         self._timeout_s = timeout_s
         self._began = began
+        self._read = read
         self._processes = Processes()
         self._watch: asyncio.TimerHandle | None = None
         self._is_over = False
         self._then: Callable[[], None] | None = None
         self.outcome: asyncio.Future[Loaded] = self._loop.create_future()
-        self._task: Future[Loaded] = loader.submit(self._run, load)
-        self._task.add_done_callback(lambda _: self._tell(self._ended))
+        self._task: Future[Loaded] | None = loader.submit(self._run, load)
+        self._task.add_done_callback(lambda task: self._tell(lambda: self._ended(task)))
 
     @property
     def hangs(self) -> bool:
@@ -54,7 +62,8 @@ class OneLoad:
 
     def call_off(self) -> None:
         """Where it has not begun, it does not begin."""
-        self._task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def forsake(self) -> None:
         """Nobody waits for it any more."""
@@ -62,9 +71,9 @@ class OneLoad:
         self._processes.end()
         self.outcome.cancel()
 
-    def _run(self, load: Callable[[Processes], Loaded]) -> Loaded:
+    def _run(self, load: Load) -> Loaded:
         self._tell(self._begins)
-        return load(self._processes)
+        return load(self._processes, lambda: self._tell(self._has_read))
 
     def _tell(self, what: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody listens
@@ -75,8 +84,13 @@ class OneLoad:
             self._began()
             self._watch = self._loop.call_later(self._timeout_s, self._give_up)
 
+    def _has_read(self) -> None:
+        if not self.outcome.done():
+            self._read()
+
     def _give_up(self) -> None:
-        if not self.outcome.done() and self._loader.leave_behind(self._task):
+        task = self._task
+        if task is not None and not self.outcome.done() and self._loader.leave_behind(task):
             self._processes.end()
             self.outcome.set_exception(
                 Unavailable(
@@ -85,17 +99,18 @@ class OneLoad:
                 )
             )
 
-    def _ended(self) -> None:
+    def _ended(self, task: Future[Loaded]) -> None:
+        self._task = None  # it would keep what it tells of its end, which is this
         if self._watch is not None:
             self._watch.cancel()
         if not self.outcome.done():
             self._is_over = True
-            _copy(self._task, self.outcome)
-        elif self._task.cancelled() or self._task.exception() is not None:
+            _copy(task, self.outcome)
+        elif task.cancelled() or task.exception() is not None:
             self._end()
         else:
             with suppress(RuntimeError):  # it was shut down: everything ends now
-                dropping = self._loader.submit(shut_down, self._task.result().model)
+                dropping = self._loader.submit(shut_down, task.result().model)
                 dropping.add_done_callback(lambda _: self._tell(self._end))
 
     def _end(self) -> None:

@@ -52,7 +52,6 @@ class HttpCall:
     """
 
     __slots__ = (
-        "_done",
         "_on_event",
         "_pool",
         "connection",
@@ -66,8 +65,8 @@ class HttpCall:
         self, pool: Pool, message: bytes, method: str, on_event: Callable[[Answer], None]
     ) -> None:
         self._pool = pool
-        self._on_event = on_event
-        self._done = False
+        self._on_event: Callable[[Answer], None] | None = on_event
+        """None once its last event has been told, or nobody wants it: whoever heard may have it."""
         self.message = message
         self.method = method
         self.paused = False
@@ -77,13 +76,13 @@ class HttpCall:
     @property
     def done(self) -> bool:
         """Its last event has been told, or nobody wants it."""
-        return self._done
+        return self._on_event is None
 
     def cancel(self) -> None:
         """Nobody wants the answer any more; its connection cannot be used again."""
-        if self._done:
+        if self.done:
             return
-        self._done = True
+        self._on_event = None
         if self.connection is not None:
             self.connection.close()
         else:
@@ -92,21 +91,23 @@ class HttpCall:
     def pause(self) -> None:
         """Read no more of the answer for now."""
         self.paused = True
-        if not self._done and self.connection is not None:
+        if not self.done and self.connection is not None:
             self.connection.hold()
 
     def resume(self) -> None:
         """Read on."""
         self.paused = False
-        if not self._done and self.connection is not None:
+        if not self.done and self.connection is not None:
             self.connection.flow()
 
     def tell(self, event: Answer) -> None:
         """Pass an event on, unless the last one has been."""
-        if self._done:
+        hear = self._on_event
+        if hear is None:
             return
-        self._done = isinstance(event, End | Lost)
-        self._on_event(event)
+        if isinstance(event, End | Lost):
+            self._on_event = None
+        hear(event)
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -190,6 +191,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is gone."""
         self._pool.forget(self)
+        end = self._reader.close(clean=self._eof and exc is None)
         call, self._call = self._call, None
         if call is None or call.done:
             return
@@ -198,7 +200,7 @@ class UpstreamConnection(asyncio.Protocol):
             call.was_there = True
             self._pool.open_for(call)
         else:
-            call.tell(self._reader.close(clean=self._eof and exc is None))
+            call.tell(end)
 
     def _release(self, call: HttpCall) -> None:
         """The answer has ended: the connection is for the next, if it may and all was sent."""

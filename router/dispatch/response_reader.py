@@ -81,7 +81,11 @@ class ResponseReader:
         return events
 
     def close(self, *, clean: bool) -> Answer:
-        """What the end of the connection means; `clean`: the endpoint has said that it is one."""
+        """What the end of the connection means; `clean`: the endpoint has said that it is one.
+
+        Nothing more may be fed.
+        """
+        del self._parser  # it calls this reader: either keeps the other
         if clean and self._until_close:
             return End()
         return Lost(Cause.RESET, "in its answer" if self._started else "before its answer")

@@ -5,11 +5,9 @@ an ordinary request there is no task, no timer and no await.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
-
-from msgspec import structs
 
 from router.dispatch.asked import Asked, Ended
 from router.dispatch.attempt import Attempt
@@ -27,20 +25,15 @@ from router.dispatch.command import (
     Settle,
 )
 from router.dispatch.event import Cause, ClientGone, End, Event, Head, Lost
+from router.dispatch.guide import Guide
 from router.dispatch.rewrite import downstream_headers, readable_refusal, server_timing
 from router.dispatch.spare import Spare
 from router.dispatch.timers import Timers
 from router.dispatch.tries import Reach, Tries
 from router.policy.explain import explanation
-from router.policy.law import Permit
 from router.policy.pick import Scored
 from router.policy.policy import Plan
 from router.wire.headers import EXPLAIN
-
-DUE_S = 0.05
-"""A deadline is as good as over when this is left of it,"""
-DUE_SHARE = 0.1
-"""or this share of the time that there was."""
 
 _log = logging.getLogger("isochrone.router")
 
@@ -69,8 +62,8 @@ class Run:
         "ended",
         "exchange",
         "gave_up",
+        "guide",
         "means",
-        "next",
         "query",
         "record",
         "tries",
@@ -83,13 +76,13 @@ class Run:
         self.query = asked.query
         self.record = asked.record
         self.ended = ended
-        self.next = plan.order[0]
+        self.guide = Guide(asked, plan.order[0], means.chooser, means.spare, means.clock)
         self.attempt = Attempt(
-            self.next.permit,
-            self._choose,
-            repeat=self._may_repeat,
-            hedge=self._hedge,
-            due=self._is_due,
+            self.guide.next.permit,
+            self.guide.choose,
+            repeat=self.guide.may_repeat,
+            hedge=self.guide.hedge,
+            due=self.guide.is_due,
             repeatable=self.query.repeatable,
             most=means.most_tries,
             crashed=asked.crashed,
@@ -180,40 +173,8 @@ class Run:
             made.cancel()  # the rest of an answer that was of no use
         self.ended(self.asked, self.gave_up)
 
-    def _choose(self, tried: Sequence[Permit]) -> Permit | None:
-        """Whom to ask next, with the fleet as it is now."""
-        scored = self._best_but(tried)
-        if scored is None:
-            return None
-        self.next = scored
-        return scored.permit
-
-    def _may_repeat(self) -> bool:
-        return self.means.spare.repeat(self.record, self.means.clock())
-
-    def _is_due(self) -> bool:
-        given_s = self.query.deadline_s - self.record.asked_s
-        left_s = self.query.deadline_s - self.means.clock()
-        return left_s <= max(DUE_S, DUE_SHARE * given_s)
-
-    def _hedge(self, tried: Sequence[Permit]) -> Permit | None:
-        """Whom to ask beside, if that is worth it."""
-        scored = self._best_but(tried)
-        query, now_s = self.query, self.means.clock()
-        if scored is None or not self.means.spare.hedge(query, scored, now_s):
-            return None
-        self.next = scored
-        self.record.hedges += 1
-        return scored.permit
-
-    def _best_but(self, tried: Sequence[Permit]) -> Scored | None:
-        query = structs.replace(self.query, now_s=self.means.clock())
-        names = self.asked.useless.union(p.endpoint.name for p in tried)
-        order = self.means.chooser.best(query, names).order
-        return order[0] if order else None
-
     def _send(self, send: Send) -> None:
-        scored, spare, now_s = self.next, self.means.spare, self.means.clock()
+        scored, spare, now_s = self.guide.next, self.means.spare, self.means.clock()
         if not self.tries.send(send, scored, partial(_tell, self, send.number)):
             return
         if not self.tries.base + send.number:  # what is refused here earns nobody a second try

@@ -102,7 +102,7 @@ class HttpExchange:
             length = b"%d" % len(body)
         keep = self._received.keep_alive and self._carrier.stays
         head = self._head(status, headers, keep, _length_line(length))
-        self._state = _State.ENDED
+        self._ends(_State.ENDED)
         self._carrier.send(head if silent else head + body)
         self._carrier.ended(keep=keep)
 
@@ -142,7 +142,7 @@ class HttpExchange:
         if self._left and not self._silent:
             self.abort()
             return
-        self._state = _State.ENDED
+        self._ends(_State.ENDED)
         if self._chunked:
             self._carrier.send(LAST_CHUNK)
         self._carrier.ended(keep=self._keep)
@@ -150,7 +150,7 @@ class HttpExchange:
     def abort(self) -> None:
         """Close the connection without ending the answer."""
         if self._state in (_State.OPEN, _State.STREAMING):
-            self._state = _State.GONE
+            self._ends(_State.GONE)
             self._carrier.cut()
 
     def round_trip_s(self) -> float | None:
@@ -172,15 +172,21 @@ class HttpExchange:
     def leave(self) -> None:
         """The client has left."""
         if self._state in (_State.OPEN, _State.STREAMING):
-            self._state = _State.GONE
-            if self._gone is not None:
-                self._gone()
+            gone = self._gone
+            self._ends(_State.GONE)
+            if gone is not None:
+                gone()
 
     def stall(self, *, stalled: bool) -> None:
         """The client has begun, or stopped, to read too slowly."""
         told = self._pause if stalled else self._resume
         if told is not None and self._state in (_State.OPEN, _State.STREAMING):
             told()
+
+    def _ends(self, state: _State) -> None:
+        """Whoever watched it is kept no longer."""
+        self._state = state
+        self._gone = self._pause = self._resume = None
 
     def _may(self, state: _State) -> bool:
         if self._state is _State.GONE:

@@ -122,8 +122,7 @@ class Connection(asyncio.Protocol):
         del exc
         self._deaf = True
         self._held = b""
-        self._reader.requests.clear()
-        self._reader.give_back(self._reader.held_bytes)
+        self._reader.close()
         current, self._current = self._current, None
         self._host.forget(self)
         if current is not None:

@@ -237,6 +237,12 @@ class RequestReader:
             self._body_bytes = 0
             self._body = []
 
+    def close(self) -> None:
+        """The connection is gone, and whatever is here is not needed; nothing more will be fed."""
+        self.requests.clear()
+        self.give_back(self.held_bytes)
+        del self._parser  # it calls this reader: either keeps the other
+
     def give_back(self, count_bytes: int) -> None:
         """Bodies of so many bytes are not needed any more."""
         self.held_bytes -= count_bytes

@@ -121,7 +121,7 @@ def loaded(package: Package, width: int) -> dict[str, float]:
     memory.give_back()
     with ThreadPoolExecutor(1) as runner:
         ours_began_s = perf_counter()
-        found = load(package, tools(runner), lambda: None, None, Processes())
+        found = load(package, tools(runner), None, Processes(), lambda: None)
         ours_s = perf_counter() - ours_began_s
     shut_down(found.model)
     return {
@@ -138,7 +138,7 @@ def given_back(package: Package) -> dict[str, float]:
     memory.give_back()
     before = memory.private_bytes()
     with ThreadPoolExecutor(1) as runner:
-        found = load(package, tools(runner), lambda: None, None, Processes())
+        found = load(package, tools(runner), None, Processes(), lambda: None)
         during = memory.private_bytes()
         shut_down(found.model)
     return {
