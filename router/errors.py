@@ -150,3 +150,17 @@ class NoSpace(IsochroneError):
     """The model does not fit into this machine's memory or disk."""
 
     code = "no_space"
+
+
+def let_go(error: BaseException) -> None:
+    """Forget by which way an error came, once it has been told and logged.
+
+    The frames on that way, which keep all that was in memory there, mostly know the error as well,
+    so that only Python's search for cycles would free them.
+    """
+    kin: list[BaseException | None] = [error]
+    while kin:
+        one = kin.pop()
+        if one is not None and one.__traceback__ is not None:
+            one.__traceback__ = None
+            kin += (one.__cause__, one.__context__)

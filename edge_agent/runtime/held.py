@@ -15,7 +15,7 @@ from edge_agent.runtime.back_off import LONGEST_BACK_OFF_S, BackOff
 from edge_agent.runtime.choice import likely
 from edge_agent.runtime.engines import PLATFORMS
 from edge_agent.runtime.holder import Loan
-from edge_agent.runtime.loading import Loaded, as_failure, let_go, load, shut_down
+from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import DirectModel, Model
 from edge_agent.runtime.one_load import OneLoad
 from edge_agent.runtime.outlook import Outlook
@@ -24,7 +24,7 @@ from edge_agent.runtime.quarantine import Quarantine
 from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.runtime.state import Step, after
 from edge_agent.runtime.workshop import ColdStart, ModelMoved, Workshop
-from router.errors import Crashed, IsochroneError, NoSpace, NotFound, Unavailable
+from router.errors import Crashed, IsochroneError, NoSpace, NotFound, Unavailable, let_go
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
 
@@ -279,16 +279,16 @@ class Held:
 
     def _finish(self, loading: asyncio.Future[Loaded]) -> None:
         self._loading = None
-        if loading.cancelled():
+        try:
+            loaded = loading.result()
+        except asyncio.CancelledError:
             self._end_load()
             self.failure = Unavailable(f"{self.title} was not loaded: the pool is closing")
             self._move(Step.FAILED, error=self.failure.message)
             return
-        error = loading.exception()
-        if error is not None:
+        except BaseException as error:  # an engine may even call `exit`
             self._fail(error)
             return
-        loaded = loading.result()
         self.size_bytes = loaded.size_bytes
         wait_s = self._clock() - self._began_s - loaded.read_s - loaded.warm_up_s
         cold_start = ColdStart(max(0.0, wait_s), loaded.read_s, loaded.warm_up_s)

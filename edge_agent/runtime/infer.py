@@ -17,7 +17,7 @@ from edge_agent.runtime.calls import Answer, Ask, Call, Calls
 from edge_agent.runtime.direct import Outputs, Turn
 from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.load import Load
-from router.errors import BadRequest, IsochroneError, Misdirected
+from router.errors import BadRequest, IsochroneError, Misdirected, let_go
 from router.wire import codec, content, headers
 from router.wire.http import Request, Response
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
@@ -58,7 +58,7 @@ def reporting(
             metadata = self.expect(target)
             self._turn_away(target)
             return await answer(self, target, metadata)
-        except IsochroneError as error:
+        except Exception as error:  # it belongs to who asked
             return self.refused(target, error)
 
     return answer_or_refusal
@@ -175,10 +175,12 @@ class Inference:
 
     def refused(self, target: Target, error: Exception) -> Response:
         """A refusal, with our load; of what is no refusal, only that the model failed."""
-        if not isinstance(error, IsochroneError):
+        told = error
+        if not isinstance(told, IsochroneError):
             _log.error("a call of %s failed", target.model, exc_info=error)
-            error = IsochroneError("the model failed")
-        response = problem_response(error)
+            told = IsochroneError("the model failed")
+        let_go(error)
+        response = problem_response(told)
         response.headers.append((LOAD_HEADER, self.report(target, 0.0, 0.0)))
         return response
 

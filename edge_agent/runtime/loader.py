@@ -97,7 +97,7 @@ class Loader(Executor):
             goes_on = self._running is future
             if goes_on:
                 self._running = None  # what came of it belongs to who asked
-        del task, future, work  # an error knows the frames it came through, and would keep itself
+        del task, future, work  # as below
         return goes_on
 
 
@@ -108,3 +108,4 @@ def _do(future: Future[Any], work: Callable[[], Any]) -> None:
         future.set_exception(error)
     else:
         future.set_result(outcome)
+    del future, work  # an error knows the frames it came through, and would keep itself

@@ -3,7 +3,6 @@
 import errno
 import logging
 import time
-import traceback
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -200,11 +199,3 @@ def as_failure(title: str, error: BaseException) -> IsochroneError:
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return NoSpace(f"{title} does not fit into this machine's memory")
     return PackageError(f"{title} failed to load: {error!r}; see the log")
-
-
-def let_go(error: BaseException | None) -> None:
-    """Free what was in memory where an error came from, and it keeps: files, weights, sessions."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        let_go(error.__cause__)
-        error = error.__context__

@@ -215,7 +215,10 @@ class HttpUpstream:
                 trips_s = 2 * (self._clock() - began_s)
                 connection.resend_s = min(max(RESEND_S, trips_s), MOST_RESEND_S)
                 return connection
-        raise refused or OSError("no address")
+        try:
+            raise refused or OSError("no address")
+        finally:
+            refused = None  # it knows this frame from now on
 
     def _schedule_sweep(self) -> None:
         loop = asyncio.get_running_loop()

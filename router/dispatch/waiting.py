@@ -74,7 +74,7 @@ class Waiting:
 
     def ended(self, asked: Asked) -> None:
         """A request has ended, in line or out of it: what that says of those who wait."""
-        record, ticket = asked.record, asked.ticket
+        record, ticket, asked.ticket = asked.record, asked.ticket, None  # each knows the other
         if ticket is None:
             return
         infer_s = sum(t.report.infer_s for t in record.tried if t.report is not None)

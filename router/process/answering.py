@@ -165,6 +165,8 @@ class HttpExchange:
         resume: Callable[[], None] | None = None,
     ) -> None:
         """Be told once when the client leaves early, and when it reads too slowly."""
+        if self._state not in (_State.OPEN, _State.STREAMING):
+            return
         self._gone, self._pause, self._resume = gone, pause, resume
         if pause is not None and self._carrier.stalled:
             pause()

@@ -122,6 +122,7 @@ class Connection(asyncio.Protocol):
         del exc
         self._deaf = True
         self._held = b""
+        self._refusal = None
         self._reader.close()
         current, self._current = self._current, None
         self._host.forget(self)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from router.errors import IsochroneError
+from router.errors import IsochroneError, let_go
 from router.process.exchange import Exchange, Service
 from router.wire.http import Request, Response
 from router.wire.problem import problem_response
@@ -35,25 +35,29 @@ async def _serve(handler: Handler, exchange: Exchange) -> None:
             chunk = await anext(response.body, None)
     except IsochroneError as error:
         response = problem_response(error)
-    except Exception:  # a mistake of ours must not end the task group, nor tell its inside
+        let_go(error)
+    except Exception as error:  # a mistake of ours must not end the task group, nor tell its inside
         _log.exception("%s %s failed", request.method, request.path)
         response = problem_response(IsochroneError("internal error"))
+        let_go(error)
     if isinstance(response.body, bytes):
         exchange.respond(response.status, response.headers, response.body)
         return
     exchange.start(response.status, response.headers)
     try:
         await _pass_on(exchange, chunk, response.body)
-    except Exception:  # the head has left: all that can be told is that this is not the whole
+    except (
+        Exception
+    ) as error:  # the head has left: all that can be told is that this is not the whole
         _log.exception("%s %s broke off", request.method, request.path)
         exchange.abort()
+        let_go(error)
 
 
 async def _pass_on(exchange: Exchange, chunk: bytes | None, rest: AsyncIterator[bytes]) -> None:
-    task, flow = asyncio.current_task(), asyncio.Event()
-    assert task is not None  # we run in it
+    flow = asyncio.Event()
     flow.set()
-    exchange.watch(gone=task.cancel, pause=flow.clear, resume=flow.set)
+    exchange.watch(gone=_current_task().cancel, pause=flow.clear, resume=flow.set)
     try:
         while chunk is not None:
             exchange.write(chunk)
@@ -63,3 +67,10 @@ async def _pass_on(exchange: Exchange, chunk: bytes | None, rest: AsyncIterator[
     finally:
         if (close := getattr(rest, "aclose", None)) is not None:
             await close()  # cancelled: what it holds is let go now
+
+
+def _current_task() -> asyncio.Task[None]:
+    """This task; who is cancelled keeps what its variables know, so that none is to know it."""
+    task = asyncio.current_task()
+    assert task is not None  # we run in one
+    return task

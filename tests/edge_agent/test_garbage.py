@@ -1,6 +1,7 @@
 """What calls and loads leave behind is freed at once: nothing of it keeps itself alive."""
 
 import asyncio
+import gzip
 import json
 import logging
 from collections import Counter
@@ -12,6 +13,7 @@ from aiohttp import ClientError, ClientSession
 from edge_agent.app import serve
 from edge_agent.config import AdminConfig, AgentConfig
 from edge_agent.runtime.onnx_engine import OnnxModel
+from edge_agent.runtime.text_model import TextModel
 from tests.conftest import write_double, write_talk
 from tests.garbage import garbage
 
@@ -19,6 +21,7 @@ START_S = 30.0
 TIMEOUT = "x-request-timeout-seconds"
 MANY = 40
 SHORT, LONG = 1, 3000
+TALK = json.dumps({"text_input": "a", "parameters": {"max_tokens": 100}})
 
 
 class Client:
@@ -29,16 +32,26 @@ class Client:
         self._public = public
         self._admin = admin
 
-    async def infer(self, rows=SHORT, width=2, timeout_s=START_S):
+    async def infer(self, rows=SHORT, width=2, timeout_s=START_S, *, packed=False):
         tensor = {"name": "x", "shape": [rows, width], "datatype": "FP32"}
-        body = {"inputs": [{**tensor, "data": [1.0] * rows * width}]}
-        return await self.post("double/infer", json.dumps(body), timeout_s)
+        body = json.dumps({"inputs": [{**tensor, "data": [1.0] * rows * width}]}).encode()
+        more = {"content-encoding": "gzip"} if packed else {}
+        return await self.post(
+            "double/infer", gzip.compress(body) if packed else body, timeout_s, **more
+        )
 
-    async def post(self, path, body, timeout_s=START_S):
-        url, headers = f"{self._public}/v2/models/{path}", {TIMEOUT: f"{timeout_s}"}
+    async def post(self, path, body, timeout_s=START_S, **more):
+        headers = {TIMEOUT: f"{timeout_s}", **more}
+        url = f"{self._public}/v2/models/{path}"
         async with self._session.post(url, data=body, headers=headers) as answer:
             await answer.read()
             return answer.status
+
+    async def begin(self, path, body):
+        """Leave after the first bytes of an answer."""
+        async with self._session.post(f"{self._public}/v2/models/{path}", data=body) as answer:
+            assert await answer.content.readany()
+            answer.close()
 
     async def order(self, verb, model="double"):
         url = f"{self._admin}/v2/repository/models/{model}/{verb}"
@@ -50,6 +63,12 @@ class Client:
             async with self._session.get(f"{self._public}/v2/health/ready") as answer:
                 return answer.status == 200
         return False
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged(monkeypatch):
+    """Pytest keeps what it sees logged, errors and all."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
 
 
 @pytest.fixture
@@ -117,16 +136,29 @@ async def test_calls_that_nobody_waits_for_leave_nothing(client):
 async def test_calls_that_fail_leave_nothing(client, monkeypatch):
     monkeypatch.setattr(OnnxModel, "compute", lambda *_: 1 // 0)
     with garbage() as found:
-        for rows in (SHORT, LONG):
-            assert await together(*(client.infer(rows) for _ in range(4))) == {500: 4}
+        for more in ({}, {"rows": LONG}, {"packed": True}):
+            assert await together(*(client.infer(**more) for _ in range(4))) == {500: 4}
     assert found == {}
 
 
-async def test_calls_that_share_no_run_leave_nothing(client):
-    body = json.dumps({"text_input": "a", "parameters": {"max_tokens": 4}})
+@pytest.mark.parametrize("path", ["talk/generate", "talk/generate_stream"])
+async def test_calls_that_share_no_run_leave_nothing(client, monkeypatch, path):
+    assert await client.post(path, TALK) == 200
     with garbage() as found:
-        for path in ("talk/generate", "talk/generate_stream"):
-            assert await together(*(client.post(path, body) for _ in range(4))) == {200: 4}
+        assert await together(*(client.post(path, TALK) for _ in range(4))) == {200: 4}
+        assert (await together(*(client.post(path, TALK, 1e-3) for _ in range(8))))[504]
+        with monkeypatch.context() as broken:
+            broken.setattr(TextModel, "_prompt", lambda *_: 1 // 0)
+            assert await together(*(client.post(path, TALK) for _ in range(4))) == {500: 4}
+    assert found == {}
+
+
+async def test_streams_that_nobody_reads_to_the_end_leave_nothing(client):
+    assert await client.post("talk/generate", TALK) == 200
+    with garbage() as found:
+        for _ in range(4):
+            await client.begin("talk/generate_stream", TALK)
+        assert await client.post("talk/generate", TALK) == 200
     assert found == {}
 
 
@@ -138,8 +170,7 @@ async def test_loads_leave_nothing(client):
     assert found == {}
 
 
-async def test_loads_that_fail_leave_nothing(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(logging.root.manager, "disable", logging.ERROR)  # pytest keeps what it logs
+async def test_loads_that_fail_leave_nothing(client, tmp_path):
     (file,) = tmp_path.glob("double/1/*.onnx")
     whole = file.read_bytes()
     with garbage() as found:

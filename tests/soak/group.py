@@ -76,7 +76,9 @@ def _version_2(group: Path, core: str, memory_bytes: int) -> Group:
     (_TOP / "cgroup.subtree_control").write_text("+cpuset +memory")
     (group / "cpuset.cpus").write_text(core)
     (group / "memory.max").write_text(str(memory_bytes))
-    return Group([group / "cgroup.procs"], group / "memory.events", group / "memory.peak")
+    most = group / "memory.peak"
+    most.read_text()  # kernels before 5.19 do not tell
+    return Group([group / "cgroup.procs"], group / "memory.events", most)
 
 
 def _version_1(cores: Path, memory: Path, core: str, memory_bytes: int) -> Group:

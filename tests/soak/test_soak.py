@@ -4,12 +4,12 @@ import asyncio
 import subprocess
 import sys
 import time
-import warnings
 from contextlib import ExitStack
 from random import Random
 from statistics import median
 
 import aiohttp
+import numpy as np
 import pytest
 
 from edge_agent.slots import PUSHED_OUT
@@ -24,34 +24,32 @@ BODY = b'{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[1,2]}]}'
 
 
 @pytest.fixture
-def group():
-    try:
-        with small_group(SMALL_BYTES) as made:
-            yield made
-    except NoGroup as why:
-        pytest.skip(str(why))
-
-
-@pytest.fixture
-def group_if_any():
-    """One core and 512 MB where this machine lets us; else all that there is."""
+def small():
+    """One core and 512 MB where this machine lets us; else all of it, and why."""
     with ExitStack() as stack:
+        why = ""
         try:
-            yield stack.enter_context(small_group(SMALL_BYTES))
-        except NoGroup as why:
-            warnings.warn(f"the soak has the whole machine: {why}", stacklevel=2)
-            yield None
+            group = stack.enter_context(small_group(SMALL_BYTES))
+        except NoGroup as reason:
+            group, why = None, str(reason)
+        yield group, why
 
 
-async def test_a_minute_of_harm(tmp_path, group_if_any):
-    result = await soak(tmp_path, 60.0, SEED, group_if_any)
+def check_small(group, why):
+    """Nothing was killed there; a test that held without a group is told as skipped."""
+    if group is None:
+        pytest.skip(f"it held, but with the whole machine: {why}")
+    assert group.killed == 0
+    assert 0 < group.most_bytes <= SMALL_BYTES
+
+
+async def test_a_minute_of_harm(tmp_path, small):
+    result = await soak(tmp_path, 60.0, SEED, small[0])
     assert result["ok"], result
     assert result["requests"]["right"] > 1000
     for agent, deeds in (("steady", 4), ("rough", 6)):
         assert len(set(result["harm"][agent]) - {"not heard"}) == deeds, "everything was tried"
-    if group_if_any is not None:
-        assert result["group"]["killed"] == 0
-        assert 0 < result["group"]["most_bytes"] <= SMALL_BYTES
+    check_small(*small)
 
 
 async def ask(agent, session, tenant="two", priority=5):
@@ -92,10 +90,10 @@ async def play(agent, session, count, per_s):
     return answers, time.monotonic() - start_s
 
 
-async def test_an_overload_on_one_core_with_512_mb(tmp_path, group):
+async def test_an_overload_on_one_core_with_512_mb(tmp_path, small):
     """Three times what it can do, open loop, the load outside the group."""
     more = {"min_service_s": SERVICE_S, "slots": SLOTS, "queue": QUEUE, "tenants": WEIGHTS}
-    agent = SoakedAgent(tmp_path / "agent", group, **more)
+    agent = SoakedAgent(tmp_path / "agent", small[0], **more)
     try:
         await agent.start()
         connector = aiohttp.TCPConnector(limit=0)
@@ -116,11 +114,12 @@ async def test_an_overload_on_one_core_with_512_mb(tmp_path, group):
     assert count + len(refused_s) == len(answers), told
     assert count / took_s >= 0.9 * capacity_per_s, told
     assert median(refused_s) < 0.5 * median(served["four"]), told
-    assert median(served["urgent"]) < 0.5 * median(served["four"]), told
+    assert np.quantile(served["urgent"], 0.9) < median(served["four"]), told
     assert len(served["one"]) < len(served["two"]) < len(served["four"]), told
+    assert len(served["four"]) > 2 * len(served["one"]), told
     assert all(status == 200 for who, status, _ in answers if who == "urgent"), told
     assert after <= 1.05 * before, (before, after)
-    assert group.killed == 0
+    check_small(*small)
 
 
 TIGHT_BYTES = 256 << 20

@@ -1,13 +1,16 @@
 """What a call leaves behind in the router is freed at once: nothing of it keeps itself alive."""
 
 import asyncio
+import logging
 from collections import Counter
+
+import pytest
+from aiohttp import ClientSession
 
 from router.process.exchange import Exchange
 from tests.garbage import garbage
 
 MANY = 40
-NO_RETRIES = {"x-request-timeout-seconds": "5"}
 
 
 def refuse(exchange: Exchange) -> None:
@@ -24,6 +27,18 @@ def break_off(exchange: Exchange) -> None:
 
 def be_silent(exchange: Exchange) -> None:
     """Never answer."""
+
+
+def tell_a_story(exchange: Exchange) -> None:
+    """Begin a stream that does not end."""
+    exchange.start(200, [(b"content-type", b"text/event-stream")])
+    exchange.write(b"data: once upon a time")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged(monkeypatch):
+    """Pytest keeps what it sees logged, errors and all."""
+    monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
 
 
 async def together(router, **headers: str) -> Counter[int]:
@@ -76,4 +91,54 @@ async def test_calls_that_nobody_waits_for_leave_nothing(start_router, start_end
             for call in asked:
                 call.cancel()
         await router.settled(lambda: not router.router.dispatcher.gate.waiting)
+    assert found == {}
+
+
+async def test_calls_that_wait_in_line_leave_nothing(start_router, start_endpoint):
+    edge = await start_endpoint("edge")
+    router = await start_router(edge)
+    await router.infer()
+    held: list[Exchange] = []
+
+    def hold(exchange: Exchange) -> None:
+        if len(held) >= edge.slots:
+            refuse(exchange)
+        else:
+            held.append(exchange)
+
+    edge.behave = hold
+    with garbage() as found:
+        async with asyncio.TaskGroup() as tasks:
+            asked = tasks.create_task(together(router))
+            await router.settled(lambda: router.router.dispatcher.gate.waiting > 0)
+            while not asked.done():
+                while held:
+                    edge.answer(held.pop())
+                await asyncio.sleep(0.001)
+        assert asked.result() == {200: MANY}
+    assert found == {}
+
+
+async def test_endpoints_that_are_not_there_leave_nothing(start_router, start_endpoint):
+    edge, other = await start_endpoint("edge"), await start_endpoint("other")
+    router = await start_router(edge, other)
+    await together(router)
+    await edge.stop()
+    with garbage() as found:
+        assert (await together(router))[200]
+    assert found == {}
+
+
+async def test_streams_that_nobody_reads_to_the_end_leave_nothing(start_router, start_endpoint):
+    edge = await start_endpoint("edge")
+    router = await start_router(edge)
+    await router.infer()
+    edge.behave = tell_a_story
+    url = f"{router.url}/v2/models/digits/generate_stream"
+    with garbage() as found:
+        async with ClientSession() as session:
+            for _ in range(MANY):
+                async with session.post(url, data=b"opaque") as answer:
+                    assert await answer.content.readany()
+                    answer.close()
     assert found == {}
