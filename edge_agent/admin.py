@@ -14,7 +14,7 @@ from edge_agent.guard import CHALLENGE, Guard
 from edge_agent.lifecycle import Lifecycle
 from edge_agent.runtime.oip import check_method
 from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, IsochroneError, NotFound, Unauthenticated
+from router.errors import BadRequest, IsochroneError, NotFound, Unauthenticated, let_go
 from router.process.metrics import render
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
@@ -84,7 +84,9 @@ class Admin:
             response.headers.append(CHALLENGE)
             return response
         except IsochroneError as error:
-            return problem_response(_with_cause(error))
+            response = problem_response(_with_cause(error))
+            let_go(error)
+            return response
 
     async def _answer(self, request: Request) -> Response:
         if request.path == "/health":

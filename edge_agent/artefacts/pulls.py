@@ -13,7 +13,7 @@ from edge_agent.artefacts.pull import Bringing, Progress, Wish
 from edge_agent.artefacts.source import Source, SourceFailed
 from edge_agent.pause import Pause
 from edge_agent.runtime.package import Package
-from router.errors import BadRequest, IsochroneError
+from router.errors import BadRequest, IsochroneError, let_go
 from router.process import log
 
 FIRST_PAUSE_S = 0.5
@@ -84,6 +84,7 @@ class Pulls:
         except IsochroneError as error:
             pull.error = error
             self._tell(logging.ERROR, "not_pulled", wish, error)
+            let_go(error)
         except Exception:  # a mistake of ours must not end the agent
             pull.error = IsochroneError(f"{wish.title}: internal error; see the log")
             _log.exception("%s could not be pulled", wish.title)

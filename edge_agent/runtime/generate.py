@@ -13,7 +13,7 @@ import numpy as np
 from edge_agent.runtime.calls import Call
 from edge_agent.runtime.manifest import TEXT_INPUT, TEXT_OUTPUT
 from edge_agent.runtime.wishes import Wishes
-from router.errors import BadRequest, IsochroneError
+from router.errors import BadRequest, IsochroneError, let_go
 from router.wire.message import InferRequest, InferResponse, ModelMetadata, Parameter
 from router.wire.peer_json import read_json
 from router.wire.problem import Problem
@@ -88,6 +88,7 @@ class Events(AsyncIterator[bytes]):
             raise
         except IsochroneError as error:
             await self.aclose()
+            let_go(error)
             return _event(Problem(error.message, error.code))
 
     async def aclose(self) -> None:

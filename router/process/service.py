@@ -46,9 +46,8 @@ async def _serve(handler: Handler, exchange: Exchange) -> None:
     exchange.start(response.status, response.headers)
     try:
         await _pass_on(exchange, chunk, response.body)
-    except (
-        Exception
-    ) as error:  # the head has left: all that can be told is that this is not the whole
+    except Exception as error:
+        # The head has left: all that can be told is that this is not the whole.
         _log.exception("%s %s broke off", request.method, request.path)
         exchange.abort()
         let_go(error)

@@ -14,6 +14,7 @@ from edge_agent.app import serve
 from edge_agent.config import AdminConfig, AgentConfig
 from edge_agent.runtime.onnx_engine import OnnxModel
 from edge_agent.runtime.text_model import TextModel
+from router.errors import Unavailable
 from tests.conftest import write_double, write_talk
 from tests.garbage import garbage
 
@@ -53,9 +54,10 @@ class Client:
             assert await answer.content.readany()
             answer.close()
 
-    async def order(self, verb, model="double"):
-        url = f"{self._admin}/v2/repository/models/{model}/{verb}"
-        async with self._session.post(url) as answer:
+    async def order(self, verb, version=None):
+        url = f"{self._admin}/v2/repository/models/double/{verb}"
+        body = {"parameters": {"version": version}} if version else {}
+        async with self._session.post(url, json=body) as answer:
             return answer.status
 
     async def is_ready(self):
@@ -162,6 +164,22 @@ async def test_streams_that_nobody_reads_to_the_end_leave_nothing(client):
     assert found == {}
 
 
+async def test_streams_that_break_off_leave_nothing(client, monkeypatch):
+    assert await client.post("talk/generate", TALK) == 200
+    first = TextModel._logits
+
+    async def only_first(model, ids):
+        if len(ids) > model._generate.context:
+            raise Unavailable("enough")
+        return await first(model, ids)
+
+    monkeypatch.setattr(TextModel, "_logits", only_first)
+    with garbage() as found:
+        for _ in range(4):
+            assert await client.post("talk/generate_stream", TALK) == 200
+    assert found == {}
+
+
 async def test_loads_leave_nothing(client):
     with garbage() as found:
         for _ in range(3):
@@ -177,6 +195,8 @@ async def test_loads_that_fail_leave_nothing(client, tmp_path):
         assert await client.order("unload") == 200
         file.write_bytes(whole[:-1] + b"x")
         assert await client.order("load") == 503
+        assert await client.order("load", "1") == 503
+        assert await client.order("load", "9") == 404
         file.write_bytes(whole)
         async with asyncio.timeout(START_S):
             while await client.order("load") != 200:  # noqa: ASYNC110  # it backs off
