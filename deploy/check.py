@@ -9,37 +9,34 @@ from typing import Any
 import cloud.config
 import edge_agent.config
 import router.app
+from cloud.config import CloudConfig
 from deploy.result import add_json_argument, tell
+from edge_agent.config import AgentConfig
+from router.config import RouterConfig
 from router.errors import ConfigError
+from router.policy.region_file import RegionFile
 from router.policy.region_policy import RegionPolicy
 from router.process.document import ConfigProblem, SettingsError, listed, read_document
-from router.process.settings import load_settings
+from router.process.settings import Settings, load_settings
 from router.simulate.scenario import Scenario
 
 HELP = "say everything that is wrong in a configuration file"
 
-_CHECKS: dict[str, Callable[[Path], Any]] = {
-    "router": router.app.load,
-    "agent": edge_agent.config.check,
-    "cloud": cloud.config.check,
-    "regions": RegionPolicy.from_file,
-    "scenario": partial(load_settings, kind=Scenario),
+_ROLES: dict[str, tuple[type[Settings], Callable[[Path], Any]]] = {
+    "router": (RouterConfig, router.app.load),
+    "agent": (AgentConfig, edge_agent.config.check),
+    "cloud": (CloudConfig, cloud.config.check),
+    "regions": (RegionFile, RegionPolicy.from_file),
+    "scenario": (Scenario, partial(load_settings, kind=Scenario)),
 }
-_KEYS: dict[str, frozenset[str]] = {
-    "router": frozenset({"regions_file", "endpoints", "enrolment", "probe", "state_file"}),
-    "agent": frozenset({"keep_warm", "routers", "min_service_s", "slots", "queue"}),
-    "cloud": frozenset({"ray", "models", "ingress_replicas"}),
-    "regions": frozenset({"regions", "groups", "tenants", "rules", "networks", "data_classes"}),
-    "scenario": frozenset({"places", "arrivals", "seconds", "warmup_s", "objective_s", "faults"}),
-}
-"""Keys that tell whose file it is."""
+"""What a file holds, and what reads it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which file, and whose it is."""
     parser.add_argument("--config", type=Path, required=True, help="the file")
     parser.add_argument(
-        "--role", choices=sorted(_CHECKS), help="whose it is (else guessed from its keys)"
+        "--role", choices=sorted(_ROLES), help="whose it is (else guessed from its keys)"
     )
     add_json_argument(parser)
 
@@ -49,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     role = args.role
     try:
         role = role or guessed(args.config)
-        _CHECKS[role](args.config)
+        _, read = _ROLES[role]
+        read(args.config)
         problems: list[ConfigProblem] = []
     except SettingsError as error:
         problems = list(error.problems)
@@ -61,18 +59,19 @@ def run(args: argparse.Namespace) -> int:
 
 
 def guessed(path: Path) -> str:
-    """Whose file it is, by its keys.
+    """Whose file it is: theirs who know the most of its keys.
 
     Raises:
-        ConfigError: it cannot be read, or does not say.
+        ConfigError: it cannot be read, or may be of several.
     """
     data = read_document(path).data
     keys = set(data) if isinstance(data, dict) else set()
-    hits = {role: len(keys & own) for role, own in _KEYS.items()}
-    best = max(hits, key=lambda role: hits[role])
-    if not hits[best]:
-        raise ConfigError(f"{path}: whose file is this? Say --role {listed(sorted(_CHECKS))}")
-    return best
+    known = {role: len(keys & set(kind.__struct_fields__)) for role, (kind, _) in _ROLES.items()}
+    best = [role for role, count in known.items() if count == max(known.values()) > 0]
+    if len(best) != 1:
+        of = listed(sorted(best or _ROLES))
+        raise ConfigError(f"{path}: whose file is this? Say --role {of}")
+    return best[0]
 
 
 def _unplaced(path: Path, error: ConfigError) -> ConfigProblem:

@@ -70,3 +70,17 @@ def test_a_file_that_says_nothing_is_nobodys(tmp_path, capsys):
         guessed(path)
     assert main(["check", "--config", str(path)]) == PROBLEM
     assert "--role" in capsys.readouterr().out
+
+
+def test_an_agent_that_knows_no_router_is_an_agent(tmp_path, capsys):
+    path = tmp_path / "agent.yaml"
+    path.write_text("name: e\nregion: eu\nkeep_warm: []\npackages: .\nstate_file: agent.state\n")
+    assert main(["check", "--config", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: OK (agent)\n"
+
+
+def test_a_file_that_may_be_of_several_is_asked_about(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("name: e\nregion: eu\nstate_file: x.state\n")
+    with pytest.raises(ConfigError, match="agent or router"):
+        guessed(path)
