@@ -46,8 +46,7 @@ async def _serve(handler: Handler, exchange: Exchange) -> None:
     exchange.start(response.status, response.headers)
     try:
         await _pass_on(exchange, chunk, response.body)
-    except Exception as error:
-        # The head has left: all that can be told is that this is not the whole.
+    except Exception as error:  # the head has left: that it does not end is all that can be told
         _log.exception("%s %s broke off", request.method, request.path)
         exchange.abort()
         let_go(error)
