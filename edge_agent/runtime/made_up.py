@@ -1,0 +1,146 @@
+"""Random inputs for a model, as realistic as the names and datatypes of its inputs allow."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from router.wire.tensor import DATATYPES, Array, Form, TensorSpec
+
+Shape = tuple[int, ...]
+TOP_IDS = (20_000, 1_000, 100, 9, 1, 0)
+"""To be tried in this order: a table refuses ids that it lacks, and its size is not declared."""
+_RATE_HZ = 16_000
+_BLACK_TO_WHITE = 255
+_CHANNELS = (1, 3, 4)
+_MASK = re.compile("mask")
+_SEGMENT = re.compile("token_?type|segment")
+_LENGTH = re.compile("len(gth)?s?$|^x?len|length")
+_POSITION = re.compile("position")
+_RATE = re.compile("^sr$|sampl(e|ing)_?rate")
+_IMAGE = re.compile("image|pixel|img|picture|frame")
+_WORDS = "the weather today 7 42 1999 yes why how many people write a short answer please é 東京"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the open dimensions come to.
+
+    `rows` is that of each first one, `rest` that of all others; `named` goes over both, by the
+    names that a graph gives to its dimensions.
+    """
+
+    rows: int = 1
+    rest: int = 16
+    named: Mapping[str, int] = field(default_factory=dict)
+
+
+def shapes(
+    specs: Sequence[TensorSpec], sizes: Sizes, names: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Shape]:
+    """By input, its shape; `names` gives a name for each dimension of an input, "" where none."""
+    return {spec.name: _shape(spec, sizes, (names or {}).get(spec.name, ())) for spec in specs}
+
+
+def arrays(
+    specs: Sequence[TensorSpec],
+    chosen: Mapping[str, Shape],
+    chance: np.random.Generator,
+    top_id: int = TOP_IDS[-2],
+) -> dict[str, Array]:
+    """By input, an array of the chosen shape.
+
+    Ids are 0 to `top_id`, masks 1, segments 0, pictures 0 to 1 (UINT8: 0 to 255), a sampling rate
+    16000, lengths the largest open size, texts a few words, other numbers standard normal.
+    """
+    length = _length(specs, chosen)
+    return {spec.name: _array(spec, chosen[spec.name], chance, top_id, length) for spec in specs}
+
+
+def has_ids(specs: Sequence[TensorSpec]) -> bool:
+    """Some of the inputs hold what `top_id` bounds."""
+    return any(_holds_ids(spec) for spec in specs)
+
+
+def _shape(spec: TensorSpec, sizes: Sizes, names: Sequence[str]) -> Shape:
+    by_place = (sizes.rows, *[sizes.rest] * len(spec.shape))
+    named = (*names, *[""] * len(spec.shape))
+    sized = zip(spec.shape, by_place, named, strict=False)
+    return tuple(
+        sizes.named.get(name, open_size) if size == -1 else size for size, open_size, name in sized
+    )
+
+
+def _length(specs: Sequence[TensorSpec], chosen: Mapping[str, Shape]) -> int:
+    """The largest size beside the rows: of those that are left open, where any are."""
+    rest = [
+        (declared == -1, size)
+        for spec in specs
+        for declared, size in zip(spec.shape[1:], chosen[spec.name][1:], strict=True)
+    ]
+    return max(rest, default=(False, 1))[1]
+
+
+def _array(
+    spec: TensorSpec, shape: Shape, chance: np.random.Generator, top_id: int, length: int
+) -> Array:
+    form, dtype = DATATYPES[spec.datatype].form, DATATYPES[spec.datatype].dtype
+    if form is Form.TEXT:
+        return _texts(shape, chance)
+    said = _said(spec.name.lower(), shape, length, whole=form in (Form.INT, Form.BOOL))
+    if said is not None:
+        return _as(spec.datatype, said)
+    if form is Form.BOOL:
+        return np.array(chance.random(shape) < 0.5 if shape else False)
+    if form is Form.INT:
+        return _whole(spec, shape, chance, top_id).astype(dtype)
+    drawn = chance.random(shape) if _is_image(spec) else chance.standard_normal(shape)
+    return _as(spec.datatype, np.asarray(drawn))
+
+
+def _said(name: str, shape: Shape, length: int, *, whole: bool) -> Array | None:
+    """What the name alone tells; None where that is nothing."""
+    if _MASK.search(name):
+        return np.ones(shape)
+    if _SEGMENT.search(name):
+        return np.zeros(shape)
+    if _RATE.search(name):
+        return np.full(shape, _RATE_HZ)
+    if _LENGTH.search(name):
+        return np.full(shape, length if whole else 1)
+    if whole and _POSITION.search(name) and shape:
+        return np.broadcast_to(np.arange(shape[-1]), shape)
+    return None
+
+
+def _holds_ids(spec: TensorSpec) -> bool:
+    is_whole = DATATYPES[spec.datatype].form is Form.INT
+    return is_whole and not _is_image(spec) and _said(spec.name.lower(), (), 1, whole=True) is None
+
+
+def _whole(spec: TensorSpec, shape: Shape, chance: np.random.Generator, top_id: int) -> Array:
+    top = _BLACK_TO_WHITE if _is_image(spec) else top_id
+    most = np.iinfo(DATATYPES[spec.datatype].dtype.str).max
+    return np.asarray(chance.integers(0, min(top, most), size=shape, endpoint=True))
+
+
+def _is_image(spec: TensorSpec) -> bool:
+    rank = len(spec.shape)
+    if rank not in (3, 4) or not {spec.shape[-3], spec.shape[-1]} & set(_CHANNELS):
+        return False
+    return rank == 4 or spec.datatype == "UINT8" or _IMAGE.search(spec.name.lower()) is not None
+
+
+def _texts(shape: Shape, chance: np.random.Generator) -> Array:
+    texts, words = np.empty(prod(shape), object), _WORDS.split()
+    for index in range(len(texts)):
+        texts[index] = " ".join(chance.choice(words, int(chance.integers(1, 12)))).encode()
+    return texts.reshape(shape)
+
+
+def _as(datatype: str, data: Array) -> Array:
+    if datatype != "BF16":
+        return data.astype(DATATYPES[datatype].dtype)
+    return np.asarray(data.astype("<f4").view("<u4") >> 16).astype("<u2")

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_agent.runtime.made_up import TOP_IDS, Sizes, arrays, has_ids, shapes
+from router.wire.tensor import DATATYPES, TensorSpec, datatype_of, fits
+
+BERT = (
+    TensorSpec("input_ids", "INT64", (-1, -1)),
+    TensorSpec("attention_mask", "INT64", (-1, -1)),
+    TensorSpec("token_type_ids", "INT64", (-1, -1)),
+    TensorSpec("position_ids", "INT64", (-1, -1)),
+)
+VAD = (
+    TensorSpec("input", "FP32", (-1, -1)),
+    TensorSpec("state", "FP32", (2, -1, 128)),
+    TensorSpec("sr", "INT64", ()),
+)
+
+
+def made(specs, sizes=None, seed=0, **more):
+    return arrays(specs, shapes(specs, sizes or Sizes()), np.random.default_rng(seed), **more)
+
+
+def test_a_text_encoder_gets_ids_in_range_and_a_mask_that_hides_nothing():
+    given_ = made(BERT, Sizes(rows=3, rest=40), top_id=50)
+    assert {array.shape for array in given_.values()} == {(3, 40)}
+    assert len(set(given_["input_ids"].ravel().tolist())) > 20
+    assert given_["input_ids"].min() >= 0
+    assert given_["input_ids"].max() <= 50
+    assert (given_["attention_mask"] == 1).all()
+    assert (given_["token_type_ids"] == 0).all()
+    assert (given_["position_ids"] == np.arange(40)).all()
+
+
+def test_a_rate_is_one_and_open_dimensions_of_a_state_follow():
+    given_ = made(VAD, Sizes(rows=2, rest=512, named={}))
+    assert given_["sr"].shape == ()
+    assert given_["sr"] == 16000
+    assert given_["input"].shape == (2, 512)
+
+
+def test_names_of_dimensions_go_before_places():
+    names = {"input": ("batch", "time"), "state": ("", "batch", "")}
+    sizes = Sizes(rows=1, rest=16, named={"batch": 4, "time": 300})
+    assert shapes(VAD, sizes, names) == {"input": (4, 300), "state": (2, 4, 128), "sr": ()}
+
+
+def test_a_length_is_the_open_size():
+    specs = (TensorSpec("audio", "FP32", (-1, -1, 80)), TensorSpec("audio_lengths", "INT64", (-1,)))
+    given_ = made(specs, Sizes(rows=2, rest=37))
+    assert given_["audio_lengths"].tolist() == [37, 37]
+
+
+@pytest.mark.parametrize(
+    ("spec", "least", "most"),
+    [
+        (TensorSpec("x", "FP32", (-1, 3, -1, -1)), 0, 1),
+        (TensorSpec("x", "FP32", (-1, 1, 28, 28)), 0, 1),
+        (TensorSpec("image", "UINT8", (-1, -1, 3)), 0, 255),
+        (TensorSpec("pixel_values", "FP16", (-1, 32, 32, 3)), 0, 1),
+    ],
+)
+def test_pictures_lie_between_black_and_white(spec, least, most):
+    picture = made((spec,), Sizes(rest=32))[spec.name].astype(float)
+    assert picture.min() >= least
+    assert picture.max() <= most
+    assert picture.std() > 0.2 * most
+
+
+def test_texts_differ():
+    texts = made((TensorSpec("text", "BYTES", (-1,)),), Sizes(rows=20))["text"].tolist()
+    assert len(set(texts)) > 10
+    assert all(text.decode() for text in texts)
+
+
+def test_ids_are_told_from_what_no_table_bounds():
+    assert has_ids(BERT)
+    assert not has_ids(VAD)
+
+
+@given(
+    st.sampled_from(sorted(DATATYPES)),
+    st.lists(st.sampled_from([-1, 0, 1, 3, 5]), max_size=4),
+    st.sampled_from(["x", "mask", "sr", "lengths", "image", "ids", "segment_ids", "position_ids"]),
+    st.sampled_from(TOP_IDS),
+    st.integers(0, 5),
+)
+def test_whatever_is_declared_comes_out(datatype, shape, name, top_id, seed):
+    spec = TensorSpec(name, datatype, tuple(shape))
+    array = made((spec,), Sizes(rows=2, rest=3), seed, top_id=top_id)[name]
+    assert fits(spec, array.shape)
+    assert datatype_of(array) == ("UINT16" if datatype == "BF16" else datatype)
+    again = made((spec,), Sizes(rows=2, rest=3), seed, top_id=top_id)[name]
+    assert array.tolist() == again.tolist()
