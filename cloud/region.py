@@ -17,7 +17,7 @@ from router.process.clock import Clock
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
-from router.wire.report import ModelState, Wake, Waking
+from router.wire.report import ModelState, Wake, Waking, told_to
 
 OBSERVED_S = 1.0
 """What was seen of the replicas counts for this long: asking Serve costs some 15 ms."""
@@ -106,8 +106,9 @@ class Region:
         except IsochroneError as error:
             return problem_response(error)
 
-    def _report(self, _request: Request) -> Response:
-        return json_response(self._load.endpoint_report(ready=True, draining=False))
+    def _report(self, request: Request) -> Response:
+        report = self._load.endpoint_report(ready=True, draining=False)
+        return json_response(told_to(request.headers, report))
 
     def _wake(self, request: Request) -> Response:
         wake = read_json(request.body, Wake, "wake")

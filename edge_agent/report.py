@@ -41,6 +41,11 @@ def broken_in(store: Path, packages: Iterable[Package]) -> tuple[HeldModel, ...]
     return tuple(held for held in unsound if held is not None)
 
 
+def _of_every_version(models: Iterable[HeldModel]) -> tuple[HeldModel, ...]:
+    """Without what only a newer router reads: which version that is, an enrolment cannot ask."""
+    return tuple(msgspec.structs.replace(model, active=None) for model in models)
+
+
 def _absent(name: str, version: str) -> HeldModel | None:
     try:
         return msgspec.convert(
@@ -96,7 +101,7 @@ class Report:
                 zone=config.zone,
                 hardware_class=config.hardware_class,
                 slots=self._pressing.slots,
-                models=self._pool.held() + self._still_broken(),
+                models=_of_every_version(self._pool.held() + self._still_broken()),
             )
 
         return enrolment

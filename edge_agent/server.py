@@ -14,7 +14,7 @@ from router.errors import IsochroneError, Unavailable
 from router.wire.http import Request, Response
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
-from router.wire.report import Wake, Waking
+from router.wire.report import Wake, Waking, told_to
 
 _CONTROL = frozenset({"/isochrone/report", "/isochrone/wake", "/isochrone/sample"})
 
@@ -63,7 +63,7 @@ class Public:
         try:
             if request.path == "/isochrone/report":
                 check_method(request, "GET")
-                return json_response(self._report.full())
+                return json_response(told_to(request.headers, self._report.full()))
             if request.path == "/isochrone/wake":
                 check_method(request, "POST")
                 return json_response(self._wake(request), HTTPStatus.ACCEPTED)

@@ -81,10 +81,10 @@ class Held:
     def __str__(self) -> str:
         return self.title
 
-    def told(self) -> HeldModel:
+    def told(self, *, active: bool | None = None) -> HeldModel:
         """What is reported of it."""
         name, version = self.package.name, self.package.version
-        return HeldModel(name, version, self.state, self.outlook.load_s, self._file_bytes)
+        return HeldModel(name, version, self.state, self.outlook.load_s, self._file_bytes, active)
 
     async def load(self) -> Model:
         """The model, warm; callers at the same time share one load.

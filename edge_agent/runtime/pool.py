@@ -92,8 +92,13 @@ class Pool:
         return self._generation
 
     def held(self) -> tuple[HeldModel, ...]:
-        """Every model version and its state."""
-        return tuple(held.told() for held in self._all())
+        """Every model version, its state, and whether it answers the calls that name none."""
+        return tuple(
+            held.told(active=held is active)
+            for lineage in self._models.values()
+            for active in (lineage.preferred(),)
+            for held in lineage
+        )
 
     def package(self, name: str, version: str | None = None) -> Package:
         """A model's package.

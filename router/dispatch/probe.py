@@ -24,6 +24,8 @@ from router.process.clock import Clock
 from router.wire.http import Request, first
 from router.wire.report import (
     LOAD_HEADER,
+    WIRE_HEADER,
+    WIRE_VERSION,
     decode_call_report,
     decode_endpoint_report,
     decode_waking,
@@ -31,6 +33,7 @@ from router.wire.report import (
 
 _REPORT_BYTES = 1 << 20
 _JSON = [(b"content-type", b"application/json")]
+_READS = [(WIRE_HEADER, b"%d" % WIRE_VERSION)]
 _NO_SAMPLES = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _NOT_NOW = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, 503})
 _BURST = 8.0
@@ -140,7 +143,7 @@ class Prober:
     def _probe(self, site: Site, now_s: float) -> None:
         self._ledger.probe_sent(site, now_s)
         path = "/isochrone/report" if site.endpoint.reports else "/v2/health/ready"
-        self._ask(site.endpoint, Request("GET", path, []), self._probe_ended(site))
+        self._ask(site.endpoint, Request("GET", path, _READS), self._probe_ended(site))
 
     def _sample(self, holding: Holding, now_s: float) -> None:
         holding.sampled_s = now_s

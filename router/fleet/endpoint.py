@@ -141,7 +141,7 @@ class Fleet(Protocol):
         ...
 
     def candidates(self, model: str, version: str | None) -> Sequence[Candidate]:
-        """Who holds that version; without one, each endpoint's newest."""
+        """Who holds that version; without one, each endpoint's active one."""
         ...
 
     def shortlist(

@@ -29,6 +29,7 @@ class Holding:
         "_occupancy",
         "_site",
         "_wait",
+        "active",
         "base_s",
         "breaker",
         "byte_s",
@@ -67,6 +68,8 @@ class Holding:
         self.model = model
         self.version = version
         self.state = ModelState.COLD
+        self.active: bool | None = None
+        """It answers requests that name no version; None: the endpoint has not said."""
         self.service = ServiceTime(site.priors.service_s(model, site.endpoint.hardware_class))
         self._wait = RttWindow() if site.endpoint.tier is Tier.CLOUD else None
         self.overhead_s = 0.0

@@ -50,7 +50,7 @@ def _alone_s(holding: Holding) -> float:
 
 
 class Index:
-    """The holdings of all sites, by model and version; version None is each site's newest."""
+    """The holdings of all sites, by model and version; version None is each site's active one."""
 
     def __init__(self) -> None:
         self._held: dict[_Key, dict[str, Holding]] = {}
@@ -62,7 +62,7 @@ class Index:
         """Take in what a site holds now, in place of what it held; False where it is the same."""
         name = site.endpoint.name
         entries: list[tuple[_Key, Holding]] = [(key, h) for key, h in site.holdings.items()]
-        entries += [((holding.model, None), holding) for holding in site.newest()]
+        entries += [((holding.model, None), holding) for holding in site.active()]
         if entries == self._entries.get(name):
             return False
         if name not in self._entries:

@@ -71,7 +71,7 @@ class Ledger:
     # What it tells.
 
     def candidates(self, model: str, version: str | None) -> Sequence[Candidate]:
-        """Who holds that version; without one, each endpoint's newest."""
+        """Who holds that version; without one, each endpoint's active one."""
         return self._index.held(model, version)
 
     def shortlist(

@@ -139,14 +139,17 @@ class Site:
         """Some model is warm that is not kept for ever."""
         return any(h.falls_cold and h.state is ModelState.WARM for h in self.holdings.values())
 
-    def newest(self) -> Iterable[Holding]:
-        """The newest version of each model."""
-        newest: dict[str, Holding] = {}
+    def active(self) -> Iterable[Holding]:
+        """Of each model, the version that a request without one gets here.
+
+        The endpoint says which; of one that does not, it is the highest.
+        """
+        active: dict[str, Holding] = {}
         for holding in self.holdings.values():
-            present = newest.get(holding.model)
-            if present is None or version_order(holding.version) > version_order(present.version):
-                newest[holding.model] = holding
-        return newest.values()
+            present = active.get(holding.model)
+            if present is None or _precedence(holding) > _precedence(present):
+                active[holding.model] = holding
+        return active.values()
 
     def differs(self, models: Iterable[HeldModel]) -> bool:
         """These models are not, or not in these states, what is known to be here."""
@@ -195,6 +198,7 @@ class Site:
                 holding = self.holdings[key] = Holding(self, model.name, model.version)
             holding.expect(model.load_s, now_s)
             holding.saw(model.state, now_s)
+            holding.active = model.active
 
     def refresh(self, trip_s: float | None = None, ended_count: int = 0) -> None:
         """Count anew what is in flight here, and what that makes of every rank.
@@ -225,3 +229,7 @@ class Site:
         self.health = Health(out="left")
         for holding in self.holdings.values():
             holding.leave()
+
+
+def _precedence(holding: Holding) -> tuple[bool, tuple[tuple[int, int | str], ...]]:
+    return holding.active is True, version_order(holding.version)

@@ -125,6 +125,7 @@ def _site(site: Site) -> dict[str, Any]:
             {
                 "name": holding.model,
                 "version": holding.version,
+                "active": holding.active,
                 "state": holding.state,
                 "service_s": holding.service_s,
                 "load_s": holding.load_s,

@@ -12,11 +12,19 @@ from typing import Annotated
 import msgspec
 
 from router.errors import BadRequest, TooLarge
+from router.wire.http import Headers, first
 from router.wire.peer_json import REPORT_BYTES, read_json
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
+"""2: `HeldModel.active`."""
+WIRE_HEADER = b"x-isochrone-wire-version"
+"""Who asks for a report says the newest version that it reads; without the field it is 1.
+
+Readers refuse fields that they do not know, so a new field is told to those only that ask for it.
+"""
 LOAD_HEADER = b"endpoint-load-metrics"
 _PREFIX = b"JSON "
+_DIGITS = 4
 
 PREFIX_BITS = {4: 24, 6: 48}
 """Clients are told apart by networks of this size, by IP version: nobody's own address is kept."""
@@ -45,14 +53,18 @@ class ModelState(StrEnum):
     DRAINING = "draining"
 
 
-class HeldModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One model version that an endpoint holds; `load_s` is its last measured cold start."""
+class HeldModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One model version that an endpoint holds; `load_s` is its last measured cold start.
+
+    `active`: it answers the calls that name no version; None where that is not told.
+    """
 
     name: Name
     version: Name
     state: ModelState
     load_s: Seconds | None = None
     bytes: Count | None = None
+    active: bool | None = None
 
 
 class Enrolment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -224,6 +236,19 @@ def decode_endpoint_report(body: bytes) -> EndpointReport | None:
     except (BadRequest, TooLarge):
         return None
     return report if abs(report.wire_version - WIRE_VERSION) <= 1 else None
+
+
+def told_to(headers: Headers, report: EndpointReport) -> EndpointReport:
+    """A report without the fields that the version in a request's `headers` does not know.
+
+    The same goes for every message: a field that version N adds has a default, is not encoded at
+    its default, and is put back to it here for whoever reads less than N.
+    """
+    asked = first(headers, WIRE_HEADER) or b""
+    if asked.isdigit() and len(asked) <= _DIGITS and int(asked) >= WIRE_VERSION:
+        return report
+    models = tuple(msgspec.structs.replace(model, active=None) for model in report.models)
+    return msgspec.structs.replace(report, wire_version=1, models=models)
 
 
 def decode_waking(body: bytes) -> Waking | None:

@@ -28,6 +28,8 @@ from router.errors import ConfigError
 from router.wire.http import Request
 from router.wire.report import (
     LOAD_HEADER,
+    WIRE_HEADER,
+    WIRE_VERSION,
     Enrolment,
     Lease,
     ModelState,
@@ -175,6 +177,15 @@ async def test_the_report_tells_everything(agent, http):
     double = next(model for model in one.models if model.name == "double")
     assert double.state is ModelState.WARM
     assert double.load_s
+    assert double.active is None, "an old router asks like this, and refuses what it does not know"
+
+
+async def test_the_report_says_which_version_is_active(agent, http):
+    headers = {WIRE_HEADER.decode(): str(WIRE_VERSION)}
+    async with http.get(f"{agent.url}/isochrone/report", headers=headers) as answer:
+        report = decode_endpoint_report(await answer.read())
+    assert report is not None
+    assert {model.active for model in report.models if model.name == "double"} == {True}
 
 
 async def test_every_request_has_an_id_and_a_line(agent, http):

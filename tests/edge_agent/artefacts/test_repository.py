@@ -308,6 +308,7 @@ async def test_a_pulled_version_waits_until_it_is_wanted(root, tmp_path):
         assert await answered(pool) == "2"
         told = {one.version: one for one in await models.models()}
         assert (told["3"].pulled, told["3"].active, told["2"].active) == (True, False, True)
+        assert [one.version for one in pool.held() if one.active] == ["2"], "as the report says"
         assert told["3"].digest == package.digest
     async with opened(root, tmp_path / "remote") as (pool, models):
         assert await answered(pool) == "2", "nor does a restart change who serves"

@@ -13,8 +13,8 @@ from router.policy.policy import Policy
 from router.policy.query import Query
 from router.policy.region_file import Rate
 from router.wire.http import first
-from router.wire.report import ModelState
-from tests.router.dispatch.world import Client, Sent, World, full
+from router.wire.report import HeldModel, ModelState
+from tests.router.dispatch.world import WARM, Client, Sent, World, full
 
 
 def test_nobody_to_wait_for_is_told_at_once():
@@ -167,6 +167,19 @@ def test_what_may_not_be_repeated_is_not():
     world.open[0].lose(Cause.REFUSED)
     world.open[0].answer()
     assert second.status == 200, "nothing was run where no connection could be made"
+
+
+def test_a_pulled_version_that_is_not_active_is_neither_used_nor_woken_unless_it_is_named():
+    world = World(names=("eu.a", "us.b"), load_s=20.0)
+    pulled = HeldModel("digits", "2", ModelState.COLD, load_s=20.0, active=False)
+    active = HeldModel("digits", "1", WARM, load_s=20.0, active=True)
+    world.report((active, pulled), sequence=2)
+    client = world.ask(timeout_s=2.0)
+    assert [sent.to for sent in world.open] == ["eu.a"]
+    world.open[0].answer()
+    assert (client.status, world.wakes) == (200, [])
+    assert world.ask(timeout_s=2.0, version="2").status == 503
+    assert world.wakes == ["eu.a"]
 
 
 def test_a_burst_of_mistakes_of_clients_opens_nothing():

@@ -170,7 +170,7 @@ class World:
         assert not changes
         self.count = 0
 
-    def report(self, held) -> None:
+    def report(self, held, sequence: int = 1) -> None:
         for site in self.ledger.sites():
             self.ledger.probe_sent(site, self.now_s)
             told = EndpointReport(
@@ -178,7 +178,7 @@ class World:
                 name=site.endpoint.name,
                 region=site.endpoint.region,
                 instance="i1",
-                sequence=1,
+                sequence=sequence,
                 in_flight=0,
                 slots=self.slots,
                 ready=True,

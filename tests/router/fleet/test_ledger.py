@@ -613,7 +613,7 @@ def test_draining_is_told():
     assert only(ledger).out == "draining"
 
 
-def test_without_a_version_each_endpoints_newest_counts():
+def test_without_a_version_the_newest_counts_of_an_endpoint_that_does_not_say():
     versions = [HeldModel("digits", v, ModelState.WARM) for v in ("9", "10", "1.5")]
     ledger = proven(EDGE)
     (site,) = ledger.sites()
@@ -622,6 +622,26 @@ def test_without_a_version_each_endpoints_newest_counts():
     (named,) = ledger.candidates("digits", "9")
     assert named.version == "9"
     assert ledger.elsewhere("digits", "7") == 1
+
+
+def test_without_a_version_the_active_one_counts_where_the_endpoint_says_which():
+    """A pulled version that is not active does not make a warm endpoint look cold."""
+    pulled = (
+        HeldModel("digits", "1", ModelState.WARM, active=True),
+        HeldModel("digits", "2", ModelState.COLD, active=False),
+    )
+    ledger = proven(EDGE)
+    (site,) = ledger.sites()
+    ledger.probe_answered(site, report(2, models=pulled), 0.01, 1.0)
+    assert (only(ledger).version, only(ledger).state) == ("1", ModelState.WARM)
+    (named,) = ledger.candidates("digits", "2")
+    assert named.state is ModelState.COLD
+    switched = (
+        HeldModel("digits", "1", ModelState.WARM, active=False),
+        HeldModel("digits", "2", ModelState.WARM, active=True),
+    )
+    ledger.probe_answered(site, report(3, models=switched), 0.01, 2.0)
+    assert only(ledger).version == "2"
 
 
 def test_an_agents_changed_models_are_asked_for_at_once():

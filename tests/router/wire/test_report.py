@@ -99,7 +99,7 @@ ENROLMENT = {
 }
 
 
-@pytest.mark.parametrize("version", [0, 1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_neighbouring_wire_version_is_understood(version):
     decode_enrolment(json.dumps({**ENROLMENT, "wire_version": version}).encode())
 
@@ -108,7 +108,7 @@ REFUSED = {
     "no JSON": b"{",
     "unknown field": json.dumps({**ENROLMENT, "tokn": "x"}).encode(),
     "field missing": json.dumps({k: v for k, v in ENROLMENT.items() if k != "url"}).encode(),
-    "wire version": json.dumps({**ENROLMENT, "wire_version": 3}).encode(),
+    "wire version": json.dumps({**ENROLMENT, "wire_version": 4}).encode(),
     "name": json.dumps({**ENROLMENT, "name": "shop 1"}).encode(),
     "slots": json.dumps({**ENROLMENT, "slots": 0}).encode(),
     "a line end in the name": json.dumps({**ENROLMENT, "name": "shop-1\n"}).encode(),
