@@ -1,35 +1,66 @@
 """`isochrone check`: everything that is wrong in a configuration file, each with its place."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import cloud.config
-import edge_agent.config
+from msgspec import inspect
+
 import router.app
 from cloud.config import CloudConfig
 from deploy.result import add_json_argument, tell
+from edge_agent.artefacts.parts import trust_of
 from edge_agent.config import AgentConfig
+from edge_agent.guard import guard_of
 from router.config import RouterConfig
 from router.errors import ConfigError
 from router.policy.region_file import RegionFile
-from router.policy.region_policy import RegionPolicy
+from router.policy.region_policy import region_problems
 from router.process.document import ConfigProblem, SettingsError, listed, read_document
-from router.process.settings import Settings, load_settings
+from router.process.settings import Settings, problems_in, readable_part
+from router.process.shape import differences
 from router.simulate.scenario import Scenario
 
 HELP = "say everything that is wrong in a configuration file"
 
-_ROLES: dict[str, tuple[type[Settings], Callable[[Path], Any]]] = {
-    "router": (RouterConfig, router.app.load),
-    "agent": (AgentConfig, edge_agent.config.check),
-    "cloud": (CloudConfig, cloud.config.check),
-    "regions": (RegionFile, RegionPolicy.from_file),
-    "scenario": (Scenario, partial(load_settings, kind=Scenario)),
+WithPackages = TypeVar("WithPackages", AgentConfig, CloudConfig)
+
+
+def _agent_problems(path: Path) -> Iterator[ConfigProblem]:
+    yield from _packages_problems(path, AgentConfig)
+    config = readable_part(read_document(path), AgentConfig)
+    if config is None:
+        return
+    for read in (
+        lambda: guard_of(config.admin.token_file),
+        lambda: trust_of(config.artefacts),
+    ):
+        try:
+            read()
+        except ConfigError as error:
+            yield _unplaced(path, error)
+
+
+def _packages_problems(path: Path, kind: type[WithPackages]) -> Iterator[ConfigProblem]:
+    yield from problems_in(path, kind)
+    document = read_document(path)
+    config = readable_part(document, kind)
+    if config is not None and not config.packages.is_dir():
+        text = f"{config.packages} is no directory"
+        remedy = "make it, and put packages there (isochrone package build)"
+        yield document.problem(("packages",), text, code="missing_folder", suggestion=remedy)
+
+
+_ROLES: dict[str, tuple[type[Settings], Callable[[Path], Iterable[ConfigProblem]]]] = {
+    "router": (RouterConfig, router.app.problems_in),
+    "agent": (AgentConfig, _agent_problems),
+    "cloud": (CloudConfig, partial(_packages_problems, kind=CloudConfig)),
+    "regions": (RegionFile, region_problems),
+    "scenario": (Scenario, partial(problems_in, kind=Scenario)),
 }
-"""What a file holds, and what reads it."""
+"""What a file holds, and what finds everything that is wrong in one."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,9 +77,8 @@ def run(args: argparse.Namespace) -> int:
     role = args.role
     try:
         role = role or guessed(args.config)
-        _, read = _ROLES[role]
-        read(args.config)
-        problems: list[ConfigProblem] = []
+        _, problems_of = _ROLES[role]
+        problems = list(problems_of(args.config))
     except SettingsError as error:
         problems = list(error.problems)
     except ConfigError as error:
@@ -59,15 +89,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def guessed(path: Path) -> str:
-    """Whose file it is: theirs who know the most of its keys.
+    """Whose file it is: the role that knows the most of its keys and finds the least wrong.
 
     Raises:
         ConfigError: it cannot be read, or may be of several.
     """
     data = read_document(path).data
     keys = set(data) if isinstance(data, dict) else set()
-    known = {role: len(keys & set(kind.__struct_fields__)) for role, (kind, _) in _ROLES.items()}
-    best = [role for role, count in known.items() if count == max(known.values()) > 0]
+    fits: dict[str, tuple[int, int]] = {}
+    for role, (kind, _) in _ROLES.items():
+        known = len(keys & set(kind.__struct_fields__))
+        fits[role] = (known, -sum(1 for _ in differences(inspect.type_info(kind), data)))
+    best = [role for role, fit in fits.items() if fit == max(fits.values()) and fit[0]]
     if len(best) != 1:
         of = listed(sorted(best or _ROLES))
         raise ConfigError(f"{path}: whose file is this? Say --role {of}")

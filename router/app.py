@@ -20,7 +20,7 @@ from router.dispatch.record import Record
 from router.dispatch.runner import Runner
 from router.dispatch.spare import Spare
 from router.dispatch.upstreams import Upstreams
-from router.errors import ConfigError, IsochroneError
+from router.errors import IsochroneError
 from router.fleet.address import pin
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.ledger import Ledger
@@ -44,7 +44,15 @@ from router.policy.region_policy import RegionPolicy
 from router.process import log
 from router.process.access_log import AccessLog
 from router.process.clock import Clock
-from router.process.settings import load_settings
+from router.process.document import (
+    ConfigProblem,
+    Document,
+    KeyPath,
+    SettingsError,
+    did_you_mean,
+    read_document,
+)
+from router.process.settings import attempted, readable_part, settings_in
 from router.wire.report import NO_VERSION, HeldModel, Lease, ModelState
 from router.wire.url import parse_url
 
@@ -258,15 +266,44 @@ def load(path: Path) -> tuple[RouterConfig, RegionPolicy]:
     """A router's configuration and its region policy, checked against each other.
 
     Raises:
-        ConfigError: one of the files cannot be used.
+        SettingsError: (a ConfigError) one of the files cannot be used; a line for each problem.
     """
-    config = load_settings(path, RouterConfig)
-    law = RegionPolicy.from_file(config.regions_file)
-    for key, region in _named_regions(config):
-        if region not in law.regions:
-            known = ", ".join(sorted(law.regions.names))
-            raise ConfigError(f"{path}: {key} {region!r} is not in {config.regions_file}: {known}")
+    document = read_document(path)
+    config, problems = attempted(lambda: settings_in(document, RouterConfig))
+    law: RegionPolicy | None = None
+    regions_file = document.data.get("regions_file") if isinstance(document.data, dict) else None
+    if isinstance(regions_file, str):
+        place = path.parent / Path(regions_file).expanduser()
+        law, more = attempted(lambda: RegionPolicy.from_file(place))
+        problems += more
+    sound = config or readable_part(document, RouterConfig)
+    if sound is not None and law is not None:
+        problems += _unknown_regions(document, sound, law)
+    if problems or config is None or law is None:
+        raise SettingsError(problems)
     return config, law
+
+
+def problems_in(path: Path) -> list[ConfigProblem]:
+    """Everything that is wrong in a router's configuration and its region policy."""
+    files, problems = attempted(lambda: load(path))
+    if files is None:
+        return problems
+    files[1].locator.close()
+    return list(files[1].contradictions)
+
+
+def _unknown_regions(
+    document: Document, config: RouterConfig, law: RegionPolicy
+) -> Iterator[ConfigProblem]:
+    known = law.regions.names
+    named: list[tuple[KeyPath, str]] = [(("region",), config.region)]
+    named += [(("endpoints", i, "region"), one.region) for i, one in enumerate(config.endpoints)]
+    for key, region in named:
+        if region not in law.regions:
+            text = f"{region!r} is not in {config.regions_file}: {', '.join(sorted(known))}"
+            hint = did_you_mean(region, known)
+            yield document.problem(key, text, code="unknown_region", suggestion=hint)
 
 
 def _member(config: EndpointConfig) -> Member:
@@ -295,9 +332,3 @@ def _round_trips(
     away_km = {r.name: distance_km(here, r.point) for r in law.regions}
     prior_s = {name: prior_rtt_s(km) for name, km in away_km.items()}
     return prior_s, {name: light_rtt_s(km / 2) for name, km in away_km.items()}
-
-
-def _named_regions(config: RouterConfig) -> Iterator[tuple[str, str]]:
-    yield "region", config.region
-    for index, endpoint in enumerate(config.endpoints):
-        yield f"endpoints[{index}].region", endpoint.region

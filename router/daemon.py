@@ -36,6 +36,8 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
     """
     config, law = load(path)
     log.setup(log_level or config.log.level, log_format or config.log.format)
+    for contradiction in law.contradictions:
+        _log.warning("%s", contradiction)
     return run(lambda stop: _serve(config, law, stop))
 
 

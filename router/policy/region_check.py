@@ -1,13 +1,20 @@
 """What a region policy file must mean beyond its shape: every name known, every rule reachable."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from ipaddress import ip_network
 
 from router.geo.address import Network
 from router.geo.region import Region, Regions
 from router.policy.region_file import ANY, Match, RegionFile, Require
 from router.policy.tenants import DEFAULT_TENANT
-from router.process.document import ConfigProblem, Document, KeyPath, did_you_mean, listed
+from router.process.document import (
+    ConfigProblem,
+    Document,
+    KeyPath,
+    Plain,
+    did_you_mean,
+    listed,
+)
 
 
 def regions_in(file: RegionFile) -> Regions:
@@ -19,9 +26,45 @@ def regions_in(file: RegionFile) -> Regions:
     return Regions(regions, file.groups)
 
 
-def problems_of(file: RegionFile, document: Document) -> list[ConfigProblem]:
-    """Everything in a well-formed file that has no meaning, each with its place."""
-    return list(_Check(file, document).all())
+def problems_of(
+    file: RegionFile, document: Document, structural: Sequence[ConfigProblem] = ()
+) -> list[ConfigProblem]:
+    """Everything in a file that has no meaning, each with its place.
+
+    `file` may be a part of the document, without the values that are `structural` problems: what
+    could follow from their absence is no problem of its own.
+    """
+    doubtful = set(_doubtful(file, document.data))
+    return [
+        problem
+        for problem in _Check(file, document).all()
+        if problem.code not in doubtful
+        and not any(one.key.startswith(problem.key) for one in structural)
+    ]
+
+
+def contradictions_in(file: RegionFile, document: Document) -> list[ConfigProblem]:
+    """Laws that the file itself brings together and that no region satisfies.
+
+    They are obeyed (each such request is refused), but hardly meant.
+    """
+    if set(_doubtful(file, document.data)):
+        return []
+    return list(_Check(file, document).contradictions())
+
+
+def _doubtful(file: RegionFile, data: Plain) -> Iterator[str]:
+    """The codes of problems that an entry which is left out could cause."""
+    sections: tuple[tuple[str, str, Sized], ...] = (
+        ("unknown_region", "regions", file.regions),
+        ("unknown_region", "groups", file.groups),
+        ("unknown_tenant", "tenants", file.tenants),
+        ("unreachable", "rules", file.rules),
+    )
+    for code, key, kept in sections:
+        whole = data.get(key) if isinstance(data, dict) else None
+        if isinstance(whole, dict | list) and len(whole) > len(kept):
+            yield code
 
 
 class _Check:
@@ -143,6 +186,41 @@ class _Check:
         for tenant in tenants:
             covered.setdefault(tenant, int(at[-1]))
 
+    def contradictions(self) -> Iterator[ConfigProblem]:
+        for name, tenant in self._file.tenants.items():
+            index = next(
+                (i for i, r in enumerate(self._file.rules) if _is_for(r.match, name)), None
+            )
+            laws = {f"tenant {name}": tenant.require}
+            if index is not None:
+                rule = self._file.rules[index]
+                laws[f"rule {rule.name}"] = rule.require
+                yield from self._none_left(("rules", index, "require"), laws)
+            models = () if tenant.models == ANY else tenant.models
+            for model in models:
+                if model in self._file.models:
+                    both = {**laws, f"model {model}": self._file.models[model].require}
+                    yield from self._none_left(("models", model, "require"), both)
+            for kind, entry in self._file.data_classes.items():
+                if entry.tenants != ANY and name in entry.tenants:
+                    both = {**laws, f"data class {kind}": entry.require}
+                    yield from self._none_left(("data_classes", kind, "require"), both)
+
+    def _none_left(self, at: KeyPath, laws: Mapping[str, Require]) -> Iterator[ConfigProblem]:
+        left: frozenset[str] | None = None
+        for law in laws.values():
+            if law == ANY:
+                continue
+            members = [self._regions.members(name) for name in law]
+            lawful = frozenset().union(*(one for one in members if one is not None))
+            if None in members or (left is not None and not left):
+                return  # an unknown name, or a contradiction that is told elsewhere
+            left = lawful if left is None else left & lawful
+        if left is not None and not left:
+            who = " and ".join(f"{name} ({_said(law)})" for name, law in laws.items())
+            text = f"leaves no region: {who} have none in common, so every such request is refused"
+            yield self._problem(at, text, "contradiction")
+
     def _law(self, at: KeyPath, law: Require) -> Iterator[ConfigProblem]:
         if law == ANY:
             return
@@ -169,6 +247,15 @@ class _Check:
         if name not in known:
             text = f"must be a {what} ({', '.join(known)}), not {name!r}"
             yield self._problem(at, text, f"unknown_{what}", did_you_mean(name, known))
+
+
+def _is_for(match: Match, tenant: str) -> bool:
+    tenants = matched_tenants(match)
+    return tenants is None or tenant in tenants
+
+
+def _said(law: Require) -> str:
+    return law if isinstance(law, str) else " or ".join(law)
 
 
 def matched_tenants(match: Match) -> tuple[str, ...] | None:

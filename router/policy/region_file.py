@@ -7,15 +7,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, field
 
 from router.geo.region import Point
-from router.process.document import (
-    ConfigProblem,
-    Document,
-    KeyPath,
-    Plain,
-    SettingsError,
-    read_document,
-)
-from router.process.settings import Settings, settings_in
+from router.process.document import ConfigProblem, Document, KeyPath, Plain
+from router.process.settings import Settings, structural_problems
 from router.wire.report import Name
 
 ANY: Literal["any"] = "any"
@@ -134,17 +127,12 @@ _LATER: tuple[tuple[str, ...], ...] = (
 """Keys of the language that this version knows and does not carry out."""
 
 
-def read_region_file(path: Path) -> tuple[RegionFile, Document]:
-    """The content of a region policy file, its structure checked, and the document itself.
-
-    Raises:
-        SettingsError: it cannot be used; one line for each problem.
-    """
-    document = read_document(path)
+def structure_problems(document: Document) -> list[ConfigProblem]:
+    """Every key and value of a region policy file that cannot stand there."""
     later = list(_not_honoured(document))
-    if later:
-        raise SettingsError(later)
-    return settings_in(document, RegionFile), document
+    places = {(problem.line, problem.column) for problem in later}
+    others = structural_problems(document, RegionFile)
+    return [*later, *(one for one in others if (one.line, one.column) not in places)]
 
 
 def _not_honoured(document: Document) -> Iterator[ConfigProblem]:

@@ -13,7 +13,13 @@ from router.errors import BadRequest, ConfigError, Forbidden, Unauthenticated, U
 from router.geo.address import PrefixTable
 from router.geo.locate import GeoDatabase, Locator, Place, Source, trusted_proxies
 from router.geo.region import Regions
-from router.policy.region_check import matched_tenants, problems_of, read_network, regions_in
+from router.policy.region_check import (
+    contradictions_in,
+    matched_tenants,
+    problems_of,
+    read_network,
+    regions_in,
+)
 from router.policy.region_file import (
     ANY,
     DataClassEntry,
@@ -21,10 +27,17 @@ from router.policy.region_file import (
     Rate,
     RegionFile,
     Rule,
-    read_region_file,
+    structure_problems,
 )
 from router.policy.tenants import Tenants, read_keys
-from router.process.document import ConfigProblem, Document, SettingsError, did_you_mean
+from router.process.document import (
+    ConfigProblem,
+    Document,
+    SettingsError,
+    did_you_mean,
+    read_document,
+)
+from router.process.settings import attempted, readable_part
 
 _KEPT_RULINGS = 2048
 _NO_RULE = Rule(name="none")
@@ -52,14 +65,20 @@ class RegionPolicy:
 
     `fingerprint` is the SHA-256 of the file's content, whatever its layout and comments;
     `known_models` are those that it names. `quotas` hold the tenants that have one; `weights` hold
-    every tenant's share.
+    every tenant's share. `contradictions` are laws of the file that no region satisfies together.
     """
 
     def __init__(
-        self, file: RegionFile, tenants: Tenants, database: GeoDatabase | None, fingerprint: str
+        self,
+        file: RegionFile,
+        tenants: Tenants,
+        database: GeoDatabase | None,
+        fingerprint: str,
+        contradictions: Sequence[ConfigProblem] = (),
     ) -> None:
         """From a file without problems; see `from_file`."""
         self.fingerprint = fingerprint
+        self.contradictions = tuple(contradictions)
         self.regions = regions_in(file)
         self.locator = _locator(file, database)
         self.known_models = _named_models(file)
@@ -81,13 +100,23 @@ class RegionPolicy:
         Raises:
             SettingsError: (a ConfigError) it cannot be used; one line for each problem.
         """
-        file, document = read_region_file(path)
-        problems = problems_of(file, document)
-        if problems:
+        document = read_document(path)
+        problems = structure_problems(document)
+        file = readable_part(document, RegionFile)
+        if file is None:
             raise SettingsError(problems)
+        problems += problems_of(file, document, problems)
+        contradictions = contradictions_in(file, document)
         named = {name: entry.keys_file for name, entry in file.tenants.items()}
-        tenants = read_keys({name: keys for name, keys in named.items() if keys is not None})
-        return cls(file, tenants, _database(file, document), _fingerprint(document))
+        files = {name: keys for name, keys in named.items() if keys is not None}
+        tenants, unread = attempted(lambda: read_keys(files))
+        geoip, unusable = attempted(lambda: _database(file, document))
+        problems += [*unread, *unusable]
+        if problems or tenants is None:
+            if geoip is not None:
+                geoip.close()
+            raise SettingsError([*problems, *contradictions])
+        return cls(file, tenants, geoip, _fingerprint(document), contradictions)
 
     def tenant_of(self, key: str | None) -> str:
         """The tenant of an API key; without a key, the tenant `default`.
@@ -170,12 +199,12 @@ class RegionPolicy:
 
 
 def region_problems(path: Path) -> list[ConfigProblem]:
-    """Everything that keeps a region policy file from being used; empty where nothing does."""
-    try:
-        RegionPolicy.from_file(path).locator.close()
-    except SettingsError as error:
-        return list(error.problems)
-    return []
+    """Everything that is wrong in a region policy file; empty where nothing is."""
+    policy, problems = attempted(lambda: RegionPolicy.from_file(path))
+    if policy is None:
+        return problems
+    policy.locator.close()
+    return list(policy.contradictions)
 
 
 def _first_match(file: RegionFile, tenant: str) -> Rule:

@@ -1,20 +1,26 @@
 """Configuration files become frozen, typed structs, once; what is wrong is told with its place."""
 
-import re
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
 
-from router.process.document import ConfigProblem, Document, KeyPath, SettingsError, read_document
+from router.process.document import (
+    ConfigProblem,
+    Document,
+    KeyPath,
+    Plain,
+    SettingsError,
+    read_document,
+)
 from router.process.shape import differences
 
 T = TypeVar("T")
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_MSGSPEC_PLACE = re.compile(r" - at `(?:key in )?\$([^`]*)`$")
-_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]|(\[\.\.\.\])")
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,31 +52,68 @@ def settings_in(document: Document, kind: type[T]) -> T:
     Raises:
         SettingsError: (a ConfigError) it does not fit; one line for each problem.
     """
-    problems = _structural(document, kind)
+    problems = structural_problems(document, kind)
     if problems:
         raise SettingsError(problems)
+    return _converted(document, document.data, kind)
 
+
+def readable_part(document: Document, kind: type[T]) -> T | None:
+    """What is left of a document without the values that do not fit.
+
+    Later checks can then tell their problems as well. None where nothing can be read. A list ends
+    before an item that has to go, so that every key path still means what it means in the file.
+    """
+    shape, data = inspect.type_info(kind), deepcopy(document.data)
+    while faults := list(differences(shape, data)):
+        if not all(_removed(data, fault.at) for fault in faults):
+            return None
+    return _converted(document, data, kind)
+
+
+def _removed(data: Plain, at: KeyPath) -> bool:
+    """Whether the value at a key path could be removed, or what lacks it; the root cannot."""
+    if not at:
+        return False
+    try:
+        holder: Any = data
+        for step in at[:-1]:
+            holder = holder[step]
+        if isinstance(holder, list):
+            del holder[int(at[-1]) :]
+        else:
+            del holder[at[-1]]
+    except KeyError:
+        return _removed(data, at[:-1])
+    except IndexError:  # its list ends earlier already
+        pass
+    return True
+
+
+def _converted(document: Document, data: Plain, kind: type[T]) -> T:
     def from_text(wanted: type[Any], value: str) -> Path:
         if wanted is not Path:
             raise TypeError(f"{wanted.__name__} cannot stand in a configuration file")
         return document.path.parent / Path(value).expanduser()
 
+    return msgspec.convert(data, kind, dec_hook=from_text, str_keys=True)
+
+
+def attempted(read: Callable[[], T]) -> tuple[T | None, list[ConfigProblem]]:
+    """What a reader gives, or the problems that it raises, so that several can tell theirs."""
     try:
-        return msgspec.convert(document.data, kind, dec_hook=from_text, str_keys=True)
-    except msgspec.ValidationError as error:
-        raise SettingsError([_leftover(document, str(error))]) from error
+        return read(), []
+    except SettingsError as error:
+        return None, list(error.problems)
 
 
 def problems_in(path: Path, kind: type[Any]) -> list[ConfigProblem]:
     """Everything that keeps a file from being a `kind`; empty where nothing does."""
-    try:
-        load_settings(path, kind)
-    except SettingsError as error:
-        return list(error.problems)
-    return []
+    return attempted(lambda: load_settings(path, kind))[1]
 
 
-def _structural(document: Document, kind: type[Any]) -> list[ConfigProblem]:
+def structural_problems(document: Document, kind: type[Any]) -> list[ConfigProblem]:
+    """Everything that keeps a document from being a `kind`, by itself."""
     return [
         document.problem(
             found.at,
@@ -81,22 +124,6 @@ def _structural(document: Document, kind: type[Any]) -> list[ConfigProblem]:
         )
         for found in differences(inspect.type_info(kind), document.data)
     ]
-
-
-def _leftover(document: Document, text: str) -> ConfigProblem:
-    """What a struct's own `__post_init__` refused, at the place that msgspec names."""
-    place = _MSGSPEC_PLACE.search(text)
-    at = _key_path(place[1]) if place else ()
-    return document.problem(at, f"is refused: {_MSGSPEC_PLACE.sub('', text)}")
-
-
-def _key_path(text: str) -> KeyPath:
-    steps: list[str | int] = []
-    for name, index, anywhere in _STEP.findall(text):
-        if anywhere:  # some value of a mapping: msgspec does not say which
-            break
-        steps.append(name or int(index))
-    return tuple(steps)
 
 
 def schema(kind: type[Any], title: str | None = None) -> dict[str, Any]:

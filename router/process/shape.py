@@ -6,13 +6,18 @@ msgspec would name the first one only, and not where in a mapping it stands.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec import inspect
 
 from router.process.document import KeyPath, Plain, did_you_mean, listed
 
 _SHOWN_CHARACTERS = 60
+_REFUSED = "refused"
+"""The code of what a struct's own check says; its fields have the right types."""
+_MSGSPEC_PLACE = re.compile(r" - at `(?:key in )?\$[^`]*`$")
 
 _Record = inspect.StructType | inspect.DataclassType
 _Items = inspect.ListType | inspect.VarTupleType | inspect.SetType | inspect.FrozenSetType
@@ -51,6 +56,21 @@ def _struct(kind: _Record, value: Plain, at: KeyPath) -> Iterator[Difference]:
     if not isinstance(value, dict):
         yield _unlike(kind, value, at)
         return
+    faults = list(_fields(kind, value, at))
+    yield from faults
+    if not faults:
+        yield from _own_check(kind, value, at)
+
+
+def _own_check(kind: _Record, value: dict[str, Plain], at: KeyPath) -> Iterator[Difference]:
+    """What the `__post_init__` of a struct refuses, whose fields are sound by themselves."""
+    try:
+        msgspec.convert(value, kind.cls, dec_hook=lambda _kind, text: Path(text), str_keys=True)
+    except msgspec.ValidationError as error:
+        yield Difference(at, f"is refused: {_MSGSPEC_PLACE.sub('', str(error))}", _REFUSED)
+
+
+def _fields(kind: _Record, value: dict[str, Plain], at: KeyPath) -> Iterator[Difference]:
     fields = {field.encode_name: field for field in kind.fields}
     for name in value:
         if name not in fields and name != getattr(kind, "tag_field", None):
@@ -102,7 +122,11 @@ def _union(kind: inspect.UnionType, value: Plain, at: KeyPath) -> Iterator[Diffe
     found = [list(differences(one, value, at)) for one in kind.types]
     if not all(found):
         return
-    deeper = [faults for faults in found if all(fault.at != at for fault in faults)]
+    deeper = [
+        faults
+        for faults in found
+        if all(fault.at != at or fault.code == _REFUSED for fault in faults)
+    ]
     if len(deeper) == 1:  # one alternative has the right outline: tell of its inside
         yield from deeper[0]
         return
