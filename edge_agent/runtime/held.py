@@ -55,7 +55,7 @@ class Held:
         self._clock = tools.clock
         upkeep = workshop.upkeep
         poisoned = partial(workshop.poisoned, package)
-        self._quarantine = Quarantine(poisoned) if upkeep.isolated(package) else None
+        self._quarantine = Quarantine(self._clock, poisoned) if upkeep.isolated(package) else None
         self.outlook = Outlook(package.name, variant.bytes, upkeep, workshop.loads, self._clock())
         self._variant: str | None = None
         self._model: Model | None = None

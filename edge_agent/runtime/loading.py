@@ -119,7 +119,7 @@ def _begun_outside(
     threads: int,
 ) -> Model:
     """A variant that is only measured, in the kind of process in which it will run."""
-    build = _apart(tools, Quarantine(), processes)
+    build = _apart(tools, Quarantine(tools.clock), processes)
     return start(package, variant, executor, threads, build=build)
 
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from contextlib import ExitStack
+from itertools import count
 from queue import SimpleQueue
 
 import msgspec
@@ -30,6 +31,7 @@ _HANG_S = 5.0
 """A call that nobody wants any more may take so much longer; then its process is ended."""
 _LEAVE_S = 5.0
 _KINDS = {kind.code: kind for kind in (BadRequest, Unavailable, PackageError)}
+_numbers = count()
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +55,8 @@ class Worker:
                 stdout=subprocess.DEVNULL,
             )
             ours.pop_all()
+        self.number = next(_numbers)
+        """No other worker of this agent has it; process ids come again."""
         self._is_gone = False
         self._free: SimpleQueue[socket.socket] = SimpleQueue()
         for one in self._sockets:
@@ -119,7 +123,7 @@ class ProcessModel:
         self._executor = executor
         self._threads = threads
         self._clients = quarantine
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(quarantine.clock)
         self._calls_at_once = calls_at_once
         self._worker: Worker | None = None
         self._is_killed = False
@@ -167,7 +171,7 @@ class ProcessModel:
         try:
             reply = await self._reply(worker, Frame(Kind.ASK, body, head_bytes), digest)
         except Crashed:
-            self._quarantine.crashed([digest])
+            self._quarantine.crashed(digest, worker.number)
             raise
         self._quarantine.answered(digest)
         if reply.kind is Kind.REFUSAL:
@@ -207,7 +211,7 @@ class ProcessModel:
                 await asyncio.wait([outcome], timeout=_HANG_S)
                 if not outcome.done():
                     _log.error("the process of %s hangs; it is ended", self._package.name)
-                    self._quarantine.crashed([digest])
+                    self._quarantine.crashed(digest, worker.number)
                     worker.kill()
                     await asyncio.wait([outcome])
                 outcome.exception()  # nobody else looks at it

@@ -1,27 +1,42 @@
 """Requests that were there when a model's process died, so that a poison one is not asked again.
 
 A crash says only that it may have been one of those that ran. One that is answered is free of
-suspicion; one that was there at two crashes, without an answer in between, is not asked again.
+suspicion; one that was there at two crashes, without an answer in between, is not asked again for a
+while.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from edge_agent.runtime.unheard import unheard
 from router.errors import Quarantined
+from router.process.clock import Clock
 
 CRASHES = 2
+EXPIRY_S = 3600.0
+"""After so long without a further crash a request may be asked again."""
 _MOST = 1024
 """Digests remembered; of more, the ones that crashed longest ago are forgotten."""
 
 
-class Quarantine:
-    """The digests of requests that were there at a crash, and at how many."""
+@dataclass(slots=True)
+class _Suspect:
+    """How many processes died with a request inside; which was the last one, and when."""
 
-    def __init__(self, closed: Callable[[], None] = unheard) -> None:
+    crashes: int
+    process: int
+    crashed_s: float
+
+
+class Quarantine:
+    """The digests of requests that were there at a crash."""
+
+    def __init__(self, clock: Clock, closed: Callable[[], None] = unheard) -> None:
         """`closed` is called whenever one more is not asked again."""
+        self.clock = clock
         self._closed = closed
-        self._crashes: OrderedDict[bytes, int] = OrderedDict()
+        self._suspects: OrderedDict[bytes, _Suspect] = OrderedDict()
 
     def check(self, digest: bytes) -> None:
         """Pass a request whose process may be risked for it.
@@ -29,24 +44,39 @@ class Quarantine:
         Raises:
             Quarantined: it was there at too many crashes.
         """
-        if self._crashes.get(digest, 0) >= CRASHES:
-            raise Quarantined(
-                f"this very request was there {CRASHES} times when the model's process died;"
-                " it is not tried again"
-            )
+        suspect = self._suspects.get(digest)
+        if suspect is None or suspect.crashes < CRASHES:
+            return
+        left_s = suspect.crashed_s + EXPIRY_S - self.clock()
+        if left_s <= 0:
+            del self._suspects[digest]
+            return
+        raise Quarantined(
+            f"this very request was there {CRASHES} times when the model's process died;"
+            f" it is not tried here again for {left_s:.0f} s"
+        )
 
-    def crashed(self, digests: Iterable[bytes]) -> None:
-        """The process died while these were there."""
-        for digest in digests:
-            count = self._crashes[digest] = self._crashes.pop(digest, 0) + 1
-            if count == CRASHES:
+    def crashed(self, digest: bytes, process: int) -> None:
+        """A process died while this request was there.
+
+        Each process has its own number: requests that are equal are there at one crash, not two.
+        """
+        now_s = self.clock()
+        suspect = self._suspects.pop(digest, None)
+        if suspect is None or now_s >= suspect.crashed_s + EXPIRY_S:
+            suspect = _Suspect(0, -1, now_s)
+        self._suspects[digest] = suspect
+        if suspect.process != process:
+            suspect.process, suspect.crashed_s = process, now_s
+            suspect.crashes += 1
+            if suspect.crashes == CRASHES:
                 self._closed()
-            if len(self._crashes) > _MOST:
-                self._crashes.popitem(last=False)
+        if len(self._suspects) > _MOST:
+            self._suspects.popitem(last=False)
 
     def answered(self, digest: bytes) -> None:
         """This one did not kill it."""
-        self._crashes.pop(digest, None)
+        self._suspects.pop(digest, None)
 
     def __len__(self) -> int:
-        return len(self._crashes)
+        return len(self._suspects)

@@ -6,6 +6,7 @@ from http import HTTPStatus
 import msgspec
 
 from router.errors import IsochroneError, MethodNotAllowed
+from router.wire.headers import CODE
 from router.wire.http import Response
 
 STATUS = {
@@ -45,8 +46,11 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def problem_answer(error: IsochroneError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """Status, header fields and body that tell a client of `error`."""
-    headers = [_JSON]
+    """Status, header fields and body that tell a client of `error`.
+
+    The code stands in a field too: a router decides by the head alone.
+    """
+    headers = [_JSON, (CODE, error.code.encode())]
     if error.retry_after_s is not None:
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     if isinstance(error, MethodNotAllowed):

@@ -185,6 +185,15 @@ async def test_a_request_that_was_there_at_two_crashes_is_quarantined(write, clo
         assert len(workers) == 3, "the poison one costs no process any more"
 
 
+async def test_a_crash_with_equal_requests_inside_is_one(write, clock, workers):
+    async with opened(write(), clock) as (pool, _):
+        await answer(pool, numbered(99))
+        both = await killed_under(pool, workers[0], numbered(13), numbered(13))
+        assert [type(one) for one in both] == [Crashed, Crashed]
+        clock.now_s += 100.0
+        assert (await answer(pool, numbered(13))).id == "13"
+
+
 async def test_a_warm_up_that_kills_its_process_is_tried_with_each_load(
     write, clock, question, monkeypatch
 ):
