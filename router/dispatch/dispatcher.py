@@ -245,13 +245,15 @@ class Dispatcher:
     def _turn_away(self, asked: Asked, best: Scored, left_s: float) -> None:
         """Nobody is sure enough to make its deadline; some might, without a queue or when warm.
 
-        Whether what was expected of the surest is true, a sample will tell.
+        Whether what was expected of the surest is true, a sample will tell; of a cold model only
+        once it is warm, so it is woken although its service, as expected, takes too long.
         """
         plan = asked.record.plan
         sigmas = sigmas_of(asked.query.priority)
         able = within(plan.order, left_s)
         if able:
             best = surest(able, sigmas)
+        if best.seconds.net < left_s:
             self._warm(best, plan.query)
         candidate = best.candidate
         self._ledger.doubt(candidate.endpoint, plan.query.model, candidate.version)

@@ -199,15 +199,15 @@ class Holding:
         if not self.service.measured:
             self.service.expect(priors.service_s(self.model, hardware_class))
 
-    def served(self, wait_s: float, infer_s: float, body_bytes: int, now_s: float) -> None:
-        """It answered after this wait and run."""
+    def served(self, wait_s: float | None, infer_s: float, body_bytes: int, now_s: float) -> None:
+        """It answered after this wait and run; `wait_s` None: it may have waited for a load."""
         self.service.observe(infer_s, body_bytes, now_s)
         if now_s - self.taught_s >= TEACH_S:
             self.taught_s = now_s
             site = self._site
             hardware_class = site.endpoint.hardware_class
             site.priors.served(self.model, hardware_class, self.service.mean_s, now_s)
-        if self._wait is not None:
+        if self._wait is not None and wait_s is not None:
             self._wait.observe(max(wait_s, _LEAST_S), now_s)
             self.overhead_s = self._wait.estimate(now_s) or 0.0
         if self.state is _WARM:

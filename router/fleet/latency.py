@@ -83,6 +83,10 @@ class ServiceTime:
             self.mean_s = prior_s
             self.variance = prior_s * prior_s
 
+    def replace_if_old(self, now_s: float) -> None:
+        """Let the next measurement stand for itself where the last one is over `TAU_S` ago."""
+        self.measured = self.measured and now_s - self._at_s < TAU_S
+
     def observe(self, seconds: float, body_bytes: int, now_s: float) -> None:
         """One request of that length took so long."""
         past = (now_s - self._at_s) / TAU_S

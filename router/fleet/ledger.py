@@ -116,7 +116,7 @@ class Ledger:
         return self._quarantine.suspects(now_s, again_s)
 
     def unused(self, now_s: float, age_s: float) -> list[Holding]:
-        """Idle and long unused, and the best if only it were as quick as who is; in turn.
+        """Idle and long unused, and the best if only its model took no time there; in turn.
 
         Where the best one is not idle either, requests spill over and find out by themselves.
         """
@@ -126,8 +126,9 @@ class Ledger:
             if best is None or best.site.occupancy.congestion_s > 0:
                 continue
             for holding in lawful.near:
-                nearer = holding.net_s <= best.net_s and holding.rank_s > best.rank_s
-                if nearer and _is_unused(holding, now_s, age_s, self._quarantine.began_s):
+                within_s = best.net_s + best.service_s
+                may_win = holding.net_s < within_s and holding.rank_s > best.rank_s
+                if may_win and _is_unused(holding, now_s, age_s, self._quarantine.began_s):
                     found[holding] = None
         return sorted(found, key=lambda holding: holding.sampled_s)
 
@@ -191,6 +192,7 @@ class Ledger:
             if holding is not None:
                 if report.models_generation != site.generation and site.endpoint.tier is Tier.EDGE:
                     lease.cold_s = lease.cold_s or holding.load_s  # perhaps it had to be loaded
+                lease.cold_s = report.load_s or lease.cold_s
                 self._served(lease, holding, report.wait_s, report.infer_s, now_s)
         site.heard(report, now_s, 1)
         if site.stale:
@@ -283,6 +285,7 @@ class Ledger:
             if report.infer_s > 0:
                 holding.site.occupancy.ran(report.infer_s, now_s)
                 usual_bytes = int(holding.service.mean_bytes)
+                holding.service.replace_if_old(now_s)
                 holding.served(report.wait_s, report.infer_s, usual_bytes, now_s)
             holding.site.heard(report, now_s)
         self._timetable.settle(holding.site, now_s)
@@ -344,7 +347,8 @@ class Ledger:
             turns = queued_s / turn_s if queued_s > 0 else 0.0
             self._curve.observe(lease.place, turns if turns < MOST_TURNS else MOST_TURNS, turn_s)
         occupancy.ran(infer_s, now_s)
-        holding.served(wait_s, infer_s, lease.body_bytes, now_s)
+        overhead_s = None if lease.cold_s else wait_s
+        holding.served(overhead_s, infer_s, lease.body_bytes, now_s)
 
     def _close_badly(
         self, lease: Lease, outcome: Outcome, now_s: float, retry_after_s: float | None

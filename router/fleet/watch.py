@@ -1,13 +1,15 @@
 """Whom to probe when: every endpoint that has not been heard of for an interval, without a walk.
 
-An answer to a request is as good as one to a probe. Whoever is in use, or out, is watched closely;
-so is, in a small fleet, who may fall cold. The others less often, and in a large fleet so seldom
-that all of that stays below a fixed rate.
+An answer to a request is as good as one to a probe, but not a cloud region's: it tells nothing of
+the models there, which may have changed under a steady load. Whoever is in use, or out, is watched
+closely; so is, in a small fleet, who may fall cold. The others less often, and in a large fleet so
+seldom that all of that stays below a fixed rate.
 """
 
 from heapq import heappop, heappush
 from itertools import count
 
+from router.fleet.endpoint import Tier
 from router.fleet.site import Site
 
 MOST_PER_S = 200.0
@@ -55,7 +57,7 @@ class Watch:
             at_s, _, site = heappop(self._heap)
             if self._due_s.get(site) != at_s:
                 continue
-            again_s = max(site.heard_s, site.probed_s) + self._interval_s(site, now_s, interval_s)
+            again_s = _reported_s(site) + self._interval_s(site, now_s, interval_s)
             if again_s <= now_s and not site.probing:
                 ready.append(site)
                 again_s = now_s + interval_s
@@ -72,3 +74,10 @@ class Watch:
     def _push(self, site: Site, at_s: float) -> None:
         self._due_s[site] = at_s
         heappush(self._heap, (at_s, next(self._order), site))
+
+
+def _reported_s(site: Site) -> float:
+    """When it last told, or was asked, how it is."""
+    if site.endpoint.tier is Tier.CLOUD:
+        return site.probed_s
+    return max(site.heard_s, site.probed_s)

@@ -150,7 +150,8 @@ class CallReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one answer says of the endpoint that gave it.
 
     `in_flight` counts what runs and what waits; `latency_s` is the recent service time at that;
-    `wait_s` and `infer_s` are what this request itself cost.
+    `wait_s` and `infer_s` are what this request itself cost; `load_s` is the part of the wait that
+    a cold start of the model took, 0 where it was warm or the endpoint does not tell.
     """
 
     instance: str
@@ -162,6 +163,7 @@ class CallReport(msgspec.Struct, frozen=True, kw_only=True):
     infer_s: Seconds
     models_generation: Count
     seq_seen: Count = 0
+    load_s: Seconds = 0.0
 
 
 class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

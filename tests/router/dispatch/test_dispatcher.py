@@ -65,6 +65,23 @@ def test_a_deadline_that_only_a_warm_model_can_make_warms_it_for_the_next():
     assert 4 <= refused.retry_after_s <= 6
 
 
+def test_a_cold_model_that_is_believed_slow_is_woken_so_that_it_can_be_tested():
+    world = World(load_s=2.0)
+    (site,) = world.ledger.sites()
+    holding = site.holdings["digits", "1"]
+    holding.served(0.0, 1.8, 0, world.now_s)
+    holding.saw(ModelState.COLD, world.now_s)
+    holding.settle(world.now_s)
+    assert world.ask(timeout_s=1.0).code == "deadline_exceeded"
+    assert world.wakes == ["eu.a"]
+
+
+def test_no_model_is_woken_for_a_deadline_that_its_endpoint_is_too_far_away_for():
+    world = World(state=ModelState.COLD)
+    assert world.ask(timeout_s=0.001).code == "deadline_exceeded"
+    assert world.wakes == []
+
+
 def test_a_fallback_is_decided_with_the_fleet_as_it_is_then():
     world = World(names=("eu.a", "eu.b", "us.c"))
     world.ask()

@@ -137,6 +137,26 @@ def test_who_is_in_use_or_out_is_watched_closely_and_who_comes_into_use_is_asked
     assert len(ledger.due(21.1, 1.0)) == 1
 
 
+@pytest.mark.parametrize(("endpoint", "asked"), [(EDGE, 0), (CLOUD, 9)], ids=["edge", "cloud"])
+def test_a_cloud_region_under_steady_load_is_asked_for_its_report(endpoint, asked):
+    """An agent's answers tell when its models change; those of a region do not."""
+    ledger = proven(endpoint)
+    (site,) = ledger.sites()
+    ledger.due(0.0, 1.0)
+    probes = 0
+    for tick in range(1, 100):
+        now_s = tick / 10
+        lease = ledger.sent(endpoint, "digits", "1", now_s)
+        assert lease is not None
+        ledger.answered(lease, call_report(tick + 1), now_s)
+        ledger.close(lease, Outcome.ANSWERED, now_s)
+        for due in ledger.due(now_s, 1.0):
+            ledger.probe_sent(due, now_s)
+            site.probing = False
+            probes += 1
+    assert probes == asked
+
+
 def test_own_requests_that_a_report_cannot_have_seen_are_added():
     ledger = proven(EDGE)
     leases = [ledger.sent(EDGE, "digits", "1", 1.0) for _ in range(3)]
