@@ -12,6 +12,7 @@ from types import FrameType
 from cloud.cluster import running
 from cloud.config import CloudConfig, check
 from router.errors import IsochroneError
+from router.process.run import keep_on_hangup
 
 _FINE = 0
 _PROBLEM = 1
@@ -23,11 +24,13 @@ class _Told(BaseException):
 
 
 def run(config: CloudConfig, folder: Path | None) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code."""
+    """Serve until SIGTERM or SIGINT; the exit code. SIGHUP is logged and does nothing."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what Ray starts inherits this
     _on_signals(_stop)
     told = contextlib.suppress(_Told, SystemExit)  # the latter from Ray's handler, while it starts
     try:
         with _cleared(config, folder), told, running(config, folder) as url:
+            keep_on_hangup()
             _on_signals(_stop)  # Ray has put its own in their place
             print(f"ready {url}", flush=True)
             threading.Event().wait()

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+import signal
 import socket
 import sys
 import tempfile
@@ -34,6 +35,7 @@ def main(config_path: Path) -> int:
     folder = _folder(config)
     command = [sys.executable, "-P", "-m", "cloud", str(config_path), *map(str, folder)]
     environment = for_ray(inherited(), _token_file(folder[0]) if folder else None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it stays so in the process that follows
     os.execve(sys.executable, command, environment)
 
 

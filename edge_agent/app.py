@@ -51,7 +51,7 @@ from router.process.access_log import AccessLog
 from router.process.clock import Clock, monotonic, wall
 from router.process.limits import Limits
 from router.process.listener import Listener
-from router.process.run import run
+from router.process.run import keep_on_hangup, run
 from router.process.service import asynchronous
 from router.process.sockets import address_of, bind
 from router.wire.http import Request
@@ -226,6 +226,7 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
     Raises:
         ConfigError: it cannot start, and why.
     """
+    keep_on_hangup()
     memory.use_one_heap()
     config = check(path)
     if not config.packages.is_dir():

@@ -10,6 +10,7 @@ from edge_agent.runtime.lanes import INLINE_S, MAX_BATCH, ONE_CORE_INLINE_S, Sha
 from edge_agent.runtime.manifest import Isolation
 from edge_agent.runtime.upkeep import LOAD_TIMEOUT_S, Upkeep
 from router.errors import BadRequest
+from router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
 from router.process.limits import Limits
 from router.process.log import LogConfig
 from router.process.settings import Settings, load_settings
@@ -103,7 +104,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     limits: Limits = Limits()
     log: LogConfig = LogConfig()
     access_log: Path | None = None
-    access_log_bytes: Annotated[int, Meta(ge=4096, le=1 << 40)] = 64 << 20
+    access_log_bytes: LogBytes = DEFAULT_LOG_BYTES
     state_file: Path | None = None
 
     def __post_init__(self) -> None:

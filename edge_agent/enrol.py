@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from random import Random
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
@@ -71,10 +72,11 @@ class Enroller:
 
     async def leave(self) -> None:
         """Tell the router that this agent is going; its lease runs out where it does not hear."""
-        name = self._enrolment().name
+        own = self._enrolment()
+        farewell = f"{self._url}/{own.name}?instance={quote(own.instance)}"
         try:
             async with self._session.delete(
-                f"{self._url}/{name}", timeout=_LEAVE_TIMEOUT, allow_redirects=False
+                farewell, timeout=_LEAVE_TIMEOUT, allow_redirects=False
             ) as answer:
                 self._tell(logging.INFO, f"left, {answer.status}")
         except _UNREACHED as error:

@@ -20,7 +20,7 @@ from router.dispatch.record import Record
 from router.dispatch.runner import Runner
 from router.dispatch.spare import Spare
 from router.dispatch.upstreams import Upstreams
-from router.errors import IsochroneError
+from router.errors import ConfigError, IsochroneError
 from router.fleet.address import pin
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.ledger import Ledger
@@ -31,7 +31,7 @@ from router.frontend.agents import Agents
 from router.frontend.asking import Asking
 from router.frontend.decisions import Decisions, access_line
 from router.frontend.measured import Measured
-from router.frontend.metrics import FleetCollector, Metrics
+from router.frontend.metrics import FleetCollector, GeoipCollector, Metrics
 from router.frontend.oip import Inference
 from router.frontend.place import Places
 from router.frontend.refusal import Refusals
@@ -52,6 +52,7 @@ from router.process.document import (
     did_you_mean,
     read_document,
 )
+from router.process.housekeeping import Housekeeping
 from router.process.settings import attempted, readable_part, settings_in
 from router.wire.report import NO_VERSION, HeldModel, Lease, ModelState
 from router.wire.url import parse_url
@@ -60,6 +61,8 @@ HOUSEKEEPING_S = 0.1
 """How often leases and wakes are looked at, and the access log is flushed."""
 TELLING_S = 1.0
 """How often the log is told which endpoints have come in and gone out."""
+GEOIP_S = 1.0
+"""How often it is looked whether the GeoIP file has changed."""
 RESTORED_S = 3600.0
 """Agents that were seen this lately are asked at once after a restart."""
 
@@ -82,11 +85,12 @@ class Router:
     ) -> None:
         self._clock = clock
         self._wall = wall
-        self._housekeeping_s = self._telling_s = clock()
         self._out: dict[str, str | None] = {}
         self._store = store
+        self._law = law
         self._allowed = [ip_network(text) for text in config.enrolment.allowed_networks]
-        self._access = AccessLog(config.log.access) if config.log.access else None
+        access = config.log
+        self._access = AccessLog(access.access, access.access_bytes) if access.access else None
         self.registry = CollectorRegistry()
         self.upstreams = Upstreams(tasks, clock)
         lease = Lease(config.enrolment.lease_s, config.enrolment.renew_s)
@@ -127,7 +131,8 @@ class Router:
             clock=clock,
             in_flight=config.in_flight,
         )
-        self.readiness = Readiness(self.ledger)
+        self.housekeeping = self._housekeeping()
+        self.readiness = Readiness(self.ledger, self.housekeeping.failing)
         self.measured = Measured(
             paths=ClientPaths(law.regions, rng),
             ledger=self.ledger,
@@ -135,8 +140,12 @@ class Router:
             allowed=self._allowed,
             clock=clock,
         )
+        if law.locator.database is not None:
+            self.registry.register(GeoipCollector(law.locator.database, wall))
         self.registry.register(
-            FleetCollector(self.ledger, self.runner, self.dispatcher, self.measured)
+            FleetCollector(
+                self.ledger, self.runner, self.dispatcher, self.measured, self.housekeeping
+            )
         )
         self.serve = self._server(config, law, chooser, quotas, rng, tasks)
         self.admin = Admin(
@@ -191,30 +200,51 @@ class Router:
         )
 
     def tick(self) -> None:
-        """Look at everything that happens because time passes."""
-        now_s = self._clock()
-        self.dispatcher.sweep(now_s)
-        self.prober.sweep(now_s)
-        if now_s >= self._housekeeping_s:
-            self._housekeeping_s = now_s + HOUSEKEEPING_S
-            self._keep_house(now_s)
+        """Do what is due because time passes; nothing is raised."""
+        self.housekeeping.run(self._clock())
 
-    def _keep_house(self, now_s: float) -> None:
-        self.ledger.sweep(now_s)
-        self.prober.explore(now_s)
+    async def follow_geoip(self) -> None:
+        """Take up a GeoIP file that has changed; it ends where there is none."""
+        locator = self._law.locator
+        database = locator.database
+        while database is not None:
+            await asyncio.sleep(GEOIP_S)
+            try:
+                taken_up = await asyncio.to_thread(database.refresh)
+            except ConfigError as error:
+                refused: dict[str, object] = {"file": database.path, "reason": error.message}
+                log.event(_log, "geoip_refused", level=logging.ERROR, **refused)
+                continue
+            if taken_up:
+                locator.forget()
+                log.event(_log, "geoip_taken_up", file=database.path, built_s=database.built_s)
+
+    def _housekeeping(self) -> Housekeeping:
+        parts = Housekeeping()
+        for name, sweep in self.dispatcher.sweeps.items():
+            parts.add(name, sweep)
+        parts.add("probes", self.prober.sweep)
+        parts.add("the ledger", self.ledger.sweep, every_s=HOUSEKEEPING_S)
+        parts.add("exploration", self.prober.explore, every_s=HOUSEKEEPING_S)
+        parts.add("leases", self._expire, every_s=HOUSEKEEPING_S)
         if self._access is not None:
-            self._access.flush()
-        expired = self.membership.expire(now_s)
-        for name in expired:
-            self.runner.condemn(name, "its lease ran out")
-        if expired:
-            self._changed()
-        if now_s >= self._telling_s:
-            self._telling_s = now_s + TELLING_S
-            self._tell_of_changes()
+            access = self._access
+            parts.add("the access log", lambda _: access.flush(), every_s=HOUSEKEEPING_S)
+        parts.add("the log of endpoints", self._tell_of_changes, every_s=TELLING_S)
+        return parts
 
-    def _tell_of_changes(self) -> None:
+    def _expire(self, now_s: float) -> None:
+        expired = self.membership.expire(now_s)
+        try:
+            for name in expired:
+                self.runner.condemn(name, "its lease ran out")
+        finally:  # they are out of the membership already
+            if expired:
+                self._changed()
+
+    def _tell_of_changes(self, now_s: float) -> None:
         """Say in the log which endpoints have come in and gone out since the last time."""
+        del now_s
         out = {site.endpoint.name: site.out for site in self.ledger.sites()}
         for name in self._out.keys() - out.keys():
             log.event(_log, "endpoint_left", endpoint=name)

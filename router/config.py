@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from router.errors import BadRequest
+from router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
 from router.process.listener import Limits
 from router.process.log import LogConfig
 from router.process.settings import Settings
@@ -121,9 +122,13 @@ class EndpointConfig(Settings, frozen=True):
 
 
 class RouterLogConfig(LogConfig, frozen=True):
-    """What the process says on standard error, and one line per request in `access` if named."""
+    """What the process says on standard error, and one line per request in `access` if named.
+
+    A file that has reached `access_bytes` becomes `NAME.1`, and a new one is begun.
+    """
 
     access: Path | None = None
+    access_bytes: LogBytes = DEFAULT_LOG_BYTES
 
 
 class RouterConfig(Settings, frozen=True):

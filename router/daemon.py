@@ -14,14 +14,11 @@ from router.policy.region_policy import RegionPolicy
 from router.process import log
 from router.process.clock import monotonic, wall
 from router.process.listener import Listener
-from router.process.run import run
+from router.process.run import keep_on_hangup, run
 from router.process.sockets import address_of, bind
 
 TICK_S = 0.02
 """How often deadlines and probes are looked at: the grain of every time limit here."""
-
-_TICK_AGAIN_S = 1.0
-"""A tick that fails is likely to fail again: it is not to fill the log."""
 
 _log = logging.getLogger("isochrone.router")
 
@@ -34,6 +31,7 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
     Raises:
         ConfigError: it cannot start, and why.
     """
+    keep_on_hangup()
     config, law = load(path)
     log.setup(log_level or config.log.level, log_format or config.log.format)
     for contradiction in law.contradictions:
@@ -50,7 +48,9 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         )
         listener = Listener(router.serve, config.limits, monotonic)
         settled = asyncio.Event()
-        ticking = tasks.create_task(_tick(router, settled))
+        background = [
+            tasks.create_task(work) for work in (_tick(router, settled), router.follow_geoip())
+        ]
         await listener.start(public)
         site = web.AppRunner(router.admin.application(), access_log=None)
         await site.setup()
@@ -65,7 +65,8 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         cut = await listener.drain(config.drain_s)
         _log.info("drained, %d requests cut", cut)
         await site.cleanup()
-        ticking.cancel()
+        for task in background:
+            task.cancel()
         await router.close()
     store.close()
     return 0
@@ -73,11 +74,7 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
 
 async def _tick(router: Router, settled: asyncio.Event) -> None:
     while True:
-        try:
-            router.tick()
-        except Exception:  # a mistake of ours must not end the router
-            _log.exception("a tick failed")
-            await asyncio.sleep(_TICK_AGAIN_S)
+        router.tick()
         if router.readiness:
             settled.set()
         await asyncio.sleep(TICK_S)

@@ -11,6 +11,7 @@ from typing import TextIO
 import msgspec
 
 from deploy.local.relay import Passage, Relay, RelaySpec
+from router.process.run import keep_on_hangup
 from router.process.settings import Settings, load_settings
 
 
@@ -39,6 +40,7 @@ async def run_relays(file: RelayFile, log: TextIO) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run the relays of one file."""
+    keep_on_hangup()
     parser = argparse.ArgumentParser(prog="python -m deploy.local.relays", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="YAML: log, relays")
     file = load_settings(parser.parse_args(arguments).config, RelayFile)

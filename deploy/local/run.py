@@ -14,6 +14,7 @@ from deploy.local.files import write_files
 from deploy.local.layout import lay_out
 from deploy.local.system import System, Tell
 from router.errors import ConfigError
+from router.process.run import keep_on_hangup
 
 T = TypeVar("T")
 _SHORT = Path("/tmp")
@@ -91,16 +92,19 @@ async def local_system(
 
 
 def run_to_end(play: Coroutine[None, None, T]) -> T:
-    """Run a play; Ctrl-C, SIGTERM and SIGHUP end it in good order, a second one in haste.
+    """Run a play; Ctrl-C and SIGTERM end it in good order, a second one in haste.
+
+    SIGHUP is logged and does nothing.
 
     Raises:
         KeyboardInterrupt: one of these signals came.
     """
+    keep_on_hangup()
 
     async def guarded() -> T:
         task = asyncio.current_task()
         assert task is not None  # we are in one
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         return await play
 

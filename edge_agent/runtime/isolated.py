@@ -34,7 +34,11 @@ _OOM_SCORE = "500"
 
 def main(descriptors: Sequence[int]) -> NoReturn:
     """Serve until a socket is closed."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # meant for the agent, which ends us when done
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+    ):  # meant for the agent, which ends us when done
         signal.signal(number, signal.SIG_IGN)
     memory.use_one_heap()
     with suppress(OSError):

@@ -114,15 +114,26 @@ class Dispatcher:
         else:
             self._decide(asked, now_s)
 
+    @property
+    def sweeps(self) -> dict[str, Callable[[float], None]]:
+        """What happens because time passes, in this order; one part needs no other."""
+        return {
+            "the retry budget": self._look,
+            "deadlines": self._runner.sweep,
+            "the queue": self.gate.expire,
+            "turns": self._turns.sweep,
+        }
+
     def sweep(self, now_s: float) -> None:
-        """Look at everything that happens because time passes."""
+        """Do all of `sweeps`."""
+        for part in self.sweeps.values():
+            part(now_s)
+
+    def _look(self, now_s: float) -> None:
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
             slots = sum(site.occupancy.slots for site in self._ledger.sites())
             self._runner.spare.retries.resize(slots)
-        self._runner.sweep(now_s)
-        self.gate.expire(now_s)
-        self._turns.sweep(now_s)
 
     def news(self, site: Site) -> None:
         """An endpoint was heard of: it may have room for somebody who waits."""

@@ -17,6 +17,7 @@ class Member:
     """One endpoint that has joined; `expires_s` None: it stands in the configuration.
 
     `asked_url` is where it asked to be reached; its endpoint has the address that was found there.
+    `predecessor` is the instance that had its name before.
     """
 
     endpoint: Endpoint
@@ -26,6 +27,7 @@ class Member:
     sequence: int = 0
     expires_s: float | None = None
     asked_url: str = ""
+    predecessor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +76,21 @@ class Membership:
             sequence=enrolment.sequence,
             expires_s=now_s + self._lease.lease_s,
             asked_url=enrolment.url,
+            predecessor=self._predecessor(enrolment),
         )
         self._record(enrolment.name, member)
         self.remember((model.name for model in enrolment.models), now_s)
         return self._lease
 
-    def leave(self, name: str) -> bool:
-        """An agent leaves; False where no agent of that name is enrolled."""
+    def leave(self, name: str, instance: str | None = None) -> bool:
+        """An agent leaves; False where no agent of that name, or of that instance, is enrolled.
+
+        Without an instance (an operator, or an agent of an older version) the name is enough.
+        """
         member = self.get(name)
         if member is None or member.expires_s is None:
+            return False
+        if instance is not None and member.instance != instance:
             return False
         self._record(name, None)
         return True
@@ -134,6 +142,13 @@ class Membership:
             oldest = next(iter(self._gone))
             del self._gone[oldest], self._changes[oldest]
 
+    def _predecessor(self, enrolment: Enrolment) -> str:
+        present = self.get(enrolment.name)
+        if present is None:
+            return ""
+        renews = present.instance == enrolment.instance
+        return present.predecessor if renews else present.instance
+
     def _check(self, enrolment: Enrolment, url: str, now_s: float) -> None:
         if enrolment.region not in self._regions:
             known = ", ".join(sorted(self._regions))
@@ -153,5 +168,7 @@ class Membership:
         if present.instance == enrolment.instance:
             if enrolment.sequence <= present.sequence:
                 raise BadRequest(f"sequence {enrolment.sequence} is not newer than the last one")
+        elif enrolment.instance == present.predecessor:
+            raise Forbidden(f"{enrolment.name} has been enrolled by a newer instance since")
         elif alive and present.endpoint.url != url:
             raise Forbidden(f"{enrolment.name} is enrolled from another address; choose a new name")

@@ -64,8 +64,7 @@ class Admin:
 
     def _ready(self, request: web.Request) -> Response:
         del request
-        ready = bool(self._readiness)
-        return json_response({"ready": ready, "live": True}, 200 if ready else 503)
+        return self._readiness.answer()
 
     def _fleet(self, request: web.Request) -> Response:
         del request

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from urllib.parse import parse_qs
 
 import msgspec
 
-from router.errors import BadRequest, Forbidden, NotFound
+from router.errors import BadRequest, Forbidden, IsochroneError, NotFound
 from router.fleet.address import pin
 from router.fleet.membership import Membership
 from router.fleet.store import Store
@@ -21,12 +22,24 @@ from router.wire.http import Headers, Request, Response
 from router.wire.journal import Journal, Kept
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response
-from router.wire.report import Enrolment, SeenAgent, check_wire_version, decode_enrolment
+from router.wire.report import Enrolment, Name, SeenAgent, check_wire_version, decode_enrolment
 from router.wire.url import HostPort, parse_url
 
 RESOLVE_S = 2.0
 _AGENTS = "/isochrone/agents/"
 _log = logging.getLogger("isochrone.router.agents")
+
+
+class _Named(msgspec.Struct):
+    name: Name = "?"
+
+
+def _name_in(body: bytes) -> str:
+    """What an enrolment calls itself, as far as that can be read."""
+    try:
+        return read_json(body, _Named, "enrolment").name
+    except IsochroneError:
+        return "?"
 
 
 class Agents:
@@ -55,6 +68,7 @@ class Agents:
         self._out_of = out_of
         self._changed = changed
         self._clock = clock
+        self._refused_lines = log.LineLimit()
         self._client_address = client_address
         self._join = asynchronous(self._enrol, tasks)
         self._part = asynchronous(self._leave, tasks)
@@ -67,7 +81,11 @@ class Agents:
             Forbidden: the caller is outside the allowed networks.
         """
         del headers, request_id
-        self._check_client(exchange.request)
+        try:
+            self._check_client(exchange.request)
+        except Forbidden as error:
+            self._say_refused(exchange.request, error)
+            raise
         self._join(exchange)
 
     def leave(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
@@ -120,13 +138,36 @@ class Agents:
 
     async def _leave(self, request: Request) -> Response:
         name = request.path.removeprefix(_AGENTS)
-        if not self._membership.leave(name):
-            raise NotFound("no agent of that name is enrolled")
+        instances = parse_qs(request.query).get("instance", [None])
+        if not self._membership.leave(name, instances[0]):
+            raise NotFound("no agent of that name and instance is enrolled")
         self._changed()
         await self._store.forget(name)
         return json_response({"left": name})
 
     async def _enrol(self, request: Request) -> Response:
+        try:
+            return await self._enrolled(request)
+        except IsochroneError as error:
+            self._say_refused(request, error)
+            raise
+
+    def _say_refused(self, request: Request, error: IsochroneError) -> None:
+        address = self._client_address(request.peer, request.headers)
+        name = _name_in(request.body)
+        left_out = self._refused_lines.left_out
+        if self._refused_lines.admits((name, address, error.message), self._clock()):
+            log.event(
+                _log,
+                "enrolment_refused",
+                level=logging.WARNING,
+                agent=name,
+                address=address,
+                reason=error.message,
+                left_out=left_out,
+            )
+
+    async def _enrolled(self, request: Request) -> Response:
         enrolment = decode_enrolment(request.body)
         pinned = await self._pinned(enrolment)
         lease = self._membership.enrol(enrolment, pinned.url, self._clock())

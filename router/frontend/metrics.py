@@ -14,6 +14,9 @@ from router.dispatch.record import Record, Tried
 from router.dispatch.runner import Runner
 from router.fleet.ledger import Ledger
 from router.frontend.measured import Measured
+from router.geo.database import GeoDatabase
+from router.process.clock import Clock
+from router.process.housekeeping import Housekeeping
 from router.process.metrics import SECONDS_BUCKETS
 
 _ERRORS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -153,18 +156,32 @@ class FleetCollector(Collector):
     """The fleet, the line and the measurements as they stand when somebody scrapes."""
 
     def __init__(
-        self, ledger: Ledger, runner: Runner, dispatcher: Dispatcher, measured: Measured
+        self,
+        ledger: Ledger,
+        runner: Runner,
+        dispatcher: Dispatcher,
+        measured: Measured,
+        housekeeping: Housekeeping,
     ) -> None:
         self._ledger = ledger
         self._runner = runner
         self._dispatcher = dispatcher
         self._measured = measured
+        self._housekeeping = housekeeping
 
     def collect(self) -> Iterator[Metric]:
         """The numbers of this instant."""
         yield from self._endpoints()
         yield from self._own()
         yield from self._clients()
+        failures = CounterMetricFamily(
+            "isochrone_housekeeping_failures",
+            "Runs of a part of this router's housekeeping that failed.",
+            labels=["part"],
+        )
+        for part, count in self._housekeeping.failures.items():
+            failures.add_metric([part], count)
+        yield failures
 
     def _endpoints(self) -> Iterable[Metric]:
         labels = ["endpoint", "region"]
@@ -216,3 +233,30 @@ class FleetCollector(Collector):
             gauge = GaugeMetricFamily(name, text)
             gauge.add_metric([], value)
             yield gauge
+
+
+class GeoipCollector(Collector):
+    """How old the GeoIP database in use is, and whether the file is another one."""
+
+    def __init__(self, database: GeoDatabase, wall: Clock) -> None:
+        self._database = database
+        self._wall = wall
+
+    def collect(self) -> Iterator[Metric]:
+        """The numbers of this instant."""
+        database = self._database
+        age_s = self._wall() - database.built_s
+        for name, text, value in (
+            ("isochrone_geoip_age_seconds", "Since the database in use was built.", age_s),
+            (
+                "isochrone_geoip_refused",
+                "1 where the file is not in use because it cannot be used.",
+                float(database.refused is not None),
+            ),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
+        yield CounterMetricFamily(
+            "isochrone_geoip_failures",
+            "Look-ups that the GeoIP database broke on.",
+            value=database.failures,
+        )

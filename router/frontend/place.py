@@ -17,8 +17,8 @@ from router.fleet.endpoint import Candidate, Fleet
 from router.frontend.asking import Asking
 from router.geo.address import read_address
 from router.geo.clients import Client, ClientPaths
-from router.geo.locate import Place
 from router.geo.network import Estimate
+from router.geo.place import Place
 from router.geo.region import Point, distance_km
 from router.policy.choose import choose
 from router.policy.explain import considered, not_considered

@@ -1,6 +1,7 @@
 """The public face of a router: one table of paths, and a guard that turns errors into answers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from random import Random
 
 import msgspec
@@ -30,15 +31,28 @@ class IndexQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class Readiness:
-    """May this router take traffic: it has heard from its endpoints once, and is not leaving."""
+    """May this router take traffic: it has heard from its endpoints once, and is not leaving.
+
+    `failing` names the parts of its housekeeping that fail: without one of them, what clients get
+    may be late or wrong.
+    """
 
     ledger: Ledger
+    failing: Mapping[str, str] = field(default_factory=dict)
     settled: bool = False
     draining: bool = False
 
     def __bool__(self) -> bool:
         self.settled = self.settled or all(site.proven for site in self.ledger.sites())
-        return self.settled and not self.draining
+        return self.settled and not self.draining and not self.failing
+
+    def answer(self) -> Response:
+        """What `/v2/health/ready` says."""
+        ready = bool(self)
+        told: dict[str, object] = {"ready": ready, "live": True}
+        if self.failing:
+            told["failing"] = dict(self.failing)
+        return json_response(told, 200 if ready else 503)
 
 
 class Server:
@@ -116,8 +130,7 @@ class Server:
 
     def _ready(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
         del exchange, headers, request_id
-        ready = bool(self._readiness)
-        return json_response({"ready": ready, "live": True}, 200 if ready else 503)
+        return self._readiness.answer()
 
     def _models(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
         del exchange, request_id

@@ -11,7 +11,9 @@ import msgspec
 
 from router.errors import BadRequest, ConfigError, Forbidden, Unauthenticated, Unlawful
 from router.geo.address import PrefixTable
-from router.geo.locate import GeoDatabase, Locator, Place, Source, trusted_proxies
+from router.geo.database import GeoDatabase
+from router.geo.locate import Locator, trusted_proxies
+from router.geo.place import Place, Source
 from router.geo.region import Regions
 from router.policy.region_check import (
     contradictions_in,

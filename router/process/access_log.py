@@ -9,6 +9,7 @@ import os
 import stat
 import sys
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -16,6 +17,9 @@ from router.errors import ConfigError
 
 BUFFER_BYTES = 64 << 10
 """From here on lines are written without waiting for a flush."""
+DEFAULT_LOG_BYTES = 64 << 20
+LogBytes = Annotated[int, msgspec.Meta(ge=4096, le=1 << 40)]
+"""How large a file of lines may become, as it stands in configuration files."""
 HELD_BYTES = 1 << 20
 """What a slow or full destination may leave waiting; more is dropped."""
 

@@ -9,7 +9,8 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections import OrderedDict, deque
+from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -20,6 +21,7 @@ Format = Literal["text", "json"]
 
 _FIELDS = "isochrone_fields"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_KEYS_KEPT = 256
 _PLAIN = re.compile(r"[^\s\"=]+")
 
 
@@ -44,6 +46,35 @@ def event(
     """Log that something has happened: a name in snake case, and its fields in both formats."""
     if logger.isEnabledFor(level):
         logger.log(level, name, extra={_FIELDS: fields})
+
+
+class LineLimit:
+    """Which lines of one kind are written: an equal one once in `repeat_s`, and few in all.
+
+    `left_out` counts those that were not, since the last that was.
+    """
+
+    def __init__(self, most: int = 10, window_s: float = 10.0, repeat_s: float = 60.0) -> None:
+        """At most `most` lines in `window_s`."""
+        self.left_out = 0
+        self._repeat_s = repeat_s
+        self._window_s = window_s
+        self._written_s: deque[float] = deque([-math.inf] * most, most)
+        self._of_key: OrderedDict[Hashable, float] = OrderedDict()
+
+    def admits(self, key: Hashable, now_s: float) -> bool:
+        """Whether a line is to be written now; lines with equal keys say the same."""
+        repeated = now_s < self._of_key.get(key, -math.inf) + self._repeat_s
+        if repeated or now_s < self._written_s[0] + self._window_s:
+            self.left_out += 1
+            return False
+        self.left_out = 0
+        self._written_s.append(now_s)
+        self._of_key[key] = now_s
+        self._of_key.move_to_end(key)
+        if len(self._of_key) > _KEYS_KEPT:
+            self._of_key.popitem(last=False)
+        return True
 
 
 def escaped(text: str) -> str:

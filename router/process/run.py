@@ -2,8 +2,10 @@
 
 import asyncio
 import gc
+import logging
 import signal
 from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 try:
@@ -14,6 +16,9 @@ else:
     new_loop = uvloop.new_event_loop
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_log = logging.getLogger("isochrone")
+
+HANGUP = "SIGHUP does nothing: configuration is read at the start only; restart to change it"
 
 _GARBAGE = 5_000, 10, 10
 """Python looks for cycles whenever so many objects more have been made than freed.
@@ -25,8 +30,21 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """A daemon: it runs until the event is set, then ends in good order with an exit code."""
 
 
+def keep_on_hangup() -> None:
+    """SIGHUP is logged and does nothing else from now on: by default it would end the process."""
+
+    def told(_number: int, _frame: FrameType | None) -> None:
+        _log.warning(HANGUP)
+
+    signal.signal(signal.SIGHUP, told)
+
+
 def run(main: Main) -> int:
-    """Run a daemon; SIGTERM and SIGINT ask it to end, a second one ends the process at once."""
+    """Run a daemon; SIGTERM and SIGINT ask it to end, a second one ends the process at once.
+
+    SIGHUP is logged and does nothing.
+    """
+    keep_on_hangup()
     gc.set_threshold(*_GARBAGE)
     with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(_until_signalled(main))
@@ -44,4 +62,5 @@ async def _until_signalled(main: Main) -> int:
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, ask)
+    loop.add_signal_handler(signal.SIGHUP, _log.warning, HANGUP)
     return await main(stop)

@@ -127,7 +127,7 @@ def test_a_database_that_breaks_at_look_up_gives_unknown_places(maxmind):
         pytest.param("GeoLite2-ASN-Test.mmdb", "holds no places", id="another kind"),
         pytest.param("absent.mmdb", "cannot be read: No such file", id="absent"),
         pytest.param("README.md", "not a usable MaxMind database", id="another file"),
-        pytest.param(".", "not a usable", id="a folder"),
+        pytest.param(".", "is no regular file", id="a folder"),
     ],
 )
 def test_a_database_that_cannot_be_used_is_refused_at_start(maxmind, name, message):
