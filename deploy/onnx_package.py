@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from deploy.external_data import read_whole
 from edge_agent.runtime import verify, warmup
 from edge_agent.runtime.manifest import (
     Declared,
@@ -18,7 +19,7 @@ from edge_agent.runtime.manifest import (
 from edge_agent.runtime.onnx_engine import declared, open_session, run_session
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.package import Package, PackageError, described, write_package
-from router.errors import BadRequest, ConfigError
+from router.errors import BadRequest
 from router.wire.tensor import TensorSpec
 
 _FREE_SIZES = (1, 8, 32, 224)
@@ -43,10 +44,7 @@ def build(onnx: Path, store: Path, wanted: Wanted) -> Package:
         ConfigError: the file cannot be read.
         PackageError: it cannot be served, or that version is there with other content.
     """
-    try:
-        data = onnx.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"--onnx {onnx}: cannot be read: {error.strerror}") from error
+    data = read_whole(onnx)
     manifest = _manifest(str(onnx), data, wanted)
     with tempfile.TemporaryDirectory(prefix="isochrone-") as draft:
         for problem in verify.problems(write_package(Path(draft), manifest, {_FILE: data})):

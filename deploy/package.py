@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     made = actions.add_parser("build", help="make a package from an ONNX file")
-    made.add_argument("--onnx", type=Path, required=True, help="the model, weights inside")
+    made.add_argument("--onnx", type=Path, required=True, help="the model")
     made.add_argument("--name", required=True, help="the name that requests will use")
     made.add_argument("--version", default="1", help="(%(default)s)")
     made.add_argument("--labels", metavar="FILE|a,b,c", help="classes: a file of lines, or a list")

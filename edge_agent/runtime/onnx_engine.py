@@ -73,7 +73,7 @@ def _session(
     try:
         if has_external_data(content):
             raise PackageError(
-                f"{where}: keeps weights in other files; save the model with its data inside"
+                f"{where}: keeps weights in other files; isochrone package build puts them inside"
             )
         wishes = ["CUDAExecutionProvider"] if gpu and has_gpu() else []
         return ort.InferenceSession(

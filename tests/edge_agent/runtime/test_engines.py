@@ -228,7 +228,7 @@ def _with_branch():
 def test_weights_in_other_files_are_refused(write, executor, make):
     data = make().SerializeToString()
     assert has_external_data(data)
-    with pytest.raises(PackageError, match="save the model with its data inside"):
+    with pytest.raises(PackageError, match="package build puts them inside"):
         _start(_replaced(write(), data), executor)
 
 
