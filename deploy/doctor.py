@@ -18,6 +18,7 @@ from edge_agent.artefacts.parts import trust_of
 from edge_agent.config import AgentConfig, check
 from edge_agent.guard import guard_of
 from edge_agent.machine import Machine
+from edge_agent.runtime.cores import usable_cores
 from edge_agent.runtime.engines import lack
 from edge_agent.runtime.package import Package, PackageError, packages_in
 from router.errors import BadRequest, ConfigError, Unavailable
@@ -85,6 +86,7 @@ def examined(path: Path) -> Iterator[Finding]:
         return
     packages, broken = packages_in(config.packages, trust) if config.packages.is_dir() else ([], [])
     yield from _models(config, packages, broken)
+    yield from _cores(config)
     yield from _disk(config)
     yield from _token(config.admin.token_file)
     running = _report_of(config.listen)
@@ -137,6 +139,20 @@ def _memory(config: AgentConfig, packages: Iterable[Package]) -> Finding:
     if left >= needed:
         return Finding("memory", "ok", found)
     return Finding("memory", "fail", found, "keep fewer models warm, or smaller variants of them")
+
+
+def _cores(config: AgentConfig) -> Iterator[Finding]:
+    """Are there as many as the configuration counts on?"""
+    cores = usable_cores()
+    used = {"slots": config.slots_on(cores), "threads": config.threads_on(cores)}
+    said = {"slots": config.slots, "threads": config.threads}
+    for key, count in said.items():
+        if count > used[key]:
+            found = f"{key}: {count} on {cores:g} cores; {used[key]} is used"
+            yield Finding("cores", "warn", found, f"say {key}: {used[key]}")
+    if used == said:
+        found = f"{cores:g}, for {config.slots} runs at once of {config.threads} thread(s)"
+        yield Finding("cores", "ok", found)
 
 
 def _disk(config: AgentConfig) -> Iterator[Finding]:

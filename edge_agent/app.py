@@ -82,14 +82,16 @@ class Agent:
         packages = _packages(config.packages, trust)
         activations = Activations(config.packages)
         machine = Machine((config.state_file or config.access_log or config.packages).parent)
+        cores = usable_cores()
+        slots = config.slots_on(cores)
         registry = CollectorRegistry()
         self.config = config
         self.lifecycle = Lifecycle(config.keep_warm)
         self.metrics = Metrics(registry)
         self.pool = Pool(
             packages,
-            slots=config.slots,
-            threads=config.threads,
+            slots=slots,
+            threads=config.threads_on(cores),
             clock=clock,
             on_event=self._moved,
             on_poison=self._poisoned,
@@ -103,16 +105,16 @@ class Agent:
         self.metrics.watch_memory(self.pool.residents)
         who = identity(f"{rng.getrandbits(64):016x}")
         self.gate = SlotGate(
-            config.slots, config.queue, clock, lambda: self.load.service_s, config.tenants
+            slots, config.queue, clock, lambda: self.load.service_s, config.tenants
         )
         self.load = Load(config.name, config.region, who.instance, self.gate, self.pool, clock)
         self.metrics.watch(lambda: self.gate.in_flight, lambda: self.gate.queued)
         broken = broken_in(config.packages, packages)
-        self.pressing = Pressing(config.slots)
+        self.pressing = Pressing(slots)
         self.report = Report(
             config, who, self.pool, self.load, self.lifecycle, broken, self.pressing
         )
-        sharing = config.sharing(usable_cores())
+        sharing = config.sharing(cores)
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s, sharing)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)

@@ -1,5 +1,6 @@
 """The configuration of one agent: a YAML file, read once into frozen structs, ranges checked."""
 
+from math import ceil
 from pathlib import Path
 from typing import Annotated
 
@@ -131,10 +132,22 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
             variant_of={name: one.variant for name, one in models if one.variant},
         )
 
+    def slots_on(self, cores: float) -> int:
+        """How many runs go on at once: no more than cores, unless several machines are played."""
+        return self.slots if self.min_service_s else min(self.slots, _whole(cores))
+
+    def threads_on(self, cores: float) -> int:
+        """How many cores a call gets, of those that there are."""
+        return min(self.threads, _whole(cores))
+
     def sharing(self, cores: float) -> Sharing:
         """How calls share runs, on so many cores."""
         inline_s = INLINE_S if cores > 1 else ONE_CORE_INLINE_S
         return Sharing(self.max_batch, self.batches, inline_s)
+
+
+def _whole(cores: float) -> int:
+    return max(1, ceil(cores))
 
 
 def check(path: Path) -> AgentConfig:

@@ -146,6 +146,13 @@ class DeadlineExceeded(IsochroneError):
     code = "deadline_exceeded"
 
 
+class Unloadable(Unavailable):
+    """The package cannot be loaded here as it is, however often that is tried."""
+
+    code = "unloadable"
+    retryable = False
+
+
 class NoSpace(IsochroneError):
     """The model does not fit into this machine's memory or disk."""
 

@@ -19,12 +19,20 @@ from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import DirectModel, Model
 from edge_agent.runtime.one_load import OneLoad
 from edge_agent.runtime.outlook import Outlook
-from edge_agent.runtime.package import Package
+from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.quarantine import Quarantine
 from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.runtime.state import Step, after
 from edge_agent.runtime.workshop import ColdStart, ModelMoved, Workshop
-from router.errors import Crashed, IsochroneError, NoSpace, NotFound, Unavailable, let_go
+from router.errors import (
+    Crashed,
+    IsochroneError,
+    NoSpace,
+    NotFound,
+    Unavailable,
+    Unloadable,
+    let_go,
+)
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
 
@@ -141,6 +149,12 @@ class Held:
             self.put_away("idle")
         elif self.state is ModelState.COLD and (self._is_missed() or self._is_due()):
             self.try_again()
+
+    def repaired(self) -> None:
+        """Its files were brought anew: what was wrong with them before says nothing any more."""
+        if self.state is ModelState.COLD:
+            self.failure, self._back_off, self._too_large_s = None, BackOff(), inf
+            self.size_bytes = self._file_sizes_bytes
 
     def retire(self) -> None:
         """It was removed: it is not loaded again."""
@@ -329,6 +343,8 @@ class Held:
             refusal: IsochroneError = NoSpace(
                 self.failure.message, retry_after_s=wait_s, reasons=self.failure.reasons
             )
+        elif isinstance(self.failure, PackageError):
+            refusal = Unloadable(f"{self.title} cannot be loaded here")
         else:
             refusal = Unavailable(f"{self.title} cannot be loaded here", retry_after_s=wait_s)
         refusal.__cause__ = self.failure

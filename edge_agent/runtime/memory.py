@@ -4,6 +4,7 @@ Where the system has no /proc, everything counts as nothing and no limit is know
 """
 
 import ctypes
+import mmap
 import os
 import re
 from pathlib import Path
@@ -34,6 +35,18 @@ def process_bytes(pid: int) -> int:
         return 0
     found = re.search(r"^Pss:\s+(\d+) kB", told, re.MULTILINE)
     return int(found[1]) * _KIB if found else 0
+
+
+def can_take(size_bytes: int) -> bool:
+    """Could this process get so much memory more? Nothing is taken.
+
+    Control groups are not asked: in them memory ends when it is touched.
+    """
+    try:
+        mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def use_one_heap() -> None:

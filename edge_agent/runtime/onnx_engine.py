@@ -7,6 +7,7 @@ from mmap import mmap
 
 import numpy as np
 
+from edge_agent.runtime import memory
 from edge_agent.runtime.checked import checked_copy
 from edge_agent.runtime.fit import check_inputs, check_tensors
 from edge_agent.runtime.manifest import Variant
@@ -46,6 +47,13 @@ _REFUSALS = (
     ValueError,
 )
 """What onnxruntime raises for files and inputs that it does not like; they share no parent."""
+_OF_MEMORY_TOO = (state.Fail, state.RuntimeException, RuntimeError)
+"""Those of them that it raises where memory runs out as well: its arena, and C++ itself."""
+_LOADING_TIMES = 2
+"""So many times its file a model takes while it is loaded."""
+_LEAST_RUN_BYTES = 16 << 20
+_RUN_TIMES = 8
+"""A run takes so many times its inputs, at least, where no more is known of it."""
 _SILENT = 4
 
 
@@ -84,15 +92,19 @@ def _session(
         )
     except _REFUSALS as error:
         reason = " ".join(str(error).split())
-        if _says_no_memory(reason):
+        if _may_lack_memory(error, _LOADING_TIMES * len(content)):
             raise MemoryError(reason) from error
         raise PackageError(
             f"{where}: onnxruntime cannot load it ({reason}); export it to ONNX again"
         ) from error
 
 
-def _says_no_memory(reason: str) -> bool:
-    return "bad_alloc" in reason or "Failed to allocate" in reason
+def _may_lack_memory(error: Exception, needed_bytes: int) -> bool:
+    """Of the codes with which it fails for want of memory, and there is too little of it.
+
+    It has no code of its own for that: its arena fails as a wrong shape does.
+    """
+    return isinstance(error, _OF_MEMORY_TOO) and not memory.can_take(needed_bytes)
 
 
 def declared(nodes: list[ort.NodeArg], where: str) -> list[TensorSpec]:
@@ -202,10 +214,11 @@ def run_session(
     try:
         results = session.run([spec.name for spec in outputs], given, _QUIETLY)
     except MemoryError as error:
-        raise Unavailable("the model ran out of memory") from error
+        raise Unavailable("the model ran out of memory", retry_after_s=1.0) from error
     except _REFUSALS as error:
-        if "alloc" in str(error).lower():
-            raise Unavailable("the model ran out of memory") from error
+        inputs_bytes = sum(array.nbytes for array in arrays.values())
+        if _may_lack_memory(error, max(_LEAST_RUN_BYTES, _RUN_TIMES * inputs_bytes)):
+            raise Unavailable("the model ran out of memory", retry_after_s=1.0) from error
         raise BadRequest(
             "the model cannot compute these inputs: sizes or values do not fit"
         ) from error

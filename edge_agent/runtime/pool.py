@@ -195,7 +195,8 @@ class Pool:
 
         Raises:
             NotFound: no such model or version is held.
-            Unavailable, NoSpace: it cannot be loaded; the cause is a PackageError that says why.
+            Unloadable: its package is broken; the cause is a PackageError that says how.
+            Unavailable, NoSpace: it cannot be loaded now.
                 It is tried again after `retry_after_s`, no sooner.
         """
         held = self._open(name, version)
@@ -234,13 +235,15 @@ class Pool:
     def add(self, package: Package) -> None:
         """One more version, cold; who answers calls without a version stays the same.
 
-        The same package again changes nothing.
+        The same package again may be a repair: it can be loaded at once, whatever failed before.
 
         Raises:
             PackageError: that version is here with other content.
         """
         self.check_same(package.manifest)
-        if self._held_as(package) is not None:
+        known = self._held_as(package)
+        if known is not None:
+            known.repaired()
             return
         if package.name in self._models:
             self._models[package.name].keep_first()

@@ -116,13 +116,23 @@ class TorchModel(DirectModel):
             with torch.inference_mode():
                 answer = net(torch.from_numpy(own).to(self._device, dtype))
                 result: Array = answer.float().cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise Unavailable("the model ran out of memory") from error
-        except RuntimeError as error:  # torch's one answer to sizes that do not go together
-            if "alloc" in str(error).lower():
-                raise Unavailable("the model ran out of memory") from error
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise Unavailable("the model ran out of memory", retry_after_s=1.0) from error
+        except RuntimeError as error:  # of sizes that do not go together, and without a GPU of both
+            if _goes_together(self._variant.architecture or (), own.shape):
+                raise Unavailable("the model ran out of memory", retry_after_s=1.0) from error
             raise BadRequest("the model cannot compute these inputs: sizes do not fit") from error
         return result
+
+
+def _goes_together(architecture: Architecture, shape: tuple[int, ...]) -> bool:
+    """The layers take an input of that shape: tried without weights, values or memory."""
+    try:
+        with torch.inference_mode(), torch.device("meta"):
+            network(architecture)(torch.empty(shape))
+    except RuntimeError:
+        return False
+    return True
 
 
 def build(package: Package, variant: Variant, executor: Executor, threads: int) -> TorchModel:

@@ -12,6 +12,7 @@ LONGEST_RETRY_S = 60.0
 _OF_STATUS = {
     404: Outcome.UNABLE,  # it does not serve this model after all; another may
     421: Outcome.UNABLE,
+    501: Outcome.UNABLE,  # its package is broken there
     507: Outcome.UNABLE,
     429: Outcome.BUSY,
     503: Outcome.BUSY,

@@ -30,6 +30,7 @@ STATUS = {
     "package": HTTPStatus.UNPROCESSABLE_ENTITY,
     "source_failed": HTTPStatus.BAD_GATEWAY,
     "source_refused": HTTPStatus.BAD_GATEWAY,
+    "unloadable": HTTPStatus.NOT_IMPLEMENTED,
     "no_space": HTTPStatus.INSUFFICIENT_STORAGE,
 }
 """Code of an error class to the status it leaves with; anything else is a 500."""

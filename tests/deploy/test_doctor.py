@@ -131,6 +131,20 @@ def test_models_that_do_not_fit_are_a_fail(folder, monkeypatch):
     assert (finding.state, "fewer models" in finding.remedy) == ("fail", True)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"slots": 2, "threads": 1}, [("ok", "2, for 2 runs at once of 1 thread(s)")]),
+        ({"slots": 64}, [("warn", "slots: 64 on 2 cores; 2 is used")]),
+        ({"threads": 16}, [("warn", "threads: 16 on 2 cores; 2 is used")]),
+    ],
+)
+def test_more_than_the_cores_is_said(folder, monkeypatch, changes, said):
+    monkeypatch.setattr(doctor, "usable_cores", lambda: 2.0)
+    lines = [(one.state, one.found) for one in found(write(folder, **changes), "cores")]
+    assert lines == said
+
+
 def test_a_used_port_is_a_fail(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"

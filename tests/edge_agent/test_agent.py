@@ -349,7 +349,8 @@ async def test_a_broken_package_keeps_nobody_else_from_serving(tmp_path, store, 
             assert answer.status == 200
         talk = {"text_input": "a"}
         async with http.post(f"{agent.url}/v2/models/talk/generate", json=talk) as answer:
-            assert answer.status == 503
+            assert answer.status == 501
+            assert "retry-after" not in answer.headers
             assert str(tmp_path) not in await answer.text()
 
 

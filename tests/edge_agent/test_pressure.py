@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -204,3 +205,14 @@ async def test_a_core_that_is_taken_away_takes_slots_and_the_routers_hear_of_it(
     machine.readings = Readings(used(0.5), 0.0, GIB, 2)
     await agent.relief.look()
     assert (agent.gate.slots, told) == (2, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("played_s", "slots"), [(0.0, 3), (0.1, 64)], ids=["one machine", "several on one"]
+)
+def test_no_more_runs_go_on_at_once_than_there_are_cores(played_s, slots):
+    config = AgentConfig(
+        name="e", region="eu", packages=Path(), slots=64, threads=16, min_service_s=played_s
+    )
+    assert (config.slots_on(2.5), config.threads_on(2.5)) == (slots, 3)
+    assert (config.slots_on(200.0), config.threads_on(200.0)) == (64, 16)

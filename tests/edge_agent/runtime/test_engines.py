@@ -12,13 +12,14 @@ import safetensors.numpy
 from onnx import TensorProto, helper, numpy_helper
 
 from deploy.variants.onnx_graph import model_bytes
-from edge_agent.runtime import engines, onnx_engine, verify
+from edge_agent.runtime import engines, memory, onnx_engine, verify
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Sample, SampleTensor
 from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.ort import onnxruntime as ort
+from edge_agent.runtime.ort import state as ort_state
 from edge_agent.runtime.package import PackageError, described, write_package
 from edge_agent.runtime.start import start
-from router.errors import BadRequest
+from router.errors import BadRequest, Unavailable
 from router.wire.message import InferRequest
 from router.wire.tensor import Tensor, TensorSpec
 
@@ -314,6 +315,58 @@ def _words_manifest(takes, gives, variant):
         warm_up=(Sample((SampleTensor("place", (1,)),)),),
         variants=(variant,),
     )
+
+
+def named(store, node):
+    """A package of `x + b`, whose one node is called so; `b` has three elements."""
+    bias = numpy_helper.from_array(np.ones(3, np.float32), "b")
+    ends = [helper.make_tensor_value_info(end, TensorProto.FLOAT, ["n"]) for end in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "b"], ["y"], node)], "sum", ends[:1], ends[1:], [bias]
+    )
+    opset = [helper.make_opsetid("", 17)]
+    data = helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
+    manifest = Manifest(
+        name="portfolio",
+        version="1",
+        inputs=(Declared("x", "FP32", (-1,)),),
+        outputs=(Declared("y", "FP32", (3,)),),
+        warm_up=(Sample((SampleTensor("x", (3,)),)),),
+        variants=(described(data, name="onnx", engine="onnx", file="model.onnx"),),
+    )
+    return write_package(store, manifest, {"model.onnx": data})
+
+
+@pytest.mark.parametrize("node", ["/portfolio_allocation/Add", "/bad_alloc/Failed to allocate"])
+def test_a_word_in_a_nodes_name_is_no_want_of_memory(tmp_path, executor, node):
+    model = _start(named(tmp_path, node), executor)
+    four = Tensor("x", "FP32", np.ones(4, np.float32))
+    with pytest.raises(BadRequest, match="cannot compute"):
+        model.compute(model.feed(InferRequest((four,))))
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_want_of_memory_is_told_by_the_memory(write, executor, engine, monkeypatch):
+    """A failure of the same type as a wrong size, and nothing can be had any more."""
+
+    def failing(*_):
+        raise ort_state.Fail("words") if engine == "onnx" else RuntimeError("words")
+
+    model = _start(write(engine), executor)
+    monkeypatch.setattr(memory, "can_take", lambda _bytes: False)
+    if engine == "onnx":
+        monkeypatch.setattr(model, "_session", type("Session", (), {"run": failing})())
+    else:
+        monkeypatch.setattr(model._network, "forward", failing)
+    image = Tensor("image", "FP32", np.ones((1, 1, 8, 8), np.float32))
+    with pytest.raises(Unavailable, match="ran out of memory"):
+        model.compute(model.feed(InferRequest((image,))))
+
+
+def test_sizes_that_torch_cannot_put_together_are_the_callers(write, executor):
+    model = _start(write("torch"), executor)
+    with pytest.raises(BadRequest, match="do not fit"):
+        model._run(np.ones((1, 2, 8, 8), np.float32))
 
 
 def test_the_same_weights_make_the_same_onnx_bytes():

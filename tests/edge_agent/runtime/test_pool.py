@@ -17,7 +17,7 @@ from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.state import Step
 from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved
-from router.errors import BadRequest, NotFound, Unavailable
+from router.errors import BadRequest, NotFound, Unavailable, Unloadable
 from router.wire.message import InferRequest, RequestedOutput
 from router.wire.report import ModelState as State
 from router.wire.tensor import Tensor
@@ -121,7 +121,7 @@ async def test_a_failed_load_is_told_to_all_and_tried_again_later(
         assert isinstance(error, Unavailable)
         assert "/" not in error.message  # a client is told of no path
         assert isinstance(error.__cause__, PackageError)
-        assert error.retry_after_s == FIRST_BACK_OFF_S
+        assert (error.code, error.retry_after_s) == ("unloadable", None), "asking again is in vain"
     assert [event.state for event in events] == [State.LOADING, State.COLD]
     assert "sha256" in events[-1].error
 
@@ -138,10 +138,24 @@ async def test_waits_grow_while_a_package_stays_broken(write, open_pool, clock):
     pool, _ = open_pool(package)
     waits = []
     for _ in range(9):
-        error = await _caught(pool.load("small"))
-        waits.append(error.retry_after_s)
-        clock.now_s += error.retry_after_s
+        await _caught(pool.load("small"))
+        waits.append(pool._find("small", None)._wait_s)
+        clock.now_s += waits[-1]
     assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+async def test_a_repair_that_is_pulled_can_be_loaded_at_once(write, open_pool, question):
+    package = write()
+    mend = _spoil(package)
+    pool, events = open_pool(package)
+    for _ in range(9):
+        assert isinstance(await _caught(pool.load("small")), Unloadable)
+    mend()
+    pool.add(package)
+    assert (await _answer(pool, question)).model_version == "1"
+    pool.add(package)
+    assert pool.state("small") is State.WARM, "one that serves goes on doing so"
+    assert [event.state for event in events].count(State.LOADING) == 2
 
 
 async def _caught(awaitable):
