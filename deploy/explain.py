@@ -41,7 +41,17 @@ def described(decision: Mapping[str, Any]) -> Iterator[str]:
     for number, attempt in enumerate(decision["attempts"], 1):
         outcome = f"{attempt['outcome']} after {milliseconds(attempt['seconds'])}"
         yield f"try {number}: {attempt['endpoint']} ({attempt['why']}): {outcome}"
-    yield f"answered {decision['status']} after {milliseconds(decision['seconds'])}"
+    yield f"{_end(decision)} after {milliseconds(decision['seconds'])}"
+
+
+def _end(decision: Mapping[str, Any]) -> str:
+    status = decision["status"]
+    sent = decision.get("sent", status)  # an older router does not say
+    if not status:
+        return f"the client left ({sent} was sent)" if sent else "the client left"
+    if sent != status:
+        return f"answered {sent}, and cut off: {decision['code']} ({status})"
+    return f"answered {status}"
 
 
 def _row(candidate: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,9 @@
 """What happens to every public request: it gets an id, its answer is counted and written down."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from functools import partial
+from http import HTTPStatus
 from random import Random
 
 from router.errors import BadRequest
@@ -9,7 +12,10 @@ from router.process.clock import Clock
 from router.process.exchange import Exchange, Service
 from router.wire.headers import REQUEST_ID, read_call_headers
 from router.wire.http import Request, Response
+from router.wire.problem import STATUS
 
+_LEFT = 0
+"""The status of a request whose client did not wait for the end of its answer."""
 _QUIET_PATHS = frozenset({"/isochrone/report"})
 """Asked for by every router every second: neither counted nor written down."""
 
@@ -53,18 +59,27 @@ class Front:
                 self._write(request, request_id, response.status)
                 exchange.respond(response.status, response.headers, response.body)
 
-            given_up = begin(request, tell)
-            if given_up is None:
+            give_up = begin(request, tell)
+            if give_up is None:
                 other(exchange)
             else:
-                exchange.watch(gone=given_up)
+                exchange.watch(gone=partial(self._left, request, request_id, give_up))
 
         return service
+
+    def _left(self, request: Request, request_id: str, give_up: Callable[[], None]) -> None:
+        self._write(request, request_id, _LEFT)
+        give_up()
 
     async def handle(self, request: Request) -> Response:
         """The handler's answer, with the request's id."""
         request_id = self._request_id(request)
-        response = await self._handler(request)
+        try:
+            response = await self._handler(request)
+        except asyncio.CancelledError:  # the client left, or the agent ends
+            if request.path not in _QUIET_PATHS:
+                self._write(request, request_id, _LEFT)
+            raise
         response.headers.append((REQUEST_ID, request_id.encode()))
         if request.path in _QUIET_PATHS:
             return response
@@ -77,11 +92,17 @@ class Front:
     async def _streamed(
         self, request: Request, request_id: str, status: int, body: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes]:
+        ended = _LEFT  # unless the end is reached
         try:
             async for chunk in body:
                 yield chunk
+            code = getattr(body, "code", "")
+            ended = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR) if code else status
+        except Exception:
+            ended = HTTPStatus.INTERNAL_SERVER_ERROR
+            raise
         finally:
-            self._write(request, request_id, status)
+            self._write(request, request_id, ended, sent=status)
             if (close := getattr(body, "aclose", None)) is not None:
                 await close()
 
@@ -93,7 +114,10 @@ class Front:
             given = None
         return given or f"{self._ids.getrandbits(64):016x}"
 
-    def _write(self, request: Request, request_id: str, status: int) -> None:
+    def _write(
+        self, request: Request, request_id: str, status: int, sent: int | None = None
+    ) -> None:
+        """`status` is how the request ended, `sent` what the client was told, where they differ."""
         self._answered(request, status)
         if self._access is None:
             return
@@ -103,6 +127,7 @@ class Front:
             method=request.method,
             path=request.path,
             status=status,
+            sent=status if sent is None else sent,
             seconds=self._clock() - request.received_s,
         )
         self._access.flush()  # before the answer leaves: a killed agent has told what it served

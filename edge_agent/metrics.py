@@ -170,6 +170,8 @@ class Metrics:
 
 
 def _outcome(status: int) -> str:
+    if not status:
+        return "left"
     if status < HTTPStatus.BAD_REQUEST:
         return "ok"
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:

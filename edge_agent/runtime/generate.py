@@ -70,12 +70,16 @@ async def whole(call: Call, request: InferRequest) -> bytes:
 
 
 class Events(AsyncIterator[bytes]):
-    """The pieces of an answer as server-sent events; an error becomes the last of them."""
+    """The pieces of an answer as server-sent events; an error becomes the last of them.
+
+    `code` is the error's, empty where there was none.
+    """
 
     def __init__(self, call: Call, request: InferRequest) -> None:
         self._call = call
         self._request = request
         self._over = False
+        self.code = ""
 
     async def __anext__(self) -> bytes:
         if self._over:
@@ -88,6 +92,7 @@ class Events(AsyncIterator[bytes]):
             raise
         except IsochroneError as error:
             await self.aclose()
+            self.code = error.code
             let_go(error)
             return _event(Problem(error.message, error.code))
 

@@ -285,10 +285,10 @@ class Dispatcher:
         record.code = error.code
         request_id = asked.query.request_id
         try:
-            record.status = self._effects.refuse(asked.exchange, request_id, error, record.plan)
+            record.answered(self._effects.refuse(asked.exchange, request_id, error, record.plan))
         except Exception:  # whoever else waits or runs has no part in it
             _log.exception("request %s cannot be refused", request_id)
-            record.code = IsochroneError.code
+            record.cut(IsochroneError.code)
             asked.exchange.abort()
         self._finish(asked)
 

@@ -1,10 +1,12 @@
 """What became of one request: its plan, its tries, and how it ended."""
 
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from router.policy.pick import Scored
 from router.policy.policy import Plan
 from router.policy.query import Query
+from router.wire.problem import STATUS
 from router.wire.report import CallReport
 
 
@@ -30,6 +32,8 @@ class Tried:
         return self.scored.permit.endpoint.name
 
 
+CLIENT_GONE = "client_gone"
+"""The code of a request whose client did not wait for the end of its answer."""
 TRIED_KEPT = 32
 """A request that finds everybody full again and again leaves no longer a trace than this."""
 
@@ -40,8 +44,9 @@ class Record:
 
     `plan` is the last that was made for it, `tried` its last tries of `tries_count`, `beyond` how
     many came before these, by endpoint and reason; `waited_s` the time that it spent in line here;
-    `status` is 0 where the client was told none: it had gone, or had to be cut off. `code` is the
-    error's, where it was refused or cut. Instants are monotonic.
+    `status` and `code` are those of the end, `sent` is the status that the client was told, 0 where
+    it was told none: an answer that was cut off has `sent` 200 and the `status` of the error that
+    cut it. A client that left has `status` 0. Instants are monotonic.
     """
 
     query: Query
@@ -55,8 +60,22 @@ class Record:
     hedges: int = 0
     waited_s: float = 0.0
     status: int = 0
+    sent: int = 0
     code: str = ""
     seconds: float = 0.0
+
+    def answered(self, status: int) -> None:
+        """The head of an answer has left for the client."""
+        self.status = self.sent = status
+
+    def cut(self, code: str) -> None:
+        """An answer that had begun has come to no end, because of this error."""
+        self.code = code
+        self.status = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def client_left(self) -> None:
+        """The client went before its answer was whole."""
+        self.status, self.code = 0, CLIENT_GONE
 
     def add(self, tried: Tried) -> None:
         """One more try has ended."""

@@ -30,6 +30,7 @@ from router.dispatch.rewrite import downstream_headers, readable_refusal, server
 from router.dispatch.spare import Spare
 from router.dispatch.timers import Timers
 from router.dispatch.tries import Reach, Tries
+from router.errors import IsochroneError, UnusableAnswer
 from router.policy.explain import explanation
 from router.policy.pick import Scored
 from router.policy.policy import Plan
@@ -146,7 +147,7 @@ class Run:
                 self.tries.settle(command)
         self.gave_up = None
         if not self.exchange.gone:
-            self.record.code = "internal"
+            self.record.cut(IsochroneError.code)
             self.exchange.abort()
 
     def _answer(self, command: Deliver | Begin | Forward | Finish | Abort | GiveUp) -> None:
@@ -154,14 +155,16 @@ class Run:
             case Deliver():
                 self._deliver(command)
             case Begin(number, head):
-                self.record.status = head.status
+                self.record.answered(head.status)
                 self.exchange.start(head.status, self._headers(number, head))
             case Forward(data):
                 self.exchange.write(data)
             case Finish():
                 self.exchange.finish()
+                if self.exchange.gone:  # it was shorter than announced
+                    self.record.cut(UnusableAnswer.code)
             case Abort(code):
-                self.record.code = code
+                self.record.cut(code)
                 self.exchange.abort()
             case GiveUp():
                 self.gave_up = command
@@ -189,7 +192,7 @@ class Run:
 
     def _deliver(self, deliver: Deliver) -> None:
         head, body = readable_refusal(deliver.head, deliver.body)
-        self.record.status = head.status
+        self.record.answered(head.status)
         headers = self._headers(deliver.number, head)
         self.exchange.respond(head.status, headers, body)
 
@@ -211,6 +214,7 @@ class Run:
         return fields
 
     def _client_gone(self) -> None:
+        self.record.client_left()
         self.tell(ClientGone())
 
     def _pause(self) -> None:

@@ -13,6 +13,7 @@ from router.admission.gate import Gate
 from router.admission.ticket import Outcome
 from router.dispatch.asked import Asked
 from router.dispatch.outlook import Lane, Outlook, Prospect, least_s, too_late
+from router.dispatch.record import CLIENT_GONE
 from router.errors import DeadlineExceeded, IsochroneError, Overloaded
 from router.policy.query import Query
 from router.process.clock import Clock
@@ -80,10 +81,11 @@ class Waiting:
         infer_s = sum(t.report.infer_s for t in record.tried if t.report is not None)
         if infer_s > 0:
             self._gate.correct(ticket, infer_s)
-        if not (record.status or record.code):  # the client went before it was answered
+        if record.code == CLIENT_GONE and not record.sent:
             self._gate.leave(ticket)
 
     def _left(self, asked: Asked) -> None:
+        asked.record.client_left()
         if asked.ticket is not None:
             self._gate.leave(asked.ticket)
 

@@ -21,6 +21,8 @@ def access_line(record: Record, wall_s: float) -> dict[str, object]:
         "tenant": query.tenant,
         "model": query.model,
         "status": record.status,
+        "sent": record.sent,
+        "code": record.code or None,
         "endpoint": record.tried[-1].endpoint if record.tried else None,
         "why": record.tried[-1].why if record.tried else record.code,
         "tries": record.tries_count,
@@ -72,6 +74,7 @@ class Decisions:
             ],
             "waited": record.waited_s,
             "status": record.status,
+            "sent": record.sent,
             "code": record.code or None,
             "seconds": record.seconds,
         }

@@ -31,7 +31,8 @@ class Metrics:
         self._ledger = ledger
         self._requests = Counter(
             "isochrone_requests",
-            "Requests for a model, by the status they ended with (0: the client left).",
+            "Requests for a model, by the status they ended with: of an answer that was cut off the"
+            " error's (0: the client left).",
             ["model", "status"],
             registry=registry,
         )
@@ -112,7 +113,7 @@ class Metrics:
                 self._judge(tried)
         if record.waited_s:
             self._waited.observe(record.waited_s)
-        if record.code and not record.tried and record.status:
+        if record.code and not record.tried and record.sent:
             self._shed.labels(record.code, str(record.query.priority)).inc()
         if record.repeats or record.hedges:
             self._count_spare(record)

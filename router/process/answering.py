@@ -87,6 +87,11 @@ class HttpExchange:
         return self._state is _State.GONE
 
     @property
+    def ends_with_connection(self) -> bool:
+        """What has been sent looks whole to the client if the connection ends now."""
+        return not (self._chunked or self.unanswered)
+
+    @property
     def unanswered(self) -> bool:
         """Nothing has left for the client yet."""
         return self._state is _State.OPEN

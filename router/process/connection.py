@@ -19,6 +19,7 @@ from router.process.limits import Limits, Room
 from router.process.received import Received
 from router.process.request_head import Refusal
 from router.process.request_reader import RequestReader, Stage
+from router.process.sockets import reset_at_close
 from router.process.tcp_info import round_trip_s
 from router.wire.problem import problem_answer
 
@@ -184,9 +185,9 @@ class Connection(asyncio.Protocol):
 
     def cut(self) -> None:
         """The present exchange is over, and everything with it."""
+        self.abort()
         self._current = None
         self._host.in_flight -= 1
-        self.abort()
 
     # --- the listener's hand ---
 
@@ -197,8 +198,10 @@ class Connection(asyncio.Protocol):
         return self._current is not None or (here and not self._deaf)
 
     def abort(self) -> None:
-        """Drop everything now."""
+        """Drop everything now; a client that tells a whole answer by its end only sees a reset."""
         self._deaf = True
+        if self._current is not None and self._current.ends_with_connection:
+            reset_at_close(self._transport)
         self._transport.abort()
 
     def drain(self) -> None:

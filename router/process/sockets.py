@@ -1,9 +1,12 @@
 """Listening sockets, and the addresses that people write for them."""
 
+import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
 import socket
+import struct
 from typing import Annotated
 
 from msgspec import Meta
@@ -11,6 +14,8 @@ from msgspec import Meta
 from router.errors import ConfigError
 
 BACKLOG = 1024
+_AT_ONCE = struct.pack("ii", 1, 0)
+"""`struct linger`: on, for no time (socket(7))."""
 
 Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$")]
 """`HOST:PORT` or `[IPv6]:PORT`, as it stands in configuration files."""
@@ -42,6 +47,13 @@ def address_of(sock: socket.socket) -> str:
     """Where a socket is bound, as `HOST:PORT`."""
     host, port = sock.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reset_at_close(transport: asyncio.BaseTransport) -> None:
+    """Have the peer see a reset, not an end, when this connection is closed next."""
+    sock = transport.get_extra_info("socket")
+    with contextlib.suppress(OSError):  # it is closed already
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
 
 
 def is_loopback(address: str) -> bool:
