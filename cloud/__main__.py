@@ -12,6 +12,7 @@ from types import FrameType
 from cloud.cluster import running
 from cloud.config import CloudConfig, check
 from router.errors import IsochroneError
+from router.process.output import say
 from router.process.run import keep_on_hangup
 
 _FINE = 0
@@ -32,7 +33,7 @@ def run(config: CloudConfig, folder: Path | None) -> int:
         with _cleared(config, folder), told, running(config, folder) as url:
             keep_on_hangup()
             _on_signals(_stop)  # Ray has put its own in their place
-            print(f"ready {url}", flush=True)
+            say(f"ready {url}")
             threading.Event().wait()
     except IsochroneError as error:
         print(f"isochrone: {error.message}", file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
 
 from router.errors import BadRequest, IsochroneError, Unavailable
 from router.wire.http import Headers
@@ -22,10 +23,26 @@ def add_admin_argument(parser: argparse.ArgumentParser) -> None:
     """`--admin URL`."""
     parser.add_argument(
         "--admin",
+        type=url,
         metavar="URL",
         default="http://127.0.0.1:8081",
         help="the router's admin listener (%(default)s)",
     )
+
+
+def url(text: str) -> str:
+    """A part's address on a command line, without what follows its port.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        parts = urlsplit(text)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return text.rstrip("/")
+    except ValueError:  # an address or a port that cannot be
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is no address: write http://HOST:PORT")
 
 
 class RefusedError(IsochroneError):
@@ -71,6 +88,7 @@ def call(
     headers: Mapping[str, str] | None = None,
     *,
     timeout_s: float = 30.0,
+    remedy: str = "isochrone up starts a whole system",
 ) -> Reply:
     """GET a URL, or POST a body to it; any status is an answer.
 
@@ -86,7 +104,7 @@ def call(
             return _reply(error.code, error.headers.items(), error.read())
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise Unavailable(f"{url} gives no answer ({reason}); isochrone up starts one") from error
+        raise Unavailable(f"{url} gives no answer ({reason}); {remedy}") from error
 
 
 def _reply(status: int, headers: Any, body: bytes) -> Reply:  # noqa: ANN401 - pairs of text

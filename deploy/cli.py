@@ -10,12 +10,29 @@ from typing import Protocol, cast
 
 from router.errors import ConfigError, IsochroneError
 from router.process.document import did_you_mean
+from router.process.output import close_output
 
 FINE = 0
 PROBLEM = 1
 USAGE = 2
 INTERRUPTED = 130
 """What a shell calls a process that Ctrl-C ended."""
+UNREAD = 141
+"""What a shell calls a process whose reader has closed the pipe (`| head`)."""
+
+_WHOLE = "edge,torch,cloud,demo"
+_EXTRAS = {
+    "boto3": "s3",
+    "cryptography": "edge",
+    "onnx": "variants",
+    "onnxruntime": "edge",
+    "PIL": "demo",
+    "ray": "cloud",
+    "safetensors": "torch",
+    "sklearn": "demo",
+    "torch": "torch",
+}
+"""Which of our extras brings a package."""
 
 
 class Command(Protocol):
@@ -34,7 +51,7 @@ class Command(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """Where a command lives, its line in the overview, and our extra that it needs, if any."""
+    """Where a command lives, its line in the overview, and the extras that it needs all of."""
 
     module: str
     help: str
@@ -42,8 +59,12 @@ class Entry:
 
 
 COMMANDS = {
-    "demo": Entry("deploy.demo.command", "play six scenes on a whole system and check each"),
-    "up": Entry("deploy.up", "start a whole system on this machine and keep it until Ctrl-C"),
+    "demo": Entry(
+        "deploy.demo.command", "play six scenes on a whole system and check each", _WHOLE
+    ),
+    "up": Entry(
+        "deploy.up", "start a whole system on this machine and keep it until Ctrl-C", _WHOLE
+    ),
     "router": Entry("deploy.router", "run one router until SIGTERM"),
     "agent": Entry("deploy.agent", "run one edge agent until SIGTERM"),
     "cloud": Entry("deploy.cloud", "run one region's Ray Serve application until SIGTERM"),
@@ -78,12 +99,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0: fine; 1: a problem was found; 2: the usage or the configuration is wrong.
     """
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        return _ended(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:
+        close_output()
+        return UNREAD
+
+
+def _ended(arguments: list[str]) -> int:
+    try:
+        return _dispatch(arguments)
     except IsochroneError as error:
         print(f"isochrone: {error.message}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else PROBLEM
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:  # a file that a command was told to use
+        if error.filename is None:
+            raise
+        print(f"isochrone: {error.filename}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    finally:
+        sys.stdout.flush()  # a closed pipe is noticed here, not when Python exits
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -97,18 +133,16 @@ def _dispatch(arguments: list[str]) -> int:
     if entry is None:
         hint = did_you_mean(name, COMMANDS) or "see isochrone --help"
         overview.error(f"{name!r} is no command; {hint}")
-    command = _imported(name, entry)
-    return command.run(_arguments(name, command).parse_args(rest))
-
-
-def _imported(name: str, entry: Entry) -> Command:
     try:
-        return cast(Command, importlib.import_module(entry.module))
+        command = cast(Command, importlib.import_module(entry.module))
+        return command.run(_arguments(name, command).parse_args(rest))
     except ModuleNotFoundError as error:
-        if entry.extra is None:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
             raise
+        extra = entry.extra or _EXTRAS[package]
         raise ConfigError(
-            f"{name} needs {error.name}, which is not here: pip install 'isochrone[{entry.extra}]'"
+            f"{name} needs {package}, which is not installed: pip install 'isochrone[{extra}]'"
         ) from error
 
 

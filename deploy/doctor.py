@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from deploy.call import Reply, call
-from deploy.result import add_json_argument, tell
+from deploy.result import add_json_argument, size, tell
 from edge_agent.artefacts.parts import trust_of
 from edge_agent.config import AgentConfig, check
 from edge_agent.guard import guard_of
@@ -38,7 +38,6 @@ _TOO_OPEN = stat.S_IWGRP | stat.S_IRWXO
 _SKEW_S = 30.0
 """What signed messages tolerate."""
 _PATIENCE_S = 3.0
-_MIB = 1 << 20
 
 State = Literal["ok", "warn", "fail"]
 
@@ -135,7 +134,7 @@ def _memory(config: AgentConfig, packages: Iterable[Package]) -> Finding:
     left = Machine(config.packages).read().memory_left_bytes
     if left is None:
         return Finding("memory", "warn", "this system does not say how much is left")
-    found = f"{left // _MIB} MiB left, about {needed // _MIB} MiB needed for what is kept warm"
+    found = f"{size(left)} left, about {size(needed)} needed for what is kept warm"
     if left >= needed:
         return Finding("memory", "ok", found)
     return Finding("memory", "fail", found, "keep fewer models warm, or smaller variants of them")
@@ -177,7 +176,7 @@ def _room(folder: Path, *, is_written: bool) -> Finding:
         return Finding("disk", "fail", f"{folder} cannot be written", remedy)
     state: State = "ok" if free >= _LOW_DISK_BYTES else "warn"
     remedy = "" if state == "ok" else "make room: a full disk costs logs and updates"
-    return Finding("disk", state, f"{folder}: {free // _MIB} MiB free", remedy)
+    return Finding("disk", state, f"{folder}: {size(free)} free", remedy)
 
 
 def _token(file: Path | None) -> Iterator[Finding]:

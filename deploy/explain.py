@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the decision."""
-    url = f"{args.admin.rstrip('/')}/isochrone/decisions/{quote(args.request_id, safe='')}"
+    url = f"{args.admin}/isochrone/decisions/{quote(args.request_id, safe='')}"
     decision = call(url).json()
     tell(args, decision, described(decision))
     return 0

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deploy.call import RefusedError, Reply, call
+from deploy.call import url as address
 from deploy.result import add_json_argument, milliseconds, tell
 from router.errors import BadRequest, ConfigError
 from router.process.clock import monotonic
@@ -28,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="for example digits")
     parser.add_argument("--image", type=Path, required=True, help="any picture that Pillow reads")
     parser.add_argument(
-        "--router", metavar="URL", default="http://127.0.0.1:8080", help="(%(default)s)"
+        "--router",
+        type=address,
+        metavar="URL",
+        default="http://127.0.0.1:8080",
+        help="(%(default)s)",
     )
     parser.add_argument("--key-file", type=Path, help="a file with the tenant's API key")
     add_json_argument(parser)
@@ -36,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer."""
-    url = f"{args.router.rstrip('/')}/v2/models/{args.model}"
+    url = f"{args.router}/v2/models/{args.model}"
     headers = _authorization(args.key_file)
     metadata = call(url, headers=headers).json()
     given, wanted = metadata["inputs"][0], metadata["outputs"][0]["name"]
@@ -123,5 +128,5 @@ def _authorization(key_file: Path | None) -> dict[str, str]:
         return {}
     try:
         return {"authorization": f"Bearer {key_file.read_text().strip()}"}
-    except OSError as error:
-        raise ConfigError(f"--key-file {key_file}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--key-file {key_file}: cannot be read: {error}") from error

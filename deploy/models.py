@@ -3,6 +3,8 @@
 import argparse
 import json
 import os
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -10,13 +12,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from deploy.call import Reply, call
-from deploy.result import add_json_argument, columns, tell
+from deploy.call import Reply, call, url
+from deploy.result import add_json_argument, columns, size, tell
 from router.errors import ConfigError
 
 HELP = "list, pull, load, unload or roll back an agent's models"
+DEFAULT_AGENT = "http://127.0.0.1:8091"
 TOKEN_VARIABLE = "ISOCHRONE_TOKEN_FILE"
 _LOAD_TIMEOUT_S = 600.0
+_REMEDY = "--agent takes its admin listener's address; isochrone agent --config FILE starts one"
 _VERBS = {
     "load": "have a model warm; with --version, make that version the one that serves",
     "unload": "give a model's memory back; it stays on disk",
@@ -36,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action.add_argument("--version", required=verb == "pull", help="its version")
         if verb == "pull":
             action.add_argument(
-                "--digest", help="sha256 of its model.yaml; may be left out where it is signed"
+                "--digest",
+                type=digest,
+                help="sha256 of its model.yaml; may be left out where it is signed",
             )
         _add_agent(action)
 
@@ -58,21 +64,38 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def digest(text: str) -> str:
+    """The digest of a package, as the command line takes it.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    bare = text.removeprefix("sha256:").lower()
+    if not re.fullmatch(r"[0-9a-f]{64}", bare):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no digest: that is 64 hexadecimal digits, the sha256 of the package's"
+            " model.yaml, which isochrone package inspect prints"
+        )
+    return bare
+
+
 class _Agent:
     """The administration of one agent."""
 
     def __init__(self, url: str, token: str | None) -> None:
-        self._url = url.rstrip("/")
+        self._url = url
         self._headers = {"content-type": "application/json"}
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
 
     def ask(self, path: str) -> Any:  # noqa: ANN401 - what the agent says
-        return call(self._url + path, headers=self._headers).json()
+        return call(self._url + path, headers=self._headers, remedy=_REMEDY).json()
 
     def order(self, path: str, wishes: Mapping[str, Any]) -> Reply:
         body = json.dumps(wishes).encode()
-        return call(self._url + path, body, self._headers, timeout_s=_LOAD_TIMEOUT_S)
+        return call(
+            self._url + path, body, self._headers, timeout_s=_LOAD_TIMEOUT_S, remedy=_REMEDY
+        )
 
 
 def _controlled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
@@ -89,7 +112,7 @@ def _pulled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
     """Asks until the package is there; the agent answers each time how far it is."""
     wishes = {"version": args.version}
     if args.digest:
-        wishes["digest"] = args.digest.removeprefix("sha256:")
+        wishes["digest"] = args.digest
     path = f"/isochrone/models/{quote(args.model, safe='')}/pull"
     while (reply := agent.order(path, wishes)).status == HTTPStatus.ACCEPTED:
         print(_progress(json.loads(reply.body)), file=sys.stderr, flush=True)
@@ -99,18 +122,26 @@ def _pulled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
 def _done(args: argparse.Namespace, result: Mapping[str, Any]) -> str:
     model, version = args.model, result["version"]
     if not result.get("done", True):
-        return f"{model} leaves once its running calls have ended; see isochrone models list"
+        return f"{model} leaves once its running calls have ended; see {_command(args, 'list')}"
     return {
         "load": f"{model} {version} is warm",
         "unload": f"{model} {version or ''} is unloaded".replace("  ", " "),
         "pull": f"{model} {version} is there; serve it:"
-        f" isochrone models load {model} --version {version}",
+        f" {_command(args, 'load', model, '--version', version)}",
         "rollback": f"{model} {version} serves again",
     }[args.action]
 
 
+def _command(args: argparse.Namespace, *words: str) -> str:
+    """A command for the same agent with the same token, to be pasted into a shell."""
+    more = [] if args.agent == DEFAULT_AGENT else ["--agent", args.agent]
+    if args.token_file is not None:
+        more += ["--token-file", str(args.token_file)]
+    return shlex.join(["isochrone", "models", *words, *more])
+
+
 def _progress(pull: Mapping[str, Any]) -> str:
-    done = f"{pull['bytes_done']} of {pull['bytes_total']} bytes"
+    done = f"{size(pull['bytes_done'])} of {size(pull['bytes_total'])}"
     why = pull["interrupted"]
     return f"{done}; to be tried again: {why}" if why else done
 
@@ -130,7 +161,7 @@ def _row(model: Mapping[str, Any]) -> list[str]:
         model["version"],
         model["state"],
         role,
-        f"{model['bytes'] / 1e6:.1f} MB",
+        size(model["bytes"]),
         "-" if load_s is None else f"{load_s:.2f} s",
         model["digest"][:12],
     ]
@@ -139,8 +170,9 @@ def _row(model: Mapping[str, Any]) -> list[str]:
 def _add_agent(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent",
+        type=url,
         metavar="URL",
-        default="http://127.0.0.1:8091",
+        default=DEFAULT_AGENT,
         help="the agent's admin listener (%(default)s)",
     )
     parser.add_argument(

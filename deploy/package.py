@@ -9,7 +9,7 @@ import msgspec
 
 from deploy import signing
 from deploy.onnx_package import Wanted, build
-from deploy.result import add_json_argument, tell
+from deploy.result import add_json_argument, size, tell
 from edge_agent.runtime import verify
 from edge_agent.runtime.engines import lack
 from edge_agent.runtime.manifest import Variant
@@ -131,7 +131,7 @@ def _outline(package: Package) -> Iterator[str]:
         yield f"  labels {', '.join(manifest.labels)}"
     for variant in manifest.variants:
         yield (
-            f"  variant {variant.name}: {variant.file}, {variant.bytes} bytes,"
+            f"  variant {variant.name}: {variant.file}, {size(variant.bytes)},"
             f" {lack(variant) or 'can run here'}{_origin(variant)}"
         )
 

@@ -15,8 +15,19 @@ STANDARD_OUTPUT = "-"
 def add_json_argument(parser: argparse.ArgumentParser) -> None:
     """`--json FILE`."""
     parser.add_argument(
-        "--json", metavar="FILE", help="write the result as JSON as well (-: instead, to stdout)"
+        "--json",
+        type=_target,
+        metavar="FILE",
+        help="write the result as JSON as well (-: instead, to stdout)",
     )
+
+
+def _target(text: str) -> str:
+    """A place for the result; long work must not end where it cannot be written."""
+    folder = Path(text).parent
+    if text != STANDARD_OUTPUT and (Path(text).is_dir() or not folder.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} must be a folder")
+    return text
 
 
 def write_json(target: str, value: object) -> None:
@@ -59,6 +70,15 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _is_number(cell: str) -> bool:
     return not cell or cell[0].isdecimal()
+
+
+def size(count_bytes: int) -> str:
+    """A number of bytes for people: `512 B`, `16.8 kB`, `1.21 GB`."""
+    if count_bytes < 1000:
+        return f"{count_bytes} B"
+    units = ("kB", "MB", "GB", "TB")
+    power = min(len(units), (len(str(count_bytes)) - 1) // 3)
+    return f"{count_bytes / 1000**power:.3g} {units[power - 1]}"
 
 
 def milliseconds(seconds: float) -> str:

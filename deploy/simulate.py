@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import sysconfig
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -38,7 +39,9 @@ from router.simulate.world import World, placed
 
 HELP = "try routing rules against each other in virtual time"
 
-SCENARIOS = Path(__file__).parents[1] / "configs" / "scenarios"
+_CHECKOUT = Path(__file__).parents[1] / "configs" / "scenarios"
+_INSTALLED = Path(sysconfig.get_path("data")) / "share" / "isochrone" / "scenarios"
+SCENARIOS = _CHECKOUT if _CHECKOUT.is_dir() else _INSTALLED
 SEEDS = {"tune": "1-5", "report": "101-105"}
 """Knobs are chosen on one set of seeds and cities, and reported on another."""
 

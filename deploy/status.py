@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print it; 0 where every endpoint takes traffic, else 1."""
-    fleet = call(f"{args.admin.rstrip('/')}/isochrone/fleet").json()
+    fleet = call(f"{args.admin}/isochrone/fleet").json()
     tell(args, fleet, described(fleet))
     return int(any(endpoint["out"] for endpoint in fleet["endpoints"]))
 

@@ -12,9 +12,11 @@ from PIL import Image
 from deploy.demo.command import add_cache_argument, progress
 from deploy.demo.models import IMAGE, DemoModels, prepare
 from deploy.local.layout import EDGE_MODEL, EU_ONLY, ROUTERS, Layout, check_free
+from deploy.local.ports import port
 from deploy.local.run import Folder, local_system, run_folder, run_to_end
 from deploy.local.system import System
 from deploy.logs import add_log_arguments, log_settings
+from router.process.output import say
 
 HELP = "start a whole system on this machine and keep it until Ctrl-C"
 _DIGIT_JSON = "digit.json"
@@ -26,10 +28,10 @@ _PNG_PIXELS = 128
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which ports."""
     parser.add_argument(
-        "--router-port", type=int, default=8080, help="the first router's (%(default)s; 0: any)"
+        "--router-port", type=port, default=8080, help="the first router's (%(default)s; 0: any)"
     )
     parser.add_argument(
-        "--admin-port", type=int, default=8081, help="its administration's (%(default)s; 0: any)"
+        "--admin-port", type=port, default=8081, help="its administration's (%(default)s; 0: any)"
     )
     add_cache_argument(parser)
     add_log_arguments(parser)
@@ -56,7 +58,7 @@ async def _serve(args: argparse.Namespace, folder: Folder, models: DemoModels) -
     ) as system:
         _write_samples(folder.path, models, system.layout)
         for line in told(system):
-            print(line, flush=True)
+            say(line)
         ended = await system.watch()
         progress(ended.told(f"{ended.name} ended with {ended.code}"))
         folder.kept = True

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import logging
 import os
-import sys
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from random import Random, SystemRandom
@@ -51,6 +50,7 @@ from router.process.access_log import AccessLog
 from router.process.clock import Clock, monotonic, wall
 from router.process.limits import Limits
 from router.process.listener import Listener
+from router.process.output import say
 from router.process.run import keep_on_hangup, run
 from router.process.service import asynchronous
 from router.process.sockets import address_of, bind
@@ -289,17 +289,8 @@ async def _become_ready(agent: Agent, url: str, supervisor: Supervisor) -> None:
     await agent.warm(agent.config.keep_warm)
     gc.freeze()  # what is here now stays, and need not be looked through for garbage each time
     if agent.lifecycle.phase is Phase.READY:
-        _say(f"ready {url}")
+        say(f"ready {url}")
         supervisor.ready(f"serving on {url}")
-
-
-def _say(line: str) -> None:
-    try:
-        print(line, flush=True)
-    except OSError:  # nobody reads it; what is left of it must not fail again at exit
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
 
 
 def _end_process() -> NoReturn:

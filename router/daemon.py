@@ -14,6 +14,7 @@ from router.policy.region_policy import RegionPolicy
 from router.process import log
 from router.process.clock import monotonic, wall
 from router.process.listener import Listener
+from router.process.output import say
 from router.process.run import keep_on_hangup, run
 from router.process.sockets import address_of, bind
 
@@ -58,7 +59,7 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         await settled.wait()
         url = f"http://{address_of(public)}"
         log.event(_log, "listening", url=url, admin=f"http://{address_of(admin)}")
-        print(f"ready {url}", flush=True)
+        say(f"ready {url}")
         await stop.wait()
         router.readiness.draining = True
         await asyncio.sleep(config.drain_notice_s)

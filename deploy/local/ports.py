@@ -1,14 +1,27 @@
 """Ports on 127.0.0.1 that nobody listens on."""
 
 import socket
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from random import Random, SystemRandom
 
 from router.errors import ConfigError
 
 HOST = "127.0.0.1"
+_HIGHEST = 65535
 _RANGE = range(20_000, 30_000)
 """Below what systems hand out for outgoing connections, above what services are known for."""
+
+
+def port(text: str) -> int:
+    """A port on a command line; 0 stands for any.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) > _HIGHEST:
+        raise ArgumentTypeError(f"{text!r} is no port: 1 to {_HIGHEST}, or 0 for any")
+    return int(text)
 
 
 def free_ports(count: int, rng: Random | None = None) -> list[int]:

@@ -11,6 +11,7 @@ from typing import TextIO
 import msgspec
 
 from deploy.local.relay import Passage, Relay, RelaySpec
+from router.process.output import say
 from router.process.run import keep_on_hangup
 from router.process.settings import Settings, load_settings
 
@@ -34,7 +35,7 @@ async def run_relays(file: RelayFile, log: TextIO) -> None:
     async with contextlib.AsyncExitStack() as stack:
         for spec in file.relays:
             await stack.enter_async_context(Relay(spec, seen))
-        print(f"ready {len(file.relays)} relays", flush=True)
+        say(f"ready {len(file.relays)} relays")
         await stop.wait()
 
 

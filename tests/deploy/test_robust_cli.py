@@ -1,0 +1,162 @@
+"""No command ends in a traceback: files, closed pipes, Ctrl-C, extras that are not installed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploy.cli import _EXTRAS, COMMANDS, INTERRUPTED, UNREAD, USAGE, main
+from deploy.result import size
+
+ROOT = Path(__file__).parents[2]
+FILES = {
+    "absent": lambda folder: folder / "absent",
+    "a folder": lambda folder: folder,
+    "no text": lambda folder: _written(folder / "binary", b"\xff\xfe\x00"),
+    "text": lambda folder: _written(folder / "text", b"one line\n"),
+}
+TAKE_A_FILE = [
+    "agent --config",
+    "router --config",
+    "cloud --config",
+    "check --config",
+    "doctor --config",
+    "unit --config",
+    "simulate",
+    "simulate worldwide --rtt",
+    "simulate worldwide --cities",
+    "simulate bursty --trace",
+    "infer m --router http://127.0.0.1:1 --image",
+    "infer m --router http://127.0.0.1:1 --image x --key-file",
+    "models list --agent http://127.0.0.1:1 --token-file",
+    "package inspect",
+    "package verify",
+    "package build --name m --onnx",
+    "package sign nowhere --key",
+    "package verify nowhere --trusted-key",
+    "package quantize",
+    "package export",
+    "package prune --keep 0.5",
+]
+OPTIONAL = sorted(_EXTRAS)
+
+
+def _written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("command", TAKE_A_FILE)
+def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path, capsys, command, kind):
+    path = FILES[kind](tmp_path)
+    code: str | int | None
+    try:
+        code = main([*command.split(), str(path)])
+    except SystemExit as exit_:  # argparse's own refusal
+        code = exit_.code
+    captured = capsys.readouterr()
+    assert code in (1, 2), captured
+    assert "Traceback" not in captured.err + captured.out
+    assert captured.err + captured.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("models pull m --version 1 --digest abc", "'abc' is no digest: that is 64 hexadecimal"),
+        ("models list --agent 127.0.0.1:8091", "'127.0.0.1:8091' is no address: write http://"),
+        ("status --admin http://[::1", "is no address"),
+        ("infer m --image x --router ftp://h", "is no address"),
+        ("up --router-port 65536", "'65536' is no port: 1 to 65535, or 0 for any"),
+        ("up --admin-port -1", "'-1' is no port"),
+        ("status --json nowhere/status.json", "nowhere/status.json cannot be written"),
+    ],
+)
+def test_a_wrong_value_is_refused_before_any_work(capsys, arguments, told):
+    with pytest.raises(SystemExit) as exit_:
+        main(arguments.split())
+    assert exit_.value.code == USAGE
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_without_extras_a_command_works_or_names_the_extra(name):
+    """As after `pip install isochrone`: every package that only an extra brings is missing."""
+    blocked = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
+    words = [*name.split(), "--help"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{blocked}from deploy.cli import main\nsys.exit(main({words}))"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    if done.returncode:
+        assert done.returncode == USAGE
+        assert re.search(r"is not installed: pip install 'isochrone\[[a-z,]+\]'", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [("simulate --list", UNREAD), ("--help", 0), ("check --help", 0)],  # argparse goes on
+)
+def test_a_closed_pipe_is_no_error(arguments, code):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy.cli", *arguments.split()],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (code, b"")
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback():
+    long = ["simulate", "worldwide", "--jobs", "1", "--seconds", "11", "--load", "0.1"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "deploy.cli", *long, "--algorithm", "c3", "--seed", "1-900"],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        cwd=ROOT,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(b"[1/900]")
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait() == INTERRUPTED
+    assert b"Traceback" not in rest
+
+
+def test_every_command_that_a_text_names_exists():
+    """In hints, help, manuals and shipped files alike."""
+    files = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("configs/**/*.yaml")]
+    for package in ("router", "edge_agent", "cloud", "deploy"):
+        files += ROOT.glob(f"{package}/**/*.py")
+    command = re.compile(r"(?:`|\bbin/|^\s+|[;(:] |see )isochrone ([a-z]+)", re.MULTILINE)
+    words = set(COMMANDS) | {name.split()[0] for name in COMMANDS}
+    named = {(path.name, word) for path in files for word in command.findall(path.read_text())}
+    assert len(named) > 20
+    assert {(file, word) for file, word in named if word not in words} == set()
+
+
+@pytest.mark.parametrize(
+    ("count_bytes", "told"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (16_790, "16.8 kB"),
+        (4_200_000, "4.2 MB"),
+        (1_210_000_000, "1.21 GB"),
+        (3 * 10**12, "3 TB"),
+    ],
+)
+def test_sizes_are_told_in_sensible_units(count_bytes, told):
+    assert size(count_bytes) == told
