@@ -9,7 +9,7 @@ use but one that is full; it then begins anew.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec import structs
@@ -37,7 +37,6 @@ from router.dispatch.waiting import Waiting
 from router.errors import IsochroneError, NoEndpoint, Overloaded, QuotaExceeded
 from router.fleet.ledger import Ledger
 from router.fleet.site import Site
-from router.policy.explain import reasons
 from router.policy.law import Permit
 from router.policy.pick import Scored
 from router.policy.policy import Plan
@@ -161,7 +160,7 @@ class Dispatcher:
     def _wait(self, asked: Asked, now_s: float) -> None:
         prospect = self._outlook.of(asked.query, asked.lane, now_s)
         if not prospect.slots:
-            self._refuse(asked, self._nobody(asked, now_s))
+            self._refuse(asked, self._nobody(self._plan(asked, now_s)))
             return
         error = self._waiting.join(asked, prospect, now_s)
         if error is not None:
@@ -176,25 +175,26 @@ class Dispatcher:
         elif may_wait(plan, asked.useless):
             self._wait(asked, now_s)
         else:
-            self._refuse(asked, self._nobody(asked, now_s))
+            self._refuse(asked, self._nobody(plan))
 
     def _plan(self, asked: Asked, now_s: float) -> Plan:
-        if asked.query.explain:
-            return self._survey(asked, now_s)
-        query = asked.query
+        """The decision; explained beside it, where that is asked for, which changes nothing."""
+        query, record = asked.query, asked.record
         if now_s != query.now_s:
             query = structs.replace(query, now_s=now_s)
-        plan = asked.record.plan = self._chooser.best(query, asked.useless)
+        plan = record.plan = self._chooser.best(query, asked.useless)
+        self._explain(asked)
         return plan
 
-    def _survey(self, asked: Asked, now_s: float) -> Plan:
-        """A plan with everybody's reason; who was of no use is not in its order."""
-        plan = self._chooser.survey(structs.replace(asked.query, now_s=now_s))
-        if asked.useless:
-            order = [s for s in plan.order if s.permit.endpoint.name not in asked.useless]
-            plan = structs.replace(plan, order=order)
-        asked.record.plan = plan
-        return plan
+    def _explain(self, asked: Asked) -> None:
+        if asked.query.explain:
+            asked.record.explained = self._chooser.explained(asked.record.plan, asked.useless)
+
+    def _reasons(self, query: Query) -> Mapping[str, str]:
+        """Why nobody can serve this: for whoever asks, or has a law that may be why."""
+        if not query.explain and query.required_regions is None:
+            return {}
+        return self._chooser.reasons(query)
 
     def _admit(self, asked: Asked, plan: Plan, now_s: float) -> None:
         """Start it, unless nobody can make its deadline."""
@@ -202,11 +202,12 @@ class Dispatcher:
         sigmas = sigmas_of(query.priority)
         left_s = query.deadline_s - now_s
         if best.seconds.total + sigmas * best.seconds.sigma > left_s:
-            plan = self._survey(asked, now_s)
-            best = surest(plan.order, sigmas) if plan.order else best
-            plan = structs.replace(plan, order=(best,))
+            quickest = self._chooser.quickest(plan.query, asked.useless)
+            best = surest([*plan.order, *quickest], sigmas)
+            plan = asked.record.plan = structs.replace(plan, order=(best,))
+            self._explain(asked)
         if best.seconds.total + sigmas * best.seconds.sigma > left_s:
-            self._turn_away(asked, best, left_s)
+            self._turn_away(asked, quickest, best, left_s)
             return
         self._wake(plan)
         self._runner.run(asked, plan, self._ran)
@@ -216,7 +217,7 @@ class Dispatcher:
         if plan.order:
             self._admit(asked, plan, now_s)
         else:
-            self._refuse(asked, self._nobody(asked, now_s))
+            self._refuse(asked, self._nobody(plan))
 
     def _ran(self, asked: Asked, gave_up: GiveUp | None) -> None:
         """A run has ended: somebody who waits may have its place."""
@@ -237,9 +238,9 @@ class Dispatcher:
             return in_time
         if not (gave_up.stranded or isinstance(error, NoEndpoint)):
             return False
-        plan = self._survey(asked, now_s)
+        plan = self._plan(asked, now_s)
         if isinstance(error, NoEndpoint):
-            error.reasons = {**reasons(plan), **error.reasons}
+            error.reasons = {**self._reasons(plan.query), **error.reasons}
             error.retry_after_s = soonest_s(plan)
         if not (in_time and is_one_full(plan, asked.useless)):
             return False
@@ -253,7 +254,9 @@ class Dispatcher:
 
     # Its end.
 
-    def _turn_away(self, asked: Asked, best: Scored, left_s: float) -> None:
+    def _turn_away(
+        self, asked: Asked, quickest: Sequence[Scored], best: Scored, left_s: float
+    ) -> None:
         """Nobody is sure enough to make its deadline; some might, without a queue or when warm.
 
         Whether what was expected of the surest is true, a sample will tell; of a cold model only
@@ -261,7 +264,7 @@ class Dispatcher:
         """
         plan = asked.record.plan
         sigmas = sigmas_of(asked.query.priority)
-        able = within(plan.order, left_s)
+        able = within(quickest, left_s)
         if able:
             best = surest(able, sigmas)
         if best.seconds.net < left_s:
@@ -271,13 +274,12 @@ class Dispatcher:
         needs_s = best.seconds.total + sigmas * best.seconds.sigma
         self._refuse(asked, too_late(needs_s, least_s(best.seconds), left_s))
 
-    def _nobody(self, asked: Asked, now_s: float) -> NoEndpoint:
-        query = asked.query
-        plan = self._survey(asked, now_s)
+    def _nobody(self, plan: Plan) -> NoEndpoint:
+        query = plan.query
         return NoEndpoint(
             f"no endpoint may and can serve {query.model} now (required: {query.requirement})",
             retry_after_s=soonest_s(plan),
-            reasons=reasons(plan),
+            reasons=self._reasons(query),
         )
 
     def _refuse(self, asked: Asked, error: IsochroneError) -> None:
@@ -285,7 +287,8 @@ class Dispatcher:
         record.code = error.code
         request_id = asked.query.request_id
         try:
-            record.answered(self._effects.refuse(asked.exchange, request_id, error, record.plan))
+            status = self._effects.refuse(asked.exchange, request_id, error, record.told)
+            record.answered(status)
         except Exception:  # whoever else waits or runs has no part in it
             _log.exception("request %s cannot be refused", request_id)
             record.cut(IsochroneError.code)

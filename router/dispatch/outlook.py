@@ -4,12 +4,13 @@ Also how sure it must be to make its deadline, which is what sheds the lowest cl
 """
 
 import math
-from collections.abc import Collection, Container, Iterable, Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import NamedTuple
 
 from router.admission.ticket import DEFAULT, LOWEST
-from router.dispatch.chooser import Chooser
+from router.dispatch.chooser import QUICKEST_COUNT, Chooser
 from router.errors import DeadlineExceeded, Overloaded
 from router.fleet.endpoint import Candidate
 from router.policy.pick import Scored
@@ -20,8 +21,9 @@ from router.wire.report import ModelState
 
 LASTS_S = 0.1
 """How long what a lane's endpoints can do is taken as known."""
+HELD_COUNT = 8
+"""Where nobody is full, so many endpoints are looked at for one that is held back."""
 _MOST_LANES = 4096
-_GONE = (ModelState.ABSENT, ModelState.DRAINING)
 
 
 class Lane(NamedTuple):
@@ -37,19 +39,23 @@ class Lane(NamedTuple):
 class Prospect:
     """What those who could serve a lane can do, whether or not they can just now.
 
-    `slots` is how much of it runs at once, `cost_s` how long the quickest then holds a slot.
+    `slots` is how much of it runs at once, `cost_s` how long the quickest then holds a slot;
+    `quickest` are the few that would have answered first, had each been asked alone.
     """
 
     slots: int
     cost_s: float
     able: Sequence[Candidate]
+    quickest: Sequence[Candidate]
 
     def seconds(self, query: Query) -> Seconds:
         """What the quickest is predicted to take for this query, once asked."""
-        return min((seconds(query, c) for c in self.able), key=lambda s: s.total)
+        return min((seconds(query, c) for c in self.quickest), key=lambda s: s.total)
 
     def shared_with(self, other: "Prospect") -> float:
         """The share of these slots that are the other's as well."""
+        if other is self:
+            return 1.0
         names = {c.endpoint.name for c in other.able}
         common = sum(c.slots for c in self.able if c.endpoint.name in names)
         return common / max(1, self.slots)
@@ -76,19 +82,14 @@ class Outlook:
         return prospect
 
 
-def may_return(candidate: Candidate) -> bool:
-    """It is at most full, or on trial: it may have room again before long."""
-    return candidate.out is None and candidate.state not in _GONE
-
-
 def may_wait(plan: Plan, useless: Container[str]) -> bool:
     """Somebody lawful may have room before long, and has not had it in vain."""
-    return any(_able(plan, useless))
+    return any(candidate.endpoint.name not in useless for candidate in plan.busy)
 
 
 def is_one_full(plan: Plan, useless: Container[str]) -> bool:
     """Somebody of these is only full, and not on trial."""
-    return any(candidate.held is None for candidate in _able(plan, useless))
+    return any(c.held is None and c.endpoint.name not in useless for c in plan.busy)
 
 
 def sigmas_of(priority: int) -> float:
@@ -125,25 +126,23 @@ def too_late(needs_s: float, least_s: float, left_s: float) -> Overloaded | Dead
 def soonest_s(plan: Plan) -> float:
     """When the first lawful endpoint may be asked again; a second where nothing says better."""
     now_s = plan.query.now_s
-    lawful = [r.candidate for r in plan.rejected if r.lawful]
-    waits = [_asked_again_s(c) - now_s for c in lawful]
-    return min((wait for wait in waits if 0 < wait < math.inf), default=1.0)
-
-
-def _able(plan: Plan, useless: Container[str]) -> Iterator[Candidate]:
-    lawful = (r.candidate for r in plan.rejected if r.lawful)
-    return (c for c in lawful if may_return(c) and c.endpoint.name not in useless)
-
-
-def _asked_again_s(candidate: Candidate) -> float:
-    held_until_s = candidate.held_until_s if candidate.held is not None else 0.0
-    return max(candidate.full_until_s, held_until_s)
+    waits = [c.full_until_s - now_s for c in plan.busy if c.full_until_s > now_s]
+    if not waits:
+        few = (c for c in plan.busy[:HELD_COUNT] if c.held is not None)
+        waits = [c.held_until_s - now_s for c in few if now_s < c.held_until_s < math.inf]
+    return min(waits, default=1.0)
 
 
 def _prospect(near: Iterable[Candidate]) -> Prospect:
-    able = [c for c in near if may_return(c)]
+    able = [c for c in near if c.able]
     return Prospect(
         slots=sum(c.slots for c in able),
         cost_s=min((c.service_s for c in able), default=0.0),
         able=able,
+        quickest=nsmallest(QUICKEST_COUNT, able, key=_alone_s),
     )
+
+
+def _alone_s(candidate: Candidate) -> float:
+    warm_s = candidate.net_s + candidate.service_s
+    return warm_s if candidate.state is ModelState.WARM else warm_s + candidate.load_s

@@ -42,7 +42,8 @@ TRIED_KEPT = 32
 class Record:
     """One request from its arrival to its one end.
 
-    `plan` is the last that was made for it, `tried` its last tries of `tries_count`, `beyond` how
+    `plan` is the last that was made for it, `explained` the same with everybody's seconds or reason
+    where that was asked for, `tried` its last tries of `tries_count`, `beyond` how
     many came before these, by endpoint and reason; `waited_s` the time that it spent in line here;
     `status` and `code` are those of the end, `sent` is the status that the client was told, 0 where
     it was told none: an answer that was cut off has `sent` 200 and the `status` of the error that
@@ -53,6 +54,7 @@ class Record:
     plan: Plan
     fleet_generation: int
     asked_s: float
+    explained: Plan | None = None
     tried: list[Tried] = field(default_factory=list)
     tries_count: int = 0
     beyond: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -76,6 +78,11 @@ class Record:
     def client_left(self) -> None:
         """The client went before its answer was whole."""
         self.status, self.code = 0, CLIENT_GONE
+
+    @property
+    def told(self) -> Plan:
+        """The plan with as much as is known of it."""
+        return self.explained or self.plan
 
     def add(self, tried: Tried) -> None:
         """One more try has ended."""

@@ -210,7 +210,7 @@ class Run:
             timing=server_timing(now_s - request.received_s, route_s, made.report),
         )
         if self.query.explain and request.header(EXPLAIN) == b"1":
-            fields.append((EXPLAIN, explanation(self.record.plan)))
+            fields.append((EXPLAIN, explanation(self.record.told)))
         return fields
 
     def _client_gone(self) -> None:

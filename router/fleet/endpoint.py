@@ -16,6 +16,10 @@ ANY_COUNT = 1 << 30
 """A limit that nothing reaches."""
 
 
+GONE = (ModelState.ABSENT, ModelState.DRAINING)
+"""A model in one of these states does not come back by being asked for."""
+
+
 class Tier(StrEnum):
     """Where an endpoint sits."""
 
@@ -51,7 +55,8 @@ class Candidate(Protocol):
     no traffic may go there (None: it may); `held` why only trials may go there, from
     `held_until_s` on and one at a time (`trial`: one is under way); `ramp_from_s` is when it began
     its slow start. `rank_s` and `rank_byte_s` are its rank, kept ready for a request of any length,
-    or infinite where it must be worked out.
+    or infinite where it must be worked out. `able`: it is neither out nor without the model, and so
+    can serve now or may before long; `has_room`: it has fewer requests than its `limit`.
     """
 
     @property
@@ -110,6 +115,10 @@ class Candidate(Protocol):
     def rank_s(self) -> float: ...
     @property
     def rank_byte_s(self) -> float: ...
+    @property
+    def able(self) -> bool: ...
+    @property
+    def has_room(self) -> bool: ...
 
 
 class Shortlist(Protocol):
@@ -190,6 +199,16 @@ class FrozenCandidate:
     def expected(self) -> float:
         """Those that are there, and how many more there will be."""
         return self.in_flight + self.drift
+
+    @property
+    def able(self) -> bool:
+        """As far as health and the model go."""
+        return self.out is None and self.state not in GONE
+
+    @property
+    def has_room(self) -> bool:
+        """As far as its limit goes."""
+        return self.in_flight < self.limit
 
     @property
     def turn_s(self) -> float:

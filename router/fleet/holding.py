@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from router.fleet.breaker import Breaker
-from router.fleet.endpoint import Endpoint, Tier
+from router.fleet.endpoint import GONE, Endpoint, Tier
 from router.fleet.latency import ServiceTime
 from router.fleet.slowstart import RAMP_S
 from router.geo.network import RttWindow
@@ -29,6 +29,7 @@ class Holding:
         "_occupancy",
         "_site",
         "_wait",
+        "able",
         "active",
         "base_s",
         "breaker",
@@ -37,6 +38,7 @@ class Holding:
         "falls_cold",
         "full_until_s",
         "gone",
+        "has_room",
         "mean_bytes",
         "measured_load_s",
         "missed_s",
@@ -94,6 +96,8 @@ class Holding:
         self.missed_s = 0.0
         """How much sooner requests would have been answered since then, had it been warm."""
         self.gone = False
+        self.able = False
+        self.has_room = True
         self.base_s = math.inf
         self.rank_s = math.inf
         self.rank_byte_s = 0.0
@@ -229,6 +233,7 @@ class Holding:
 
     def settle(self, now_s: float) -> None:
         """Keep the part of its rank that does not depend on load; infinite where time decides."""
+        self.able = self.out is None and self.state not in GONE
         self.base_s = 0.0 if self._plain(now_s) else math.inf
         self.renew()
 
@@ -245,11 +250,14 @@ class Holding:
             slope_s = service.byte_s
             self.rank_byte_s = path.byte_s + slope_s
             self.base_s = path.mean_s + service_s - slope_s * service.mean_bytes
-        self.rank_s = self.base_s + self._occupancy.congestion_s
+        congestion_s = self._occupancy.congestion_s
+        self.rank_s = self.base_s + congestion_s
+        self.has_room = congestion_s < math.inf
 
     def leave(self) -> None:
         """It is not held any more."""
         self.gone = True
+        self.able = False
         self.base_s = self.rank_s = math.inf
 
     def _plain(self, now_s: float) -> bool:

@@ -215,8 +215,10 @@ class Site:
 
     def _rank(self) -> None:
         congestion_s = self.occupancy.congestion_s
+        has_room = congestion_s < math.inf
         for holding in self.holdings.values():
             holding.rank_s = holding.base_s + congestion_s
+            holding.has_room = has_room
 
     def settle(self, now_s: float) -> None:
         """Work out every rank anew."""

@@ -31,11 +31,12 @@ def choose(
 ) -> Plan:
     """A plan whose order is the best candidate that is not among `tried`, or empty.
 
-    Its first is one that `decide` could put first; an empty one has everybody's reason.
+    Its first is one that `decide` could put first. It gives no reasons.
     """
     lawful = fleet.shortlist(query.model, query.version, query.required_regions)
     if not policy.kept or query.vantage is not None:
-        return _by_the_book(policy, query, lawful, rng, tried)
+        every = [c for c in (*lawful.near, *lawful.far) if c.endpoint.name not in tried]
+        return _by_the_book(policy, query, lawful, rng, every)
     near = _looked_at(lawful, rng, tried) if tried or lawful.far else lawful.near
     ranks = _kept_ranks(query, near)
     cold = _work_out(policy, query, near, ranks) if math.inf in ranks else []
@@ -45,7 +46,7 @@ def choose(
         ranks = _kept_ranks(query, near)
         best = min(ranks, default=math.inf)
     if best == math.inf:
-        return _by_the_book(policy, query, lawful, rng, tried)
+        return _not_plain(policy, query, lawful, rng, tried)
     index = ranks.index(best)
     limit = best + hair_s(best, service_s(query, near[index]))
     equals = [number for number, rank in enumerate(ranks) if rank <= limit]
@@ -54,18 +55,29 @@ def choose(
         best = ranks[index]
     first = near[index]
     if first.state is not _WARM:
-        return _by_the_book(policy, query, lawful, rng, tried)
-    leave = permit(query, first)
-    assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
+        return _not_plain(policy, query, lawful, rng, tried)
     return Plan(
         query,
-        (Scored(first, leave, seconds(query, first), best, first.in_flight / first.slots),),
+        (score_plain(query, first, best),),
         (),
         lawful.elsewhere,
         _worth_waking(query, cold, first, best) if cold else None,
         "nearest" if first is lawful.nearest else _why(query, first, lawful.nearest),
-        len(lawful.near) + len(lawful.far) + lawful.beside - 1,
+        _count(lawful) - 1,
     )
+
+
+def score_plain(query: Query, candidate: Candidate, rank_s: float) -> Scored:
+    """What is predicted of a lawful candidate whose rank is kept."""
+    leave = permit(query, candidate)
+    assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
+    load = candidate.in_flight / candidate.slots
+    return Scored(candidate, leave, seconds(query, candidate), rank_s, load)
+
+
+def _count(lawful: Shortlist) -> int:
+    """The endpoints that hold the model."""
+    return len(lawful.near) + len(lawful.far) + lawful.beside
 
 
 def _looked_at(lawful: Shortlist, rng: Random, tried: Collection[str]) -> Sequence[Candidate]:
@@ -94,7 +106,9 @@ def _work_out(
     """Fill in the ranks that are not ready; tells who is cold, with its rank if it were warm."""
     cold: list[tuple[float, Candidate]] = []
     for index, candidate in enumerate(near):
-        if ranks[index] < math.inf:
+        if ranks[index] < math.inf or not candidate.able or not candidate.has_room:
+            continue
+        if candidate.full_until_s > query.now_s:
             continue
         if obstacle(policy.filters, query, candidate) or obstacle(
             policy.reserves, query, candidate
@@ -127,18 +141,33 @@ def _why(query: Query, first: Candidate, nearest: Candidate | None) -> str:
     return why_not(query, nearest)
 
 
-def _by_the_book(
-    policy: Policy,
-    query: Query,
-    lawful: Shortlist,
-    rng: Random,
-    tried: Collection[str],
+def _not_plain(
+    policy: Policy, query: Query, lawful: Shortlist, rng: Random, tried: Collection[str]
 ) -> Plan:
-    """The whole composition, over everybody that the law allows; of very many, over some."""
-    far = lawful.far
-    if len(far) > _MOST_BY_THE_BOOK:
-        far = rng.sample(far, _MOST_BY_THE_BOOK)
-    every = [c for c in (*lawful.near, *far) if c.endpoint.name not in tried]
+    """Nobody is simply warm and well: the whole composition over the others that are free.
+
+    To find that nobody is calls no function for each candidate, so that refusing stays cheap.
+    """
+    now_s, every = query.now_s, [*lawful.near, *lawful.far]
+    able = [c for c in every if c.able and c.endpoint.name not in tried]
+    free = [c for c in able if c.has_room and c.full_until_s <= now_s]
+    if not free:
+        elsewhere = lawful.elsewhere
+        return Plan(query, [], [], elsewhere, unexplained=_count(lawful), busy=able)
+    plan = _by_the_book(policy, query, lawful, rng, free)
+    if not plan.order:
+        return replace(plan, rejected=(), unexplained=_count(lawful), busy=able)
+    first, nearest = plan.order[0].candidate, lawful.nearest
+    why = "nearest" if first is nearest else _why(query, first, nearest)
+    return replace(plan, rejected=(), unexplained=_count(lawful) - 1, why=why)
+
+
+def _by_the_book(
+    policy: Policy, query: Query, lawful: Shortlist, rng: Random, every: Sequence[Candidate]
+) -> Plan:
+    """The whole composition, over these candidates that the law allows; of very many, over some."""
+    if len(every) > _MOST_BY_THE_BOOK:
+        every = rng.sample(every, _MOST_BY_THE_BOOK)
     plan = plan_among(policy, query, every, rng, elsewhere=lawful.elsewhere)
-    passed_over = lawful.beside + len(plan.order[1:]) + len(lawful.far) - len(far)
-    return replace(plan, order=plan.order[:1], unexplained=passed_over)
+    unexplained = _count(lawful) - len(plan.order[:1]) - len(plan.rejected)
+    return replace(plan, order=plan.order[:1], unexplained=unexplained)

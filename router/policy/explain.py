@@ -1,16 +1,23 @@
 """A plan as people and tools read it: every candidate has its seconds or a reason."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from router.fleet.endpoint import Candidate
+from router.policy.law import permit
 from router.policy.pick import Scored
-from router.policy.policy import Plan, Rejected
+from router.policy.policy import Plan, Policy, Rejected, obstacle
+from router.policy.query import Query
 from router.policy.scores import Seconds
 
 HEADER_BYTES = 6000
 """The most that an explanation may add to an answer's header."""
+REASONS_COUNT = 16
+"""A refusal gives the reasons of so many endpoints, and counts the others."""
+OTHERS = "(others)"
+"""In place of an endpoint's name, which has no brackets."""
 
 
 def considered(plan: Plan) -> list[dict[str, Any]]:
@@ -39,9 +46,34 @@ def explanation(plan: Plan) -> bytes:
     return value
 
 
-def reasons(plan: Plan) -> Mapping[str, str]:
-    """Why each candidate that is not in the plan is out, by endpoint."""
-    return {r.candidate.endpoint.name: r.reason for r in plan.rejected}
+def reasons_among(
+    policy: Policy, query: Query, candidates: Sequence[Candidate]
+) -> Mapping[str, str]:
+    """Why each of these cannot serve now, by endpoint; of many, the others are counted by reason.
+
+    The lawful ones come first. Costs calls for those named only.
+    """
+    required = query.required_regions
+    inside = [c for c in candidates if required is None or c.endpoint.region in required]
+    outside = [c for c in candidates if not (required is None or c.endpoint.region in required)]
+    told: dict[str, str] = {}
+    for candidate in [*inside, *outside][:REASONS_COUNT]:
+        leave = permit(query, candidate)
+        checks = (*policy.filters, *policy.reserves)
+        reason = leave if isinstance(leave, str) else obstacle(checks, query, candidate)
+        if reason is not None:
+            told[candidate.endpoint.name] = reason
+    rest = inside[REASONS_COUNT:]
+    able = [c for c in rest if c.able]
+    full = [c for c in able if not c.has_room or c.full_until_s > query.now_s]
+    counts = {
+        "out, or without the model": len(rest) - len(able),
+        "full": len(full),
+        "held back or starting": len(able) - len(full),
+        f"outside {query.requirement}": len(outside) - max(0, REASONS_COUNT - len(inside)),
+    }
+    others = [f"{count} {reason}" for reason, count in counts.items() if count > 0]
+    return {**told, OTHERS: "; ".join(others)} if others else told
 
 
 def seconds_of(seconds: Seconds) -> dict[str, float]:

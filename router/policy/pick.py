@@ -35,9 +35,15 @@ def hair_s(best_rank: float, service_s: float) -> float:
     return NEAR_SHARE * abs(best_rank) + (near_s if near_s < NEAR_S else NEAR_S)
 
 
+def by_rank(scored: Sequence[Scored], rng: Random) -> Sequence[Scored]:
+    """By rank alone."""
+    del rng
+    return sorted(scored, key=lambda s: s.rank)
+
+
 def best_first(scored: Sequence[Scored], rng: Random) -> Sequence[Scored]:
     """By rank; the first is drawn from all within a hair of the best, so as not to herd."""
-    order = sorted(scored, key=lambda s: s.rank)
+    order = [*by_rank(scored, rng)]
     if len(order) < 2:
         return order
     best = order[0]

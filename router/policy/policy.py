@@ -50,6 +50,7 @@ class Rejected:
 class Plan(msgspec.Struct, frozen=True):
     """The order of tries, best first; everyone who is not in it, and why; whom to wake.
 
+    Where `order` is empty, `busy` are the lawful candidates that may have room before long.
     `elsewhere` counts the endpoints that do not hold the model, `unexplained` those that hold it
     and were passed over without a word. `why` says in one word how the first of `order` stands to
     the nearest lawful endpoint.
@@ -62,6 +63,7 @@ class Plan(msgspec.Struct, frozen=True):
     wake: Permit | None = None
     why: str = "none"
     unexplained: int = 0
+    busy: Sequence[Candidate] = ()
 
 
 def decide(policy: Policy, query: Query, fleet: Fleet, rng: Random) -> Plan:
@@ -99,7 +101,7 @@ def plan_among(
             continue
         scored.append(score(policy, query, candidate, leave))
     called = _called_up(scored, [candidate for candidate, _ in reserve])
-    scored += [score(policy, query, candidate, _leave(query, candidate)) for candidate in called]
+    scored += [score_lawful(policy, query, candidate) for candidate in called]
     rejected += [Rejected(c, reason, lawful=True) for c, reason in reserve if c not in called]
     order = policy.pick(scored, rng)
     return Plan(
@@ -110,6 +112,7 @@ def plan_among(
         wake=worth_waking(order),
         why=_why(query, order, rejected),
         unexplained=unexplained,
+        busy=() if order else [r.candidate for r in rejected if r.lawful and r.candidate.able],
     )
 
 
@@ -127,6 +130,11 @@ def score(policy: Policy, query: Query, candidate: Candidate, leave: Permit) -> 
     rank = sum(term(query, candidate) for term in policy.rank)
     load = candidate.in_flight / candidate.slots
     return Scored(candidate, leave, seconds(query, candidate), rank, load)
+
+
+def score_lawful(policy: Policy, query: Query, candidate: Candidate) -> Scored:
+    """The same, of a candidate that the law is known to allow."""
+    return score(policy, query, candidate, _leave(query, candidate))
 
 
 def worth_waking(order: Sequence[Scored]) -> Permit | None:

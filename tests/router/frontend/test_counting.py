@@ -40,7 +40,7 @@ async def test_who_left_with_a_request_under_way_leaves_no_name_behind(
 async def test_tries_beyond_the_kept_ones_are_counted(start_router, start_endpoint):
     router = await start_router(await start_endpoint("edge"))
     await router.infer(x_request_id="first")
-    record, _ = router.router.decisions._kept["first"]  # a whole one, to add to
+    record = router.router.decisions._kept["first"][0]  # a whole one, to add to
     before = tries_at(router, "edge")
     (one,) = record.tried
     many = Record(record.query, record.plan, 1, 0.0)
