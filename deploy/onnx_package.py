@@ -19,7 +19,9 @@ from edge_agent.runtime.manifest import (
 from edge_agent.runtime.onnx_engine import declared, open_session, run_session
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.package import Package, PackageError, described, write_package
+from edge_agent.runtime.proven import stamped
 from router.errors import BadRequest
+from router.process.clock import monotonic
 from router.wire.tensor import TensorSpec
 
 _FREE_SIZES = (1, 8, 32, 224)
@@ -47,8 +49,11 @@ def build(onnx: Path, store: Path, wanted: Wanted) -> Package:
     data = read_whole(onnx)
     manifest = _manifest(str(onnx), data, wanted)
     with tempfile.TemporaryDirectory(prefix="isochrone-") as draft:
-        for problem in verify.problems(write_package(Path(draft), manifest, {_FILE: data})):
+        package = write_package(Path(draft), manifest, {_FILE: data})
+        for problem in verify.problems(package):
             raise PackageError(problem)
+        proven = tuple(stamped(package, one, monotonic) for one in manifest.variants)
+    manifest = msgspec.structs.replace(manifest, variants=proven)
     return write_package(store, manifest, {_FILE: data})
 
 

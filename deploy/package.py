@@ -134,6 +134,16 @@ def _outline(package: Package) -> Iterator[str]:
             f"  variant {variant.name}: {variant.file}, {size(variant.bytes)},"
             f" {lack(variant) or 'can run here'}{_origin(variant)}"
         )
+        yield f"    {_batch(variant)}"
+
+
+def _batch(variant: Variant) -> str:
+    measured = variant.batch_measured
+    if variant.batch is None or measured is None:
+        return f"batch {variant.batch or 'not proven yet: an agent does it when it loads it'}"
+    if variant.batch == "rows":
+        return f"batch rows: calls may share runs of up to {measured.rows} ({measured.on})"
+    return f"batch none: calls share no run ({measured.reason})"
 
 
 def _origin(variant: Variant) -> str:

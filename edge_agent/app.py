@@ -83,6 +83,7 @@ class Agent:
         activations = Activations(config.packages)
         machine = Machine((config.state_file or config.access_log or config.packages).parent)
         cores = usable_cores()
+        sharing = config.sharing(cores)
         slots = config.slots_on(cores)
         registry = CollectorRegistry()
         self.config = config
@@ -98,6 +99,7 @@ class Agent:
             min_load_s=config.min_load_s,
             active=activations.active(),
             upkeep=config.upkeep(machine.memory_limit_bytes()),
+            sharing=sharing,
         )
         self.repository = joined.repository(
             config.packages, config.artefacts, self.pool, activations, trust, rng, self._changed
@@ -114,7 +116,6 @@ class Agent:
         self.report = Report(
             config, who, self.pool, self.load, self.lifecycle, broken, self.pressing
         )
-        sharing = config.sharing(cores)
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s, sharing)
         inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)

@@ -27,7 +27,9 @@ from edge_agent.runtime.package import (
     open_package,
     write_package,
 )
+from edge_agent.runtime.proven import stamped
 from router.errors import BadRequest, ConfigError
+from router.process.clock import monotonic
 from router.wire.report import Name
 
 Make = Callable[[Source, argparse.Namespace], Draft]
@@ -65,9 +67,10 @@ def judged(
     with only(case.source.package, draft, name) as (package, variant):
         for problem in verify.problems(package):
             raise PackageError(problem)
+        proven = stamped(package, variant, monotonic)
         comparison = _compared(case, draft, (package, variant))
     reasons = against(comparison, case.rule)
-    kept = None if reasons else _keep(args, case, draft, variant, comparison)
+    kept = None if reasons else _keep(args, case, draft, proven, comparison)
     tell(
         args,
         _result(draft, case, comparison, reasons, kept),

@@ -238,7 +238,7 @@ class Calls:
         try:
             feed = model.feed(ask.request)
             rows = (rows_of(feed.arrays) or None) if model.rowwise else None
-            lane = self.lanes.find(model.name, model.version, feed.arrays, rows)
+            lane = self.lanes.find(model.name, model.version, feed.arrays, rows, model.most_rows)
             lane.came(asked_s)
             turn = Turn(
                 self._bench,

@@ -6,10 +6,7 @@ directory, and in memory where that cannot be written, until its files, the engi
 one call, or the processor are others.
 """
 
-import hashlib
-import importlib.util
 import logging
-import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -19,8 +16,8 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.runtime import memory, warmup
-from edge_agent.runtime.engines import NEEDS, installed, lack
+from edge_agent.runtime import kept_note, memory, warmup
+from edge_agent.runtime.engines import installed, lack
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package, PackageError
@@ -36,8 +33,6 @@ _MOST_S = 0.2
 """How long all variants of a package are asked, above one round."""
 _NEAR = 1.05
 """Within this factor of the fastest, variants are equally fast."""
-_GPU = Path("/dev/nvidiactl")
-_PROCESSOR = Path("/proc/cpuinfo")
 Start = Callable[[Package, Variant, Executor, int], Model]
 """Gives a variant's model, warm, whose work runs in that executor on so many cores."""
 _NONE_PINNED: Mapping[str, str] = {}
@@ -63,18 +58,12 @@ class _Case:
 
     @property
     def note(self) -> Path:
-        """Where the choice is kept; stores skip names that begin with a dot."""
-        return self.package.path.parent / f".{self.package.version}.variant.json"
+        """Where the choice is kept."""
+        return kept_note.place(self.package, "variant")
 
     def fingerprint(self) -> str:
         """Names the files, the engines, the cores for one call, and the processor."""
-        engines = sorted({NEEDS[one.engine][0] for one in self.variants})
-        facts = [
-            *(f"{one.name} {one.sha256} {one.accelerator}" for one in self.variants),
-            *(f"{name} {_installed_at(name)}" for name in engines),
-            f"{self.threads} {_GPU.exists()} {platform.machine()} {_processor()}",
-        ]
-        return hashlib.sha256("\n".join(facts).encode()).hexdigest()
+        return kept_note.fingerprint(self.variants, self.threads)
 
 
 class Choices:
@@ -146,7 +135,7 @@ class Choices:
         return tuple(one for one in variants if one.bytes <= self._most_bytes) or variants
 
     def _remembered(self, case: _Case) -> Found | None:
-        found = self._found.get(case.note) or _read(case.note)
+        found = self._found.get(case.note) or kept_note.read(case.note, Found)
         if found is None or found.holds_for != case.fingerprint():
             return None
         return found if found.variant in {one.name for one in case.variants} else None
@@ -164,12 +153,7 @@ class Choices:
         )
         if len(found.seconds) < len(case.variants):
             return
-        draft = case.note.with_suffix(".draft")
-        try:
-            draft.write_bytes(msgspec.json.encode(found))
-            draft.replace(case.note)
-        except OSError as error:
-            log.event(_log, "variant_not_kept", level=logging.DEBUG, error=str(error))
+        kept_note.write(case.note, found)
 
     def _measured(self, case: _Case) -> Found | None:
         """None where no variant can be loaded."""
@@ -257,28 +241,5 @@ def _expected(package: Package) -> tuple[Variant, ...]:
 
 def _light(package: Package) -> tuple[Variant, ...]:
     """The variants whose engine takes little, or is worth it: it is in memory, or a GPU is here."""
-    torch_is_fine = "torch" in sys.modules or _GPU.exists()
+    torch_is_fine = "torch" in sys.modules or kept_note.has_gpu()
     return tuple(v for v in package.manifest.variants if v.engine != "torch" or torch_is_fine)
-
-
-def _read(note: Path) -> Found | None:
-    try:
-        return msgspec.json.decode(note.read_bytes(), type=Found)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):  # absent, cut short, or not ours
-        return None
-
-
-def _installed_at(module: str) -> int | None:
-    """When an engine was installed: told without importing it, whatever its distribution's name."""
-    spec = importlib.util.find_spec(module)
-    return Path(spec.origin).stat().st_mtime_ns if spec and spec.origin else None
-
-
-def _processor() -> str:
-    """What tells processors apart that run the same program differently fast."""
-    try:
-        lines = _PROCESSOR.read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return platform.processor()
-    told = ("model name", "flags", "Features", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.startswith(told)}))

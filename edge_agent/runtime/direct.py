@@ -167,6 +167,8 @@ class Run:
         assert isinstance(other, Turn)
         cost, rows = self._lane.cost, self._rows + other.rows
         deadline_s = min(self._deadline_s, other.deadline_s)
+        if other.model is not self._turns[0].model:  # the same version, loaded anew
+            return False
         if rows > self._lane.most_rows or now_s + cost.predict_s(rows) > deadline_s:
             return False
         if other.priority > self._turns[0].priority:  # the less urgent would hold up the more
@@ -304,7 +306,7 @@ def _shared(turns: Sequence[Turn]) -> list[Outputs] | None:
     outputs = model.compute(Feed(arrays, names if alike else model.gives))
     parts = split(outputs, [turn.rows for turn in turns])
     if parts is None:
-        first.lane.most_rows = 1
+        first.lane.most_rows = model.most_rows = 1
         _log.warning("%s: rows in are not rows out: its calls are run one by one", model.name)
         return None
     if alike:

@@ -12,6 +12,8 @@ INLINE_S, ONE_CORE_INLINE_S = 2e-4, 5e-3
 """On one core a thread would only take turns with the loop, and each turn costs."""
 _MOST_LANES = 256
 _NEWEST_SHARE = 0.1
+_MOST_BYTES = 16 << 20
+"""Of the inputs of a run that is shared: those of more take long alone, and room in any case."""
 _LONGEST_GAP_S = 60.0
 """Longer ones count as so long, so that calls that come often again are soon seen to do so."""
 
@@ -61,16 +63,26 @@ class Lanes:
         self._sharing = sharing
         self._lanes: OrderedDict[object, Lane] = OrderedDict()
 
-    def find(self, name: str, version: str, arrays: Arrays, rows: int | None) -> Lane:
-        """The lane of a call of a model version; `rows` None where it must run alone."""
+    def find(
+        self, name: str, version: str, arrays: Arrays, rows: int | None, most_rows: int
+    ) -> Lane:
+        """The lane of a call of a model version; `rows` None where it has no rows.
+
+        At most `most_rows` of the model may share a run.
+        """
         cut = 0 if rows is None else 1
-        key = name, version, cut, tuple([array.shape[cut:] for array in arrays.values()])
+        shapes = tuple([array.shape[cut:] for array in arrays.values()])
+        key = name, version, cut, most_rows, shapes
         lane = self._lanes.get(key)
         if lane is None:
-            most_rows = 1 if rows is None else self._sharing.most_rows(name)
+            most_rows = 1 if rows is None else min(most_rows, self._most_rows(name, arrays, rows))
             lane = self._lanes[key] = Lane(most_rows)
             if len(self._lanes) > _MOST_LANES:
                 self._lanes.popitem(last=False)
         else:
             self._lanes.move_to_end(key)
         return lane
+
+    def _most_rows(self, name: str, arrays: Arrays, rows: int) -> int:
+        row_bytes = sum(array.nbytes for array in arrays.values()) // rows
+        return min(self._sharing.most_rows(name), max(1, _MOST_BYTES // max(1, row_bytes)))

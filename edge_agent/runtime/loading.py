@@ -12,9 +12,10 @@ from edge_agent.runtime import memory
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.engines import engine
 from edge_agent.runtime.manifest import Variant
-from edge_agent.runtime.model import Model
+from edge_agent.runtime.model import DirectModel, Model
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.process_engine import ProcessModel
+from edge_agent.runtime.proven import Proofs
 from edge_agent.runtime.quarantine import Quarantine
 from edge_agent.runtime.start import Build, start
 from edge_agent.runtime.thread import Warming
@@ -39,8 +40,8 @@ class Loaded:
 class Tools:
     """What loading needs: threads that run calls, how many, on how many cores each, and time.
 
-    `choices` knows which variant to load. No load takes less than `min_load_s`, so that a small
-    model can play one of real size.
+    `choices` knows which variant to load, `proofs` how many rows of it may share a run. No load
+    takes less than `min_load_s`, so that a small model can play one of real size.
     """
 
     runner: Executor
@@ -48,6 +49,7 @@ class Tools:
     threads: int
     clock: Clock
     choices: Choices
+    proofs: Proofs
     min_load_s: float = 0.0
 
 
@@ -81,7 +83,8 @@ def load(
 ) -> Loaded:
     """Load and warm a package; `read` is called when its weights are in memory.
 
-    Which variant is the fastest is measured before, once, and not counted as part of the load.
+    Which variant is the fastest, and whether its calls may share runs, is measured before, once,
+    and not counted as part of the load.
     With a `quarantine` it gets a process of its own, one of `processes`, which refuses what is in
     there.
 
@@ -99,10 +102,13 @@ def load(
 
 
 def _inside(package: Package, variant: Variant, tools: Tools, read: Callable[[], None]) -> Loaded:
+    most_rows = tools.proofs.most_rows(package, variant, tools.threads)
     began_s = tools.clock()
     engine(variant.engine)  # imported now, it is not counted as part of the model
     before_bytes = memory.private_bytes()
     model, read_s = _started(package, variant, tools, read, began_s)
+    if isinstance(model, DirectModel):
+        model.most_rows = most_rows
     memory.give_back()  # what parsing took and freed
     grown_bytes = memory.private_bytes() - before_bytes
     # Freed memory that is used again does not show as growth; the weights are there in any case.

@@ -64,6 +64,25 @@ def has_ids(specs: Sequence[TensorSpec]) -> bool:
     return any(_holds_ids(spec) for spec in specs)
 
 
+def shortened(
+    specs: Sequence[TensorSpec], made: Mapping[str, Array], chance: np.random.Generator
+) -> dict[str, Array]:
+    """The same with positive numbers, masks that end earlier, and lengths that are smaller."""
+    share = chance.random()
+    return {spec.name: _shortened(spec, made[spec.name], share) for spec in specs}
+
+
+def _shortened(spec: TensorSpec, made: Array, share: float) -> Array:
+    form, name = DATATYPES[spec.datatype].form, spec.name.lower()
+    if _MASK.search(name) and made.ndim > 1:
+        return np.where(
+            np.arange(made.shape[-1]) <= share * made.shape[-1], made, np.zeros_like(made)
+        )
+    if form is Form.INT and _LENGTH.search(name):
+        return np.maximum(np.asarray(made, np.float64) * share, 1).astype(made.dtype)
+    return np.abs(made) if made.dtype.kind == "f" else made
+
+
 def _shape(spec: TensorSpec, sizes: Sizes, names: Sequence[str]) -> Shape:
     by_place = (sizes.rows, *[sizes.rest] * len(spec.shape))
     named = (*names, *[""] * len(spec.shape))

@@ -169,8 +169,24 @@ class Made(Settings, frozen=True, kw_only=True):
     evaluation: Literal["labels", "agreement", "made-up inputs"]
 
 
+class BatchMeasured(Settings, frozen=True, kw_only=True):
+    """What the verdict `batch` was found on: the most rows of a run, how many runs, and by what.
+
+    `reason` says why rows do not share runs, or no more of them.
+    """
+
+    rows: Annotated[int, Meta(ge=1)]
+    runs: Annotated[int, Meta(ge=0)]
+    on: str
+    reason: str = ""
+
+
 class Variant(Settings, frozen=True, kw_only=True):
-    """One way to run the model: an engine, a precision and a file of weights."""
+    """One way to run the model: an engine, a precision and a file of weights.
+
+    `batch`: whether each row is computed as if it were alone, so that calls may share runs. Where
+    it is absent, an agent finds it out when it first loads the variant.
+    """
 
     name: Name
     engine: Engine
@@ -181,6 +197,8 @@ class Variant(Settings, frozen=True, kw_only=True):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
     architecture: Annotated[Architecture, Meta(min_length=1)] | None = None
     made: Made | None = None
+    batch: Literal["rows", "none"] | None = None
+    batch_measured: BatchMeasured | None = None
 
     def __post_init__(self) -> None:
         suffix = SUFFIX[self.engine]

@@ -62,6 +62,8 @@ class DirectModel(Model, ABC):
         self.takes, self.gives = package.takes, package.gives
         self.rowwise = by_rows((*self.takes, *self.gives))
         """Its inputs and outputs are declared with any number of rows."""
+        self.most_rows = 1
+        """So many rows may share a run; more than 1 where they are proven to be independent."""
         self._executor = executor
 
     @abstractmethod

@@ -179,6 +179,15 @@ def _number(value: int) -> bytes:
     return bytes([*parts, value])
 
 
+def fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """Number and value of each field of a protobuf message.
+
+    Raises:
+        ValueError: this is none.
+    """
+    return ((number, value) for number, value, _ in _fields(message))
+
+
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int, memoryview]]:
     """The number of each field, its value, and all its bytes."""
     at = 0

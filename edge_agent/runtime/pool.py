@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.held import Held
 from edge_agent.runtime.holder import Loan
+from edge_agent.runtime.lanes import NONE_SHARED, Sharing
 from edge_agent.runtime.lineage import Lineage
 from edge_agent.runtime.loader import Loader
 from edge_agent.runtime.loading import Tools
 from edge_agent.runtime.loads import Loads
 from edge_agent.runtime.manifest import Manifest
 from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.proven import Proofs
 from edge_agent.runtime.residency import Residency
 from edge_agent.runtime.residents import Residents
 from edge_agent.runtime.unheard import unheard
@@ -47,13 +49,15 @@ class Pool:
         min_load_s: float = 0.0,
         active: Mapping[str, str] = _NONE_ACTIVE,
         upkeep: Upkeep = _ALL_STAY,
+        sharing: Sharing = NONE_SHARED,
     ) -> None:
         """`slots` calls run at once, each on `threads` cores; `on_event` hears of every move,
         `on_poison` of every request that is not asked again because it ends its model's process.
 
         No load takes less than `min_load_s`. `active` names the version of a model that calls
         without a version get; for other models it is the highest. `upkeep` says what stays in
-        memory; of it follows what `tend` does.
+        memory; of it follows what `tend` does. `sharing` says how many rows calls may have in a
+        run that they share, where that is proven.
 
         Raises:
             PackageError: two packages have the same name and version.
@@ -71,7 +75,7 @@ class Pool:
         choices = Choices(clock, pinned=upkeep.variant_of, most_bytes=most_bytes)
         self._workshop = Workshop(
             self._loader,
-            Tools(self.runner, slots, threads, clock, choices, min_load_s),
+            Tools(self.runner, slots, threads, clock, choices, Proofs(clock, sharing), min_load_s),
             self.residents,
             Loads(),
             upkeep,

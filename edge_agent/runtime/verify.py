@@ -10,7 +10,9 @@ from edge_agent.runtime import warmup
 from edge_agent.runtime.engines import lack
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.package import Package, PackageError
+from edge_agent.runtime.proven import broken_promise
 from edge_agent.runtime.start import start
+from router.process.clock import monotonic
 from router.wire.message import InferResponse
 from router.wire.tensor import Tensor
 
@@ -28,6 +30,7 @@ def problems(package: Package) -> list[str]:
                 package.read(variant)
                 if lack(variant) is None:
                     answers[variant.name] = _answers(package, variant, executor)
+                    wrong += _broken_promises(package, variant)
             except PackageError as error:
                 wrong.append(error.message)
             except Exception as error:  # whatever an engine may raise for a file is a problem of it
@@ -41,6 +44,15 @@ def _answers(package: Package, variant: Variant, executor: Executor) -> list[Inf
         return asyncio.run(warmup.answers(model.request, package.manifest))
     finally:
         model.shutdown()
+
+
+def _broken_promises(package: Package, variant: Variant) -> Iterator[str]:
+    reason = broken_promise(package, variant, monotonic)
+    if reason is not None:
+        yield (
+            f"{package.path}: variant {variant.name} says batch: rows, but {reason};"
+            " say batch: none, or build it again"
+        )
 
 
 def _failure(package: Package, variant: Variant, error: Exception) -> str:

@@ -29,6 +29,7 @@ from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.loading import Processes, Tools, load, shut_down
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Relu, Sample, SampleTensor
 from edge_agent.runtime.package import Package, described, write_package
+from edge_agent.runtime.proven import Proofs
 from router.wire.tensor import TensorSpec
 
 FIRST_ANSWER_S = 1.0
@@ -100,7 +101,7 @@ def started(store: Path, model: str, width: int) -> dict[str, float]:
 
 def tools(runner: Executor) -> Tools:
     """One slot on one core."""
-    return Tools(runner, 1, 1, perf_counter, Choices(perf_counter))
+    return Tools(runner, 1, 1, perf_counter, Choices(perf_counter), Proofs(perf_counter))
 
 
 def loaded(package: Package, width: int) -> dict[str, float]:

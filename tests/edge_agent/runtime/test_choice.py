@@ -9,7 +9,7 @@ import pytest
 from onnx import helper
 
 from deploy.variants.onnx_graph import model_bytes
-from edge_agent.runtime import choice
+from edge_agent.runtime import kept_note
 from edge_agent.runtime.choice import Choices, contenders, likely
 from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
 from edge_agent.runtime.package import PackageError, described, open_package, write_package
@@ -181,7 +181,7 @@ def test_torch_is_not_begun_with_where_onnx_will_do(write):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.split() == ["onnx", "onnx", "False"] or choice._GPU.exists()
+    assert done.stdout.split() == ["onnx", "onnx", "False"] or kept_note.has_gpu()
 
 
 def test_a_pinned_variant_is_not_measured(package):
@@ -203,7 +203,7 @@ def test_what_cannot_run_here_is_named(write):
     variants = tuple(
         msgspec.structs.replace(one, accelerator="gpu") for one in package.manifest.variants
     )
-    if choice._GPU.exists():
+    if kept_note.has_gpu():
         pytest.skip("this machine has a GPU")
     manifest = msgspec.structs.replace(package.manifest, variants=variants)
     with pytest.raises(

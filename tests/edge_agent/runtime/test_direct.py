@@ -51,6 +51,7 @@ class Doubler(DirectModel):
         self._cut = cut
         self.runner = ThreadPoolExecutor(4)
         super().__init__(Package(Path(), manifest), self.runner)
+        self.most_rows = 4096
 
     def startup(self):
         """It is there."""
@@ -252,7 +253,7 @@ async def test_who_goes_away_costs_nothing_but_the_run_that_has_begun(moment):
 async def test_a_member_joins_only_if_the_deadline_of_all_allows_it():
     model = Doubler()
     async with opened(model) as (calls, _):
-        lane = calls.lanes.find("doubler", "1", {"in": np.zeros((1, 2))}, 1)
+        lane = calls.lanes.find("doubler", "1", {"in": np.zeros((1, 2))}, 1, model.most_rows)
         for rows in [1, 2] * 50:
             lane.cost.measured(rows, 4.0 + 0.7 * rows)
         asked = ask((1, 1), timeout_s=5), ask((2, 2)), ask((3, 3))
@@ -309,7 +310,7 @@ async def test_what_cannot_be_served_in_time_is_refused_at_once():
     async with opened(model) as (calls, _):
         for _ in range(12):
             await twice(calls, ask((1, 1)))
-        lane = calls.lanes.find("doubler", "1", {"in": np.zeros((1, 2))}, 1)
+        lane = calls.lanes.find("doubler", "1", {"in": np.zeros((1, 2))}, 1, model.most_rows)
         lane.cost.row_s, lane.cost.base_s = 0.5, 0.0
         calls.gate._mean_s = 0.5
         _, waiting = await held_up(calls, model, *[ask((n, n)) for n in range(4)])
@@ -392,7 +393,7 @@ async def test_a_call_without_rows_runs_alone():
 async def test_a_call_waits_for_the_next_where_that_pays():
     model = Doubler()
     async with opened(model) as (calls, _):
-        lane = calls.lanes.find("doubler", "1", {"in": np.zeros((1, 2))}, 1)
+        lane = calls.lanes.find("doubler", "1", {"in": np.zeros((1, 2))}, 1, model.most_rows)
         for rows in [1, 2] * 10:
             lane.cost.measured(rows, 0.4 + 0.001 * rows)
         lane.came(time.monotonic())

@@ -1,0 +1,268 @@
+"""Which calls may share a run is proven for each variant, by its structure and by trying it out."""
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge_agent.runtime import proven
+from edge_agent.runtime.calls import Ask, Calls
+from edge_agent.runtime.coupling import coupled_by
+from edge_agent.runtime.lanes import Sharing
+from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.proven import Proofs, proof, stamped
+from edge_agent.runtime.row_proof import Bounds, prove
+from edge_agent.slots import SlotGate
+from router.process.clock import monotonic
+from router.wire.message import InferRequest
+from router.wire.tensor import Tensor, TensorSpec
+from tests.edge_agent.runtime.graphs import (
+    MIXED,
+    ROWS,
+    WIDTH,
+    WISE,
+    graph_bytes,
+    node,
+    write_graph,
+)
+
+BOUNDS = Bounds(32, most_s=60.0, most_bytes=1 << 30)
+SHARING = Sharing(inline_s=0.0)
+
+
+def proof_of(tmp_path, nodes, shape):
+    package = write_graph(tmp_path, graph_bytes(nodes, shape), shape)
+    return proof(package, package.manifest.variants[0], BOUNDS, monotonic)
+
+
+def by_trying(nodes, shape):
+    """As `proof`, but of the graph nothing is looked at."""
+    session = ort.InferenceSession(graph_bytes(nodes, shape), providers=["CPUExecutionProvider"])
+
+    def compute(arrays):
+        return (Tensor("y", "FP32", session.run(["y"], dict(arrays))[0]),)
+
+    takes = (TensorSpec("x", "FP32", shape),)
+    return prove(compute, takes, [{"x": (1, *shape[1:])}], 1e-3, BOUNDS, monotonic)
+
+
+@pytest.mark.parametrize("name", WISE)
+def test_rows_that_are_independent_share_runs(tmp_path, name):
+    found = proof_of(tmp_path, *WISE[name])
+    assert (found.rows, found.refuted, found.reason) == (32, False, "")
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rows_that_depend_on_each_other_share_none(tmp_path, name):
+    found = proof_of(tmp_path, *MIXED[name])
+    assert found.rows == 1
+    assert found.refuted
+    assert found.reason
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_trying_it_out_is_enough(name):
+    found = by_trying(*MIXED[name])
+    assert found.rows == 1
+    assert found.refuted
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("softmax over rows", "Softmax over axis 0"),
+        ("cumulated", "CumSum over axis 0"),
+        ("normed by the largest", "ReduceMax over all axes"),
+        ("batch norm in training", "BatchNormalization in training mode"),
+        ("chance", "RandomNormalLike"),
+        ("eight bits", "DynamicQuantizeLinear"),
+        ("mlp", None),
+        ("mean", None),
+        ("softmax", None),
+    ],
+)
+def test_the_graph_tells_some_without_being_run(name, found):
+    assert coupled_by(graph_bytes(*{**WISE, **MIXED}[name])) == found
+
+
+@asynccontextmanager
+async def opened(package, sharing=SHARING):
+    pool = Pool([package], sharing=sharing)
+    gate = SlotGate(1, 256, time.monotonic, lambda: 0.001)
+    calls = Calls(pool, gate, time.monotonic, lambda *_: None, sharing=sharing)
+    runs = []
+    try:
+        await pool.load(package.name)
+        loan = pool.lend(package.name)
+        assert loan is not None
+        compute = loan.model.compute
+
+        def counted(feed):
+            runs.append(len(feed.arrays["x"]))
+            time.sleep(0.002)  # so that others come meanwhile
+            return compute(feed)
+
+        vars(loan.model)["compute"] = counted
+        yield calls, runs, loan.model
+        loan.give_back()
+    finally:
+        await pool.close()
+
+
+def ask(data, tenant=""):
+    request = InferRequest((Tensor("x", "FP32", data),))
+    return Ask("graph", None, request, time.monotonic() + 20, 5, tenant)
+
+
+async def together(package, requests):
+    """What each of these gets, asked for all at once by two tenants; the rows of the runs."""
+    async with opened(package) as (calls, runs, model):
+        asked = [ask(data, f"tenant-{n % 2}") for n, data in enumerate(requests)]
+        answers = await asyncio.gather(*(calls.answer(one) for one in asked))
+        shared = model.most_rows > 1
+    return [one.part.outputs[0].data for one in answers], runs, shared
+
+
+def bare(data, requests):
+    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
+    return [session.run(["y"], {"x": one})[0] for one in requests]
+
+
+async def test_an_mlp_shares_runs(tmp_path):
+    data = graph_bytes(*WISE["mlp"])
+    requests = [np.full((1, WIDTH), n, np.float32) for n in range(32)]
+    answers, runs, _ = await together(write_graph(tmp_path, data, ROWS), requests)
+    assert len(runs) < len(requests) / 2
+    for answer, right in zip(answers, bare(data, requests), strict=True):
+        np.testing.assert_allclose(answer, right, rtol=1e-4, atol=1e-4)
+
+
+BODY = {
+    "MatMul w": lambda a, b: [node("MatMul", f"{a} w", b)],
+    "Relu": lambda a, b: [node("Relu", a, b)],
+    "Tanh": lambda a, b: [node("Tanh", a, b)],
+    "Add": lambda a, b: [node("Add", f"{a} zeros", b)],
+    "Softmax 1": lambda a, b: [node("Softmax", a, b, axis=1)],
+    "Softmax 0": lambda a, b: [node("Softmax", a, b, axis=0)],
+    "CumSum": lambda a, b: [node("CumSum", f"{a} first", b)],
+    "Centred 1": lambda a, b: [
+        node("ReduceMean", f"{a} one", f"{b}m", keepdims=1),
+        node("Sub", f"{a} {b}m", b),
+    ],
+    "Centred 0": lambda a, b: [
+        node("ReduceMean", f"{a} zero", f"{b}m", keepdims=1),
+        node("Sub", f"{a} {b}m", b),
+    ],
+    "Largest": lambda a, b: [
+        node("Reshape", f"{a} all", f"{b}f"),
+        node("ReduceMax", f"{b}f zero", f"{b}m"),
+        node("Max", f"{b}m five", f"{b}n"),
+        node("Div", f"{a} {b}n", b),
+    ],
+    "Eight bits": lambda a, b: [
+        node("DynamicQuantizeLinear", a, f"{b}q {b}s {b}z"),
+        node("DequantizeLinear", f"{b}q {b}s {b}z", b),
+    ],
+    "Backwards": lambda a, b: [node("Slice", f"{a} from to zero back", b)],
+    "Attention": lambda a, b: [
+        node("Transpose", a, f"{b}t", perm=[1, 0]),
+        node("MatMul", f"{a} {b}t", f"{b}r"),
+        node("Softmax", f"{b}r", f"{b}s", axis=-1),
+        node("MatMul", f"{b}s {a}", b),
+    ],
+}
+
+
+@given(
+    layers=st.lists(st.sampled_from(sorted(BODY)), min_size=1, max_size=4),
+    scales=st.lists(st.sampled_from([0.0, 1.0, -1.0, 30.0, 1e4]), min_size=2, max_size=12),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_whatever_the_graph_everyone_gets_what_it_gets_alone(
+    tmp_path_factory, layers, scales, seed
+):
+    names = ["x", *(f"h{n}" for n in range(1, len(layers))), "y"]
+    nodes = [one for n, layer in enumerate(layers) for one in BODY[layer](names[n], names[n + 1])]
+    data = graph_bytes(nodes, ROWS)
+    chance = np.random.default_rng(seed)
+    requests = [
+        (chance.standard_normal((chance.integers(1, 4), WIDTH)) * scale).astype(np.float32)
+        for scale in scales
+    ]
+    package = write_graph(tmp_path_factory.mktemp("any"), data, ROWS)
+    answers, runs, shared = asyncio.run(together(package, requests))
+    for answer, right in zip(answers, bare(data, requests), strict=True):
+        scale = min(1.0, float(np.abs(right).max()))
+        np.testing.assert_allclose(answer, right, rtol=1e-3, atol=1e-3 * scale)
+    assert shared or len(runs) == len(requests)
+
+
+def most_rows(package, sharing=SHARING):
+    return Proofs(monotonic, sharing).most_rows(package, package.manifest.variants[0])
+
+
+def test_what_forbids_sharing_is_believed(tmp_path):
+    package = write_graph(tmp_path, graph_bytes(*WISE["mlp"]), ROWS, batch="none")
+    assert most_rows(package) == 1
+
+
+def test_what_allows_sharing_is_tried_out(tmp_path):
+    package = write_graph(tmp_path, graph_bytes(*MIXED["cumulated"]), ROWS, batch="rows")
+    assert most_rows(package) == 1
+
+
+def test_what_was_found_is_kept_beside_the_package(tmp_path, monkeypatch):
+    package = write_graph(tmp_path, graph_bytes(*WISE["mlp"]), ROWS)
+    assert most_rows(package) == 32
+    assert (tmp_path / "graph" / ".1.batch-onnx.json").exists()
+    monkeypatch.setattr(proven, "proof", lambda *_: pytest.fail("it is known"))
+    assert most_rows(package) == 32
+
+
+def test_another_bound_is_proven_anew(tmp_path):
+    package = write_graph(tmp_path, graph_bytes(*WISE["mlp"]), ROWS)
+    assert [most_rows(package, Sharing(most)) for most in (1, 4, 64)] == [1, 4, 64]
+
+
+@pytest.mark.parametrize(("says", "rows"), [(None, 1), ("rows", 32)])
+def test_without_time_for_a_proof_the_manifest_counts(tmp_path, monkeypatch, says, rows):
+    package = write_graph(tmp_path, graph_bytes(*WISE["mlp"]), ROWS)
+    variant = package.manifest.variants[0]
+    if says:
+        measured = stamped(package, variant, monotonic)
+        package = write_graph(
+            tmp_path / "b",
+            graph_bytes(*WISE["mlp"]),
+            ROWS,
+            batch=measured.batch,
+            batch_measured=measured.batch_measured,
+        )
+    monkeypatch.setattr(proven, "_AT_LOAD_S", 0.0)
+    assert most_rows(package) == rows
+
+
+def test_memory_bounds_the_rows(tmp_path):
+    package = write_graph(tmp_path, graph_bytes(*WISE["mlp"]), ROWS)
+    variant = package.manifest.variants[0]
+    found = proof(package, variant, Bounds(32, 60.0, -1), monotonic)
+    assert (found.rows, found.refuted) == (1, False)
+
+
+@pytest.mark.parametrize(("name", "batch"), [("mlp", "rows"), ("cumulated", "none")])
+def test_a_verdict_says_what_it_was_found_on(tmp_path, name, batch):
+    nodes, shape = {**WISE, **MIXED}[name]
+    package = write_graph(tmp_path, graph_bytes(nodes, shape), shape)
+    variant = stamped(package, package.manifest.variants[0], monotonic)
+    assert variant.batch == batch
+    measured = variant.batch_measured
+    assert measured is not None
+    assert "onnxruntime" in measured.on
+    assert (measured.rows > 1, measured.runs > 10, measured.reason == "") == (
+        (True,) * 3 if batch == "rows" else (False,) * 3
+    )
