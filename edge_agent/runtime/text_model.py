@@ -47,7 +47,8 @@ class TextModel:
         pieces = _Pieces(wishes.stops())
         chance = Random(wishes.seed)
         for left in range(wishes.tokens(self._generate.max_tokens) - 1, -1, -1):
-            token = _pick(await self._logits(ids), wishes.temperature, chance)
+            logits = await self._logits(ids)
+            token = _pick(logits, wishes.temperature, chance, wishes.top_p)
             ids.append(token)
             piece = pieces.take(self._generate.alphabet[token])
             if pieces.stopped or not left:
@@ -121,11 +122,17 @@ class _Pieces:
                     yield length
 
 
-def _pick(logits: Array, temperature: float, chance: Random) -> int:
+def _pick(logits: Array, temperature: float, chance: Random, top_p: float = 1.0) -> int:
     if temperature == 0:
         return int(np.argmax(logits))
     exact = logits.astype(np.float64)
     with np.errstate(over="ignore"):  # a tiny temperature leaves the likeliest alone: as it should
-        cumulated = np.cumsum(np.exp((exact - exact.max()) / temperature))
+        weights = np.exp((exact - exact.max()) / temperature)
+    order = np.arange(len(weights))
+    if top_p < 1:
+        order = np.argsort(-weights, kind="stable")
+        shares = np.cumsum(weights[order]) / weights.sum()
+        order = order[: int(np.searchsorted(shares, top_p)) + 1]
+    cumulated = np.cumsum(weights[order])
     index = np.searchsorted(cumulated, chance.random() * cumulated[-1], side="right")
-    return min(int(index), len(cumulated) - 1)
+    return int(order[min(int(index), len(order) - 1)])

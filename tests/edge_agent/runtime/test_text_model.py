@@ -2,6 +2,7 @@
 
 import json
 import string
+from random import Random
 
 import msgspec
 import numpy as np
@@ -152,3 +153,15 @@ def test_pieces_are_the_text_before_the_first_stop(text, stops):
 )
 def test_a_token_is_always_one_of_the_alphabet(logits, temperature, chance):
     assert 0 <= _pick(np.array(logits, np.float32), temperature, chance) < len(logits)
+
+
+def test_top_p_draws_from_the_likeliest_tokens_only():
+    logits = np.log(np.array([0.1, 0.5, 0.3, 0.1], np.float32))
+    drawn = {
+        share: {_pick(logits, 1.0, Random(seed), share) for seed in range(200)}
+        for share in (0.0, 0.45, 0.55, 0.75, 0.85, 1.0)
+    }
+    assert drawn[0.0] == drawn[0.45] == {1}
+    assert drawn[0.55] == drawn[0.75] == {1, 2}
+    assert drawn[0.85] == {0, 1, 2}
+    assert drawn[1.0] == {0, 1, 2, 3}
