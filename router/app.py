@@ -132,7 +132,7 @@ class Router:
             in_flight=config.in_flight,
         )
         self.housekeeping = self._housekeeping()
-        self.readiness = Readiness(self.ledger, self.housekeeping.failing)
+        self.readiness = Readiness(self.ledger, clock, self.housekeeping.failing)
         self.measured = Measured(
             paths=ClientPaths(law.regions, rng),
             ledger=self.ledger,
@@ -158,7 +158,8 @@ class Router:
             store=store,
             registry=self.registry,
         )
-        self._restore()
+        if not self._restore() and self._allowed:
+            self.readiness.joined_s = clock() + config.enrolment.renew_s
 
     def _server(
         self,
@@ -175,6 +176,7 @@ class Router:
             self.membership,
             frozenset(config.models).union(*(e.models for e in config.endpoints)),
             self._clock,
+            unsettled_s=self.readiness.unsettled_s,
             once={name for name, model in config.models.items() if not model.repeatable},
             explain=config.decisions.explain == "always",
         )
@@ -278,8 +280,9 @@ class Router:
         if self._access is not None:
             self._access.write(**access_line(record, now_s))
 
-    def _restore(self) -> None:
-        now_s = self._clock()
+    def _restore(self) -> bool:
+        """Take up the agents that the state file has; False where it has none."""
+        now_s, found = self._clock(), False
         for enrolment, url, age_s in self._store.load():
             self.membership.remember((m.name for m in enrolment.models), now_s - age_s)
             if url and age_s < RESTORED_S:
@@ -287,9 +290,11 @@ class Router:
                     where = parse_url(url)
                     pinned = pin(where, [where.host], self._allowed)
                     self.membership.enrol(enrolment, pinned.url, now_s)
+                    found = True
                 except IsochroneError as error:  # the configuration has changed since
                     _log.info("%s is not restored: %s", enrolment.name, error)
         self._changed()
+        return found
 
 
 def load(path: Path) -> tuple[RouterConfig, RegionPolicy]:

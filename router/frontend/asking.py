@@ -1,8 +1,8 @@
 """From a request's header fields to a `Query`: who asks, and under which law."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from router.errors import BadRequest, Forbidden, NotFound
+from router.errors import BadRequest, Forbidden, NotFound, Unavailable
 from router.fleet.ledger import Ledger
 from router.fleet.membership import Membership
 from router.policy.query import Query
@@ -26,15 +26,20 @@ class Asking:
         configured_models: frozenset[str],
         clock: Clock,
         *,
+        unsettled_s: Callable[[], float] = lambda: 0.0,
         once: Collection[str] = (),
         explain: bool = False,
     ) -> None:
-        """`once` are the models whose calls may not be repeated; `explain`: every decision is."""
+        """`unsettled_s`: for how long a model that is unknown may turn out to be held by an agent.
+
+        `once` are the models whose calls may not be repeated; `explain`: every decision is.
+        """
         self.law = law
         self._ledger = ledger
         self._membership = membership
         self._configured = configured_models | law.known_models
         self._clock = clock
+        self._unsettled_s = unsettled_s
         self._once = once
         self._explain = explain
 
@@ -65,6 +70,7 @@ class Asking:
             BadRequest: a name is not one, or a header field cannot be honoured.
             Unauthenticated, Forbidden, Unlawful: as the region policy says.
             NotFound: the model, or this version of it, is unknown.
+            Unavailable: the same, while agents may still join.
         """
         tenant = self.law.tenant_of(headers.key)
         if not model.isascii() or len(model) > _LONGEST_NAME:
@@ -98,6 +104,12 @@ class Asking:
         held = self._ledger.candidates(model, None)
         known = bool(held) or model in self._configured or self._membership.knows(model)
         if not known:
-            raise NotFound(f"model {model} is unknown")
+            raise self._unknown(f"model {model} is unknown")
         if version is not None and held and not self._ledger.candidates(model, version):
-            raise NotFound(f"model {model} has no version {version}")
+            raise self._unknown(f"model {model} has no version {version}")
+
+    def _unknown(self, text: str) -> NotFound | Unavailable:
+        wait_s = self._unsettled_s()
+        if wait_s:
+            return Unavailable(f"{text} so far; agents may still join", retry_after_s=wait_s)
+        return NotFound(text)

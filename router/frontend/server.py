@@ -1,5 +1,6 @@
 """The public face of a router: one table of paths, and a guard that turns errors into answers."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
@@ -14,6 +15,7 @@ from router.frontend.measured import Measured
 from router.frontend.oip import Handler, Inference
 from router.frontend.place import Places
 from router.frontend.refusal import Refusals
+from router.process.clock import Clock
 from router.process.exchange import Exchange
 from router.wire.headers import REQUEST_ID, CallHeaders, read_call_headers
 from router.wire.http import Response
@@ -21,6 +23,10 @@ from router.wire.peer_json import read_json
 from router.wire.problem import json_response
 
 EXTENSIONS = ("binary_tensor_data", "generate")
+
+
+_SOON_S = 1.0
+"""The first probe of every endpoint has been answered or missed by then."""
 
 
 class IndexQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,18 +39,27 @@ class IndexQuery(msgspec.Struct, forbid_unknown_fields=True):
 class Readiness:
     """May this router take traffic: it has heard from its endpoints once, and is not leaving.
 
+    Agents that the process before it knew, and it does not, renew their leases by `joined_s`.
     `failing` names the parts of its housekeeping that fail: without one of them, what clients get
     may be late or wrong.
     """
 
     ledger: Ledger
+    clock: Clock
     failing: Mapping[str, str] = field(default_factory=dict)
+    joined_s: float = -math.inf
     settled: bool = False
     draining: bool = False
 
     def __bool__(self) -> bool:
-        self.settled = self.settled or all(site.proven for site in self.ledger.sites())
-        return self.settled and not self.draining and not self.failing
+        return not self.unsettled_s() and not self.draining and not self.failing
+
+    def unsettled_s(self) -> float:
+        """For how long agents may still join that are there already; 0: all have been heard of."""
+        left_s = self.joined_s - self.clock()
+        if not self.settled:
+            self.settled = left_s <= 0 and all(site.proven for site in self.ledger.sites())
+        return 0.0 if self.settled else max(left_s, _SOON_S)
 
     def answer(self) -> Response:
         """What `/v2/health/ready` says."""

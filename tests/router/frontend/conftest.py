@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -201,7 +202,10 @@ def write_config(folder: Path, scripted: list[ScriptedEndpoint], **changes: obje
 
 
 @asynccontextmanager
-async def running(config: RouterConfig, law, rng: Random) -> AsyncIterator[RunningRouter]:
+async def running(
+    config: RouterConfig, law, rng: Random, *, joined: bool = True
+) -> AsyncIterator[RunningRouter]:
+    """`joined`: as if it had been there for long, so that every agent has had time to join."""
     store = Store(config.state_file, wall)
     async with asyncio.TaskGroup() as tasks, aiohttp.ClientSession() as client:
         router = Router(config, law, store, clock=monotonic, wall=wall, rng=rng, tasks=tasks)
@@ -218,7 +222,9 @@ async def running(config: RouterConfig, law, rng: Random) -> AsyncIterator[Runni
         background = [tasks.create_task(work) for work in (tick(), router.follow_geoip())]
         made = RunningRouter(router, url, client)
         try:
-            await made.settled(lambda: bool(router.readiness))
+            if joined:
+                router.readiness.joined_s = -math.inf
+                await made.settled(lambda: bool(router.readiness))
             yield made
             assert not router.housekeeping.failing
         finally:
@@ -255,8 +261,11 @@ async def start_router(stack, tmp_path) -> StartRouter:
 
     async def start(*endpoints: ScriptedEndpoint, **changes: object) -> RunningRouter:
         guard.deactivate()
+        joined = bool(changes.pop("joined", True))
         config, law = load(write_config(tmp_path, list(endpoints), **changes))
-        router: RunningRouter = await stack.enter_async_context(running(config, law, Random(1)))
+        router: RunningRouter = await stack.enter_async_context(
+            running(config, law, Random(1), joined=joined)
+        )
         stack.callback(guard.deactivate)
         if "log" not in changes:  # lines go to the page cache, which is taken not to block
             guard.activate()
