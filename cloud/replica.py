@@ -14,6 +14,7 @@ from edge_agent.runtime.package import Package
 from edge_agent.runtime.pool import Pool
 from router.errors import Unavailable
 from router.process.clock import monotonic
+from router.process.limits import Limits, Room
 from router.wire.http import Request, Response
 
 
@@ -32,7 +33,8 @@ class Replica:
         calls = Calls(
             self._pool, gate, monotonic, lambda name, _, infer_s: load.served(name, infer_s)
         )
-        inference = Inference(calls, load, body_limit_bytes=config.body_bytes)
+        room = Room(max(Limits().in_flight_bytes, 2 * config.body_bytes))
+        inference = Inference(calls, load, body_limit_bytes=config.body_bytes, room=room)
         self._face = OpenInference(self._pool, inference, self._pool.is_healthy)
         await self._pool.load(package.name)
 

@@ -48,7 +48,7 @@ from router.errors import ConfigError, IsochroneError
 from router.process import log
 from router.process.access_log import AccessLog
 from router.process.clock import Clock, monotonic, wall
-from router.process.limits import Limits
+from router.process.limits import Limits, Room
 from router.process.listener import Listener
 from router.process.output import say
 from router.process.run import keep_on_hangup, run
@@ -117,7 +117,10 @@ class Agent:
             config, who, self.pool, self.load, self.lifecycle, broken, self.pressing
         )
         calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s, sharing)
-        inference = Inference(calls, self.load, body_limit_bytes=config.limits.body_bytes)
+        self.room = Room(config.in_flight_bytes(machine.memory_limit_bytes()))
+        inference = Inference(
+            calls, self.load, body_limit_bytes=config.limits.body_bytes, room=self.room
+        )
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
         self.public = Public(face, inference, self.pool, self.report, self.lifecycle, self.pressing)
         self.admin = Admin(self.repository, self.pool, self.lifecycle, registry, guard)
@@ -249,7 +252,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         front = Front(agent.public.handle, agent.answered, agent.access, monotonic, wall, rng)
         trips = ClientTrips()
         service = front.service(agent.public.begin, asynchronous(front.handle, tasks))
-        public = Listener(noting(service, trips), config.limits, monotonic)
+        public = Listener(noting(service, trips), config.limits, monotonic, agent.room)
         admin = Listener(asynchronous(agent.admin.handle, tasks), Limits(), monotonic)
         await public.start(sockets[0])
         await admin.start(sockets[1])

@@ -5,15 +5,17 @@ BYTES tensor `text_output`. Source: Triton's protocol/extension_generate.md and 
 """
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from edge_agent.runtime.calls import Call
 from edge_agent.runtime.manifest import TEXT_INPUT, TEXT_OUTPUT
 from edge_agent.runtime.wishes import Wishes
 from router.errors import BadRequest, IsochroneError, let_go
+from router.wire.bounds import ID_CHARACTERS, PARAMETERS_BYTES
 from router.wire.message import InferRequest, InferResponse, ModelMetadata, Parameter
 from router.wire.peer_json import read_json
 from router.wire.problem import Problem
@@ -22,12 +24,13 @@ from router.wire.tensor import Tensor
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 
 _Scalar = str | int | float | bool
+_Told = dict[str, _Scalar | list[str]]
 
 
 class _Generate(msgspec.Struct, forbid_unknown_fields=True):
     text_input: str
-    id: str = ""
-    parameters: dict[str, _Scalar | list[str]] = {}
+    id: Annotated[str, Meta(max_length=ID_CHARACTERS)] = ""
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
 
 
 class _Details(msgspec.Struct, omit_defaults=True):
@@ -50,6 +53,7 @@ def decode(body: bytes, metadata: ModelMetadata) -> InferRequest:
 
     Raises:
         BadRequest: the body is wrong, or the model takes or gives no text.
+        TooLarge: its parameters take too much.
     """
     if not _speaks_text(metadata):
         raise BadRequest(f"{metadata.name} does not generate text; call its infer")
@@ -57,7 +61,8 @@ def decode(body: bytes, metadata: ModelMetadata) -> InferRequest:
     if not read.id.isascii() or not read.id.isprintable():
         raise BadRequest("id must be printable ASCII")
     text = Tensor(TEXT_INPUT, "BYTES", np.array([read.text_input.encode()], object))
-    parameters = {name: _scalar(value) for name, value in read.parameters.items()}
+    told = read_json(memoryview(read.parameters), _Told, "parameters", most_bytes=PARAMETERS_BYTES)
+    parameters = {name: _scalar(value) for name, value in told.items()}
     Wishes.of(parameters)  # the protocol gives their ranges, whatever the model
     return InferRequest((text,), id=read.id, parameters=parameters)
 

@@ -9,21 +9,27 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import TypeVar
 
+import numpy as np
+
 from edge_agent.runtime import classify, fit, generate
-from edge_agent.runtime.calls import Answer, Ask, Call, Calls
+from edge_agent.runtime.calls import Answer, Ask, Call, Calls, in_time
 from edge_agent.runtime.direct import Outputs, Turn
 from edge_agent.runtime.holder import Shelf
+from edge_agent.runtime.large import LargeWork
 from edge_agent.runtime.load import Load
-from router.errors import BadRequest, IsochroneError, Misdirected, let_go
+from router.errors import BadRequest, IsochroneError, Misdirected, TooLarge, let_go
+from router.process.limits import Hold, Room
 from router.wire import codec, content, headers
+from router.wire.binary_codec import binary_bytes
+from router.wire.bounds import Bound, decoded_bound, unpacked_bound
 from router.wire.http import Request, Response
+from router.wire.json_data import json_bytes
 from router.wire.message import InferRequest, InferResponse, ModelMetadata
 from router.wire.problem import problem_response
 from router.wire.report import LOAD_HEADER, encode_call_report
-from router.wire.tensor import Tensor
+from router.wire.tensor import BYTES_ELEMENT_BYTES, Array, Tensor
 
 T = TypeVar("T")
 
@@ -31,11 +37,16 @@ _INLINE_BYTES = 256 << 10
 """Reading or writing this much holds others up for a millisecond or two; more goes to a thread."""
 _DECODE_S = 1.0
 """When to ask again while nobody knows what a call takes."""
-_ELEMENT_BYTES = 16
-"""What an element takes as JSON, about."""
+_ANSWER_SHARE = 4
+"""One answer may take the fourth part of what all requests may hold."""
+_CLASSIFIED_BYTES = 64
+"""What an element takes while it is sorted, and its class as text."""
 _LOWEST_PRIORITY = 9
 _MOST_MICROSECONDS = int(headers.MAX_TIMEOUT_S * 1e6)
 _Fields = list[tuple[bytes, bytes]]
+Decode = Callable[[bytes, Bound], InferRequest]
+"""Reads a body; its tensors may take so much."""
+_writing: set[asyncio.Task[None]] = set()
 _log = logging.getLogger(__name__)
 
 
@@ -89,11 +100,31 @@ class _Reply:
 
     def give(self, answer: Answer) -> None:
         """This is it; what is long is written and packed in a thread."""
-        encoded = partial(_encoded, self._ask.request, answer.part, self._inference.shelf)
-        if _written_bytes(answer.part) <= _INLINE_BYTES:
-            self._reply(answer, encoded)
+        size_bytes = written_bytes(self._ask.request, answer.part)
+        if size_bytes <= _INLINE_BYTES:
+            self._reply(answer, partial(self._encoded, answer))
         else:
-            self._in_thread(encoded, lambda done: self._reply(answer, done.result))
+            writing = asyncio.get_running_loop().create_task(self._write(answer, size_bytes))
+            _writing.add(writing)  # the loop itself keeps no task alive
+            writing.add_done_callback(_writing.discard)
+
+    async def _write(self, answer: Answer, size_bytes: int) -> None:
+        """Write a long answer, once there is room for it."""
+        inference = self._inference
+        try:
+            inference.check_answer(size_bytes)
+            with Hold(inference.room) as held:
+                async with in_time(self._ask.deadline_s - inference.calls.clock()), inference.large:
+                    held.resize(size_bytes)
+                    encoded = await inference.large.run(partial(self._encoded, answer))
+                held.resize(len(encoded[1]))
+        except Exception as error:  # it belongs to who asked
+            self._refuse(error)
+            return
+        self._reply(answer, lambda: encoded)
+
+    def _encoded(self, answer: Answer) -> tuple[_Fields, bytes]:
+        return _encoded(self._ask.request, answer.part, self._inference.shelf)
 
     def _reply(self, answer: Answer, encoded: Callable[[], tuple[_Fields, bytes]]) -> None:
         try:
@@ -131,13 +162,16 @@ class _Reply:
 class Inference:
     """Answers `infer`, `generate` and `generate_stream`.
 
-    Deadlines count from `request.received_s`; a body may unpack to `body_limit_bytes`.
+    Deadlines count from `request.received_s`; a body may unpack to `body_limit_bytes`, and what
+    large ones become is held of `room`.
     """
 
-    def __init__(self, calls: Calls, load: Load, *, body_limit_bytes: int) -> None:
+    def __init__(self, calls: Calls, load: Load, *, body_limit_bytes: int, room: Room) -> None:
         self.calls = calls
         self.shelf: Shelf = calls.holder
         self._load = load
+        self.room = room
+        self.large = LargeWork()
         self._body_limit_bytes = body_limit_bytes
         self._generation = -1
         self._known: dict[tuple[str, str | None], ModelMetadata] = {}
@@ -146,12 +180,13 @@ class Inference:
     async def infer(self, target: Target, metadata: ModelMetadata) -> Response:
         """Tensors in, tensors out."""
         asked = target.request
-        request = await self._read(asked, partial(_request, asked, metadata))
-        ask = self._ask(target, request)
-        told: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        reply = _Reply(self, target, ask, partial(_unless_done, told))
-        reply.give(await self.calls.answer(ask))
-        return await told
+        with Hold(self.room) as held:
+            request = await self._read(asked, partial(_request, asked, metadata), held)
+            ask = self._ask(target, request)
+            told: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            reply = _Reply(self, target, ask, partial(_unless_done, told))
+            reply.give(await self.calls.answer(ask))
+            return await told
 
     def begin(self, target: Target, tell: Callable[[Response], None]) -> Callable[[], None] | None:
         """As `infer`, for most calls: those that need to wait for nothing but their turn.
@@ -165,7 +200,7 @@ class Inference:
         try:
             metadata = self.expect(target)
             self._turn_away(target)
-            request = _request(asked, metadata, asked.body)
+            request = _request(asked, metadata, asked.body, self._bound(asked))
             ask = self._ask(target, request)
             turn = self.calls.begin(ask, _Reply(self, target, ask, tell).told)
         except Exception as error:  # whatever it is, the client gets an answer
@@ -187,18 +222,18 @@ class Inference:
     @reporting
     async def generate(self, target: Target, metadata: ModelMetadata) -> Response:
         """A text in, a text out."""
-        decode = partial(generate.decode, metadata=metadata)
-        request = await self._read(target.request, decode)
-        async with aclosing(await self.calls.open(self._ask(target, request))) as call:
-            plain = await generate.whole(call, request)
+        with Hold(self.room) as held:
+            request = await self._read(target.request, partial(_text_request, metadata), held)
+            async with aclosing(await self.calls.open(self._ask(target, request))) as call:
+                plain = await generate.whole(call, request)
         return await _answer(target.request, self.measured(target, call, [codec.JSON]), plain)
 
     @reporting
     async def generate_stream(self, target: Target, metadata: ModelMetadata) -> Response:
         """A text in, its pieces out as they come; the body must be iterated or closed."""
-        decode = partial(generate.decode, metadata=metadata)
-        request = await self._read(target.request, decode)
-        call = await self.calls.open(self._ask(target, request))
+        with Hold(self.room) as held:
+            request = await self._read(target.request, partial(_text_request, metadata), held)
+            call = await self.calls.open(self._ask(target, request))
         fields = self.measured(target, call, [generate.EVENT_STREAM])
         return Response(200, fields, generate.Events(call, request))
 
@@ -254,32 +289,61 @@ class Inference:
         fields += ((headers.SERVER_TIMING, timing), (LOAD_HEADER, report))
         return fields
 
-    async def _read(self, request: Request, decode: Callable[[bytes], T]) -> T:
-        """What `decode` makes of a body."""
-        if _is_plain(request):
-            return decode(request.body)
-        encoding = request.header(b"content-encoding")
-        if encoding is None or not content.packed(encoding):
-            return await self._decoded(len(request.body), lambda: decode(request.body))
-        limit_bytes = self._body_limit_bytes
-        most_bytes = min(limit_bytes, len(request.body) * content.MOST_TIMES)
-        return await self._decoded(
-            most_bytes, lambda: decode(content.unpack(request.body, encoding, limit_bytes))
-        )
-
-    async def _decoded(self, size_bytes: int, decode: Callable[[], T]) -> T:
-        """What a body says; a large one takes room beside the queue while it is read.
+    def check_answer(self, size_bytes: int) -> None:
+        """Pass an answer that takes no more than it may.
 
         Raises:
-            Overloaded: there is no room for it, and so would be none for the call.
+            TooLarge: it takes more.
         """
-        if size_bytes <= _INLINE_BYTES:
-            return decode()
+        most_bytes = self.room.limit_bytes // _ANSWER_SHARE
+        if size_bytes > most_bytes:
+            raise TooLarge(
+                f"the answer takes up to {size_bytes} bytes; {most_bytes} are possible, a quarter"
+                " of limits.in_flight_bytes: ask for fewer rows or outputs, or for binary ones"
+            )
+
+    def _bound(self, request: Request) -> Bound:
+        return decoded_bound(len(request.body), self._body_limit_bytes)
+
+    async def _read(self, request: Request, decode: Decode, held: Hold) -> InferRequest:
+        """What `decode` makes of a body; a large one waits for its turn, beside the queue.
+
+        Raises:
+            Overloaded: there is no place for it, and so would be none for the call; or no room.
+            DeadlineExceeded: before its turn.
+        """
+        bound = self._bound(request)
+        if _is_plain(request):
+            return decode(request.body, bound)
+        encoding = _packing(request)
+        most = unpacked_bound(len(request.body), self._body_limit_bytes)
+        if encoding and most.size_bytes <= _INLINE_BYTES:
+            return decode(self._unpacked(request.body, encoding), bound)
+        timeout_s = request.of_head(headers.read_call_headers).timeout_s
+        deadline_s = (request.received_s or self.calls.clock()) + timeout_s
         place = self.calls.gate.stand_aside(self._load.service_s or _DECODE_S)
         try:
-            return await asyncio.to_thread(decode)
+            async with in_time(deadline_s - self.calls.clock()), self.large:
+                return await self._large(request, decode, bound, held)
         finally:
             place.release()
+
+    async def _large(
+        self, request: Request, decode: Decode, bound: Bound, held: Hold
+    ) -> InferRequest:
+        body, encoding, plain_bytes = request.body, _packing(request), 0
+        if encoding:
+            held.resize(unpacked_bound(len(body), self._body_limit_bytes).size_bytes)
+            body = await self.large.run(partial(self._unpacked, body, encoding))
+            plain_bytes = len(body)
+        if plain_bytes or codec.head_length(request.headers) is None:
+            held.resize(plain_bytes + len(body) + bound.size_bytes)
+        read = await self.large.run(partial(decode, body, bound))
+        held.resize(_kept_bytes(read, plain_bytes))
+        return read
+
+    def _unpacked(self, body: bytes, encoding: bytes) -> bytes:
+        return content.unpack(body, encoding, self._body_limit_bytes)
 
     def _ask(self, target: Target, request: InferRequest) -> Ask:
         fields = target.request.of_head(headers.read_call_headers)
@@ -303,9 +367,13 @@ def _nothing() -> None:
 
 def _is_plain(request: Request) -> bool:
     """Its body is not packed, and can be read at once."""
-    return len(request.body) <= _INLINE_BYTES and not content.packed(
-        request.header(b"content-encoding")
-    )
+    return len(request.body) <= _INLINE_BYTES and not _packing(request)
+
+
+def _packing(request: Request) -> bytes | None:
+    """The encoding that a body is packed in; None where it is not."""
+    encoding = request.header(b"content-encoding")
+    return encoding if content.packed(encoding) else None
 
 
 def _tenant(request: Request) -> str:
@@ -320,21 +388,57 @@ def _may_name_priority(request: Request) -> bool:
     return b"priority" in json or b"\\u" in json
 
 
-def _request(request: Request, metadata: ModelMetadata, body: bytes) -> InferRequest:
-    asked = codec.decode_request(request.headers, body, metadata.inputs)
+def _request(request: Request, metadata: ModelMetadata, body: bytes, bound: Bound) -> InferRequest:
+    asked = codec.decode_request(request.headers, body, metadata.inputs, bound)
     fit.wanted(asked, metadata.outputs)
     for output in asked.outputs:
         classify.wanted(output.parameters)
     return asked
 
 
-def _written_bytes(part: InferResponse) -> int:
-    """What the encoded answer takes, about."""
-    size_bytes = sum([tensor.data.size for tensor in part.outputs]) * _ELEMENT_BYTES
-    texts = [tensor.data for tensor in part.outputs if tensor.datatype == "BYTES"]
-    if not texts or size_bytes > _INLINE_BYTES:  # then it is long to count the texts, too
-        return size_bytes
-    return size_bytes + sum(map(len, chain(*(text.ravel().tolist() for text in texts))))
+def _text_request(metadata: ModelMetadata, body: bytes, _bound: Bound) -> InferRequest:
+    return generate.decode(body, metadata)
+
+
+def _kept_bytes(read: InferRequest, plain_bytes: int) -> int:
+    """What a request's tensors keep in memory beside its body.
+
+    `plain_bytes` are what that was unpacked to, in which tensors may lie.
+    """
+    kept_bytes = 0
+    for tensor in read.inputs:
+        if tensor.datatype == "BYTES":
+            texts: list[bytes] = tensor.data.ravel().tolist()
+            kept_bytes += len(texts) * BYTES_ELEMENT_BYTES + sum(map(len, texts))
+        elif _is_own(tensor.data):
+            kept_bytes += tensor.data.nbytes
+        else:
+            kept_bytes += plain_bytes
+            plain_bytes = 0  # all others lie in it, too
+    return kept_bytes
+
+
+def _is_own(array: Array) -> bool:
+    """Its data are in memory for it alone, and not a part of a body."""
+    base = array.base
+    while isinstance(base, np.ndarray):
+        array, base = base, base.base
+    return base is None
+
+
+def written_bytes(request: InferRequest, part: InferResponse) -> int:
+    """What the encoded answer takes at most, beside names."""
+    binary = codec.binary_outputs(request, part)
+    classified = {one.name for one in request.outputs if classify.wanted(one.parameters)}
+    size_bytes = 0
+    for tensor in part.outputs:
+        if tensor.name in classified:
+            size_bytes += tensor.data.size * _CLASSIFIED_BYTES
+        elif tensor.name in binary:
+            size_bytes += binary_bytes(tensor)
+        else:
+            size_bytes += json_bytes(tensor)
+    return size_bytes
 
 
 def _encoded(request: InferRequest, part: InferResponse, shelf: Shelf) -> tuple[_Fields, bytes]:

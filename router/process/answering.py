@@ -31,7 +31,7 @@ class Carrier(Protocol):
         """The kernel's round trip to the peer."""
         ...
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Write to the client."""
         ...
 
@@ -97,7 +97,7 @@ class HttpExchange:
         return self._state is _State.OPEN
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer, in one write."""
+        """A whole answer; a short one in one write."""
         if not self._may(_State.OPEN):
             return
         bare = _is_bare(status)
@@ -108,7 +108,11 @@ class HttpExchange:
         keep = self._received.keep_alive and self._carrier.stays
         head = self._head(status, headers, keep, _length_line(length))
         self._ends(_State.ENDED)
-        self._carrier.send(head if silent else head + body)
+        if len(body) <= _JOINED_BYTES or silent:
+            self._carrier.send(head if silent else head + body)
+        else:
+            self._carrier.send(head)
+            self._carrier.send(memoryview(body))  # what is left of it is copied once
         self._carrier.ended(keep=keep)
 
     def start(self, status: int, headers: Headers) -> None:
@@ -211,6 +215,7 @@ class HttpExchange:
         return encode_head(status, headers, framing, self._carrier.date, connection)
 
 
+_JOINED_BYTES = 64 << 10
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 
 

@@ -76,6 +76,8 @@ class Connection(asyncio.Protocol):
         "_trip_due_s",
         "_until_s",
         "stalled",
+        "stuck_s",
+        "unsent_bytes",
     )
 
     def __init__(self, host: Host) -> None:
@@ -92,6 +94,10 @@ class Connection(asyncio.Protocol):
         self._until_s: float | None = None
         self.stalled = False
         self._stalled_s = 0.0
+        self.unsent_bytes = 0
+        """Of answers, in memory because the client has not taken them."""
+        self.stuck_s = 0.0
+        """When it last took some of them."""
 
     # --- the transport calls ---
 
@@ -124,6 +130,7 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._held = b""
         self._refusal = None
+        self._count_unsent(0)
         self._reader.close()
         current, self._current = self._current, None
         self._host.forget(self)
@@ -165,9 +172,11 @@ class Connection(asyncio.Protocol):
         self._trip_due_s = now_s + TRIP_S
         return round_trip_s(self._transport.get_extra_info("socket"))
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         """Write to the client."""
         self._transport.write(data)
+        if (unsent_bytes := self._transport.get_write_buffer_size()) != self.unsent_bytes:
+            self._count_unsent(unsent_bytes)
 
     def ended(self, *, keep: bool) -> None:
         """The present exchange is over."""
@@ -203,6 +212,7 @@ class Connection(asyncio.Protocol):
         if self._current is not None and self._current.ends_with_connection:
             reset_at_close(self._transport)
         self._transport.abort()
+        self._count_unsent(0)
 
     def drain(self) -> None:
         """Close if nothing is under way; what is under way ends with `connection: close`."""
@@ -211,6 +221,8 @@ class Connection(asyncio.Protocol):
 
     def sweep(self, now_s: float) -> None:
         """End what has taken too long."""
+        if self.unsent_bytes and not self._transport.is_closing():
+            self._count_unsent(self._transport.get_write_buffer_size())
         if now_s < self._deadline_s():
             return
         if self._until_s is not None or self.stalled:
@@ -237,6 +249,13 @@ class Connection(asyncio.Protocol):
         if self._served:
             return since_s + limits.idle_s
         return since_s + (min(FRESH_S, limits.header_s) if self._host.draining else limits.header_s)
+
+    def _count_unsent(self, size_bytes: int) -> None:
+        grown_bytes = size_bytes - self.unsent_bytes
+        if grown_bytes < 0 or not self.unsent_bytes:
+            self.stuck_s = self._stalled_s = self._host.clock()
+        self.unsent_bytes = size_bytes
+        self._host.room.add(grown_bytes)
 
     # --- requests in, in order ---
 

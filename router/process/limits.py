@@ -1,9 +1,11 @@
 """How much a listener takes from anybody before it refuses."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Self
 
 import msgspec
 
+from router.errors import Overloaded
 from router.process.settings import Settings
 
 _Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
@@ -12,8 +14,9 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
 class Limits(Settings, frozen=True):
     """Sizes and times of one HTTP listener.
 
-    `in_flight_bytes` bounds the bodies of all its requests together, from their first byte until
-    they are answered.
+    `in_flight_bytes` bounds what all its requests hold together: bodies, from their first byte
+    until they are answered, what they are unpacked and decoded to, and answers that clients have
+    not taken. One answer may have a quarter of it.
     `header_s` counts from the first byte of a request (and from the connection's start) until its
     head is whole, `body_s` from there until its body is, `idle_s` between two requests and for a
     client that reads nothing of its answer.
@@ -34,9 +37,68 @@ class Limits(Settings, frozen=True):
 
 
 class Room:
-    """The bytes of bodies that one listener holds."""
+    """The memory that the requests of one process hold, of `limit_bytes`.
 
-    __slots__ = ("held_bytes",)
+    Bodies, from their first byte until they are answered; what they were unpacked and decoded to;
+    and answers that clients have not taken.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("held_bytes", "limit_bytes", "reclaim")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
         self.held_bytes = 0
+        self.reclaim: Callable[[int], None] = _nothing_to_reclaim
+        """Frees so many bytes at once, where it can."""
+
+    def take(self, count_bytes: int) -> bool:
+        """Hold so much more; False where it is not there."""
+        over_bytes = self.held_bytes + count_bytes - self.limit_bytes
+        if over_bytes > 0:
+            self.reclaim(over_bytes)
+            if self.held_bytes + count_bytes > self.limit_bytes:
+                return False
+        self.held_bytes += count_bytes
+        return True
+
+    def add(self, count_bytes: int) -> None:
+        """Hold what is there already, or, below 0, hold so much less."""
+        self.held_bytes += count_bytes
+        if count_bytes > 0 and self.held_bytes > self.limit_bytes:
+            self.reclaim(self.held_bytes - self.limit_bytes)
+
+
+def _nothing_to_reclaim(count_bytes: int) -> None:
+    """Everything that is held is needed."""
+
+
+class Hold:
+    """What one request holds of a room beside its body, until the end of a `with`."""
+
+    __slots__ = ("_room", "_size_bytes")
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._size_bytes = 0
+
+    def resize(self, size_bytes: int) -> None:
+        """It holds so much from here on.
+
+        Raises:
+            Overloaded: there is no room for it.
+        """
+        grown_bytes = size_bytes - self._size_bytes
+        if grown_bytes > 0 and not self._room.take(grown_bytes):
+            raise Overloaded(
+                f"requests under way take all of the {self._room.limit_bytes} bytes that they may",
+                retry_after_s=1.0,
+            )
+        if grown_bytes < 0:
+            self._room.add(grown_bytes)
+        self._size_bytes = size_bytes
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resize(0)

@@ -26,10 +26,14 @@ class Listener:
     `in_flight` counts the requests that the service has and has not answered.
     """
 
-    def __init__(self, service: Service, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, service: Service, limits: Limits, clock: Clock, room: Room | None = None
+    ) -> None:
+        """`room` is given where the service holds memory of it, too."""
         self.service = service
         self.limits = limits
-        self.room = Room()
+        self.room = room or Room(limits.in_flight_bytes)
+        self.room.reclaim = self._reclaim
         self.heads = KnownHeads()
         self.clock = clock
         self.date = b""
@@ -89,6 +93,15 @@ class Listener:
         self._connections.discard(connection)
         if not self._connections:
             self._emptied.set()
+
+    def _reclaim(self, count_bytes: int) -> None:
+        """Cut clients that do not take their answers, the longest stuck first."""
+        stuck = [connection for connection in self._connections if connection.unsent_bytes]
+        for connection in sorted(stuck, key=lambda one: one.stuck_s):
+            if count_bytes <= 0:
+                return
+            count_bytes -= connection.unsent_bytes
+            connection.abort()
 
     async def _wait_empty(self) -> None:
         while self._connections:

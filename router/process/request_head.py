@@ -57,7 +57,10 @@ def no_room() -> Refusal:
 def too_large(most: int) -> Refusal:
     """A refusal of a body of more than `most` bytes."""
     return Refusal(
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too_large", f"the body is over {most} bytes"
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "too_large",
+        f"the body is over {most} bytes (limits.body_bytes); tensors take less as binary than as"
+        " JSON",
     )
 
 
@@ -67,6 +70,15 @@ def head_too_large(most: int) -> Refusal:
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         "too_large",
         f"the header fields are over {most} bytes",
+    )
+
+
+def too_many_fields(most: int) -> Refusal:
+    """A refusal of a head of more than `most` fields."""
+    return Refusal(
+        HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "too_large",
+        f"there are more than {most} header fields",
     )
 
 

@@ -17,11 +17,14 @@ from router.process.request_head import (
     read_framing,
     read_target,
     too_large,
+    too_many_fields,
 )
 from router.wire.http import Request
 
 STEP_BYTES = 4096
 """Most bytes that are parsed at once where new requests may begin: a bound on what they become."""
+FIELDS = 256
+"""Most header fields: in memory, each takes ten times the four bytes that it needs to be."""
 _CHUNK_OVERHEAD = 16
 """Framing bytes that go with each byte of a chunked body at most, beside those of a head."""
 
@@ -137,9 +140,8 @@ class RequestReader:
         if received is None:
             return False
         body_bytes = len(received.request.body)
-        if self._room.held_bytes + body_bytes > self._limits.in_flight_bytes:
-            raise no_room()
-        self._hold(body_bytes)
+        if body_bytes:
+            self._hold(body_bytes)
         self.since_s = now_s
         self.requests.append(received)
         return True
@@ -192,6 +194,8 @@ class RequestReader:
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.header_bytes:
             raise head_too_large(self._limits.header_bytes)
+        if len(self._headers) >= FIELDS:
+            raise too_many_fields(FIELDS)
         if self._received is None:
             self._headers.append((name.lower(), value.strip(b" \t")))
 
@@ -217,18 +221,17 @@ class RequestReader:
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
         self.waits = False
+        if self._body_bytes + len(data) > self._limits.body_bytes:
+            raise too_large(self._limits.body_bytes)
+        self._hold(len(data))
         self._body.append(data)
         self._body_bytes += len(data)
         self._left = max(0, self._left - len(data))
-        self._hold(len(data))
-        if self._body_bytes > self._limits.body_bytes:
-            raise too_large(self._limits.body_bytes)
-        if self._room.held_bytes > self._limits.in_flight_bytes:
-            raise no_room()
 
     def _hold(self, count_bytes: int) -> None:
+        if not self._room.take(count_bytes):
+            raise no_room()
         self.held_bytes += count_bytes
-        self._room.held_bytes += count_bytes
 
     def drop(self) -> None:
         """Let go of a body that is half here: nothing more will be fed."""
@@ -246,7 +249,7 @@ class RequestReader:
     def give_back(self, count_bytes: int) -> None:
         """Bodies of so many bytes are not needed any more."""
         self.held_bytes -= count_bytes
-        self._room.held_bytes -= count_bytes
+        self._room.add(-count_bytes)
 
     def on_message_complete(self) -> None:
         """Called by the parser."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from router.errors import BadRequest
 from router.wire import json_codec
+from router.wire.bounds import UNBOUNDED, Bound
 from router.wire.json_codec import BINARY_SIZE, BINARY_WISHES, Place, Written
 from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Datatype, Form, Tensor, TensorSpec, datatype_named
@@ -25,21 +26,22 @@ _KEPT_BYTES = 2048
 _outline = lru_cache(maxsize=256)(json_codec.decode_outline)
 
 
-def decode_request(body: bytes, head_bytes: int) -> InferRequest:
+def decode_request(body: bytes, head_bytes: int, bound: Bound = UNBOUNDED) -> InferRequest:
     """A request whose JSON is the first `head_bytes` of `body`.
 
     Raises:
         BadRequest: the JSON is wrong, or its tensors do not add up to the rest of the body.
+        TooLarge: its tensors would take more than `bound`, or its parameters too much.
     """
     kept = 0 < head_bytes <= min(_KEPT_BYTES, len(body))
     outline = _outline(body[:head_bytes]) if kept else None
     if outline is not None and outline.plain_bytes == len(body) - head_bytes:
-        return outline.filled(_Numbers(body, head_bytes).take)
+        return outline.filled(_Numbers(body, head_bytes).take, bound)
     head, blobs = _split(body, head_bytes)
     if outline is None:
-        request = json_codec.decode_request(head, blobs.take)
+        request = json_codec.decode_request(head, blobs.take, bound)
     else:
-        request = outline.filled(blobs.take)
+        request = outline.filled(blobs.take, bound)
     blobs.check_empty()
     return request
 
@@ -210,6 +212,14 @@ def _appending(blobs: list[bytes]) -> Place:
         return Written(tensor.name, tensor.datatype, tensor.shape, parameters)
 
     return place
+
+
+def binary_bytes(tensor: Tensor) -> int:
+    """What a tensor takes as binary."""
+    if tensor.datatype != "BYTES":
+        return tensor.data.nbytes
+    texts: list[bytes] = tensor.data.ravel().tolist()
+    return len(texts) * _LENGTH.size + sum(map(len, texts))
 
 
 def _blob(tensor: Tensor) -> bytes:

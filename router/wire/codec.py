@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from router.errors import BadRequest
 from router.wire import binary_codec, json_codec
+from router.wire.bounds import UNBOUNDED, Bound
 from router.wire.http import Headers, first
 from router.wire.json_codec import BINARY_WISHES
 from router.wire.message import InferRequest, InferResponse
@@ -14,19 +15,23 @@ JSON = (b"content-type", b"application/json")
 BINARY = (b"content-type", b"application/octet-stream")
 
 
-def decode_request(headers: Headers, body: bytes, inputs: Sequence[TensorSpec]) -> InferRequest:
+def decode_request(
+    headers: Headers, body: bytes, inputs: Sequence[TensorSpec], bound: Bound = UNBOUNDED
+) -> InferRequest:
     """The request in a body; `inputs` are the model's, which a raw body needs.
 
     Raises:
-        BadRequest: it is not one; never anything else, whatever the bytes.
+        BadRequest: it is not one.
+        TooLarge: its tensors would take more than `bound`, or its parameters too much. Never
+            anything else, whatever the bytes.
     """
     head_bytes = head_length(headers)
     if head_bytes is None:
-        request = json_codec.decode_request(body)
+        request = json_codec.decode_request(body, bound=bound)
     elif head_bytes == 0:
         request = binary_codec.decode_raw(body, inputs)
     else:
-        request = binary_codec.decode_request(body, head_bytes)
+        request = binary_codec.decode_request(body, head_bytes, bound)
     if not isinstance(request.parameters.get(BINARY_WISHES, False), bool):
         raise BadRequest(f"{BINARY_WISHES} must be true or false")
     return request
@@ -40,14 +45,20 @@ def encode_response(
     Raises:
         BadRequest: an output that is wanted as JSON has no JSON form.
     """
-    binary = {output.name for output in response.outputs} if _wishes_binary(request) else set()
-    for output in request.outputs:
-        if output.binary is not None:
-            (binary.add if output.binary else binary.discard)(output.name)
+    binary = binary_outputs(request, response)
     if not binary:
         return [JSON], json_codec.encode_response(response)
     body, head_bytes = binary_codec.encode_response(response, binary)
     return [BINARY, (HEAD_LENGTH, b"%d" % head_bytes)], body
+
+
+def binary_outputs(request: InferRequest, response: InferResponse) -> set[str]:
+    """The outputs that are wanted in binary."""
+    binary = {output.name for output in response.outputs} if _wishes_binary(request) else set()
+    for output in request.outputs:
+        if output.binary is not None:
+            (binary.add if output.binary else binary.discard)(output.name)
+    return binary
 
 
 def _wishes_binary(request: InferRequest) -> bool:

@@ -6,11 +6,10 @@
 import zlib
 
 from router.errors import BadRequest, TooLarge
+from router.wire.bounds import unpacked_bound
 
 WORTH_BYTES = 1024
 """Below this, packing costs more than it saves."""
-MOST_TIMES = 1032
-"""A body in either encoding is at most this many times as long when it is unpacked."""
 _LEVEL = 1  # latency matters more than the last tenth of the size
 _WINDOW = {b"gzip": 31, b"x-gzip": 31, b"deflate": 15}
 _PREFERRED = (b"gzip", b"deflate")
@@ -22,22 +21,25 @@ def packed(encoding: bytes | None) -> bool:
 
 
 def unpack(body: bytes, encoding: bytes, limit_bytes: int) -> bytes:
-    """The body as it was before it was packed; no more than `limit_bytes` + 1 are ever made.
+    """The body as it was before it was packed, where bodies may have `limit_bytes`.
 
     Raises:
         BadRequest: the encoding is unknown, or the body is not in it, is cut or goes on.
-        TooLarge: it unpacks to more than `limit_bytes`.
+        TooLarge: it unpacks to more than that, or to too many times its length.
     """
     name = encoding.strip().lower()
     if name not in _WINDOW:
         raise BadRequest("content-encoding must be gzip, deflate or identity")
+    bound = unpacked_bound(len(body), limit_bytes)
     machine = zlib.decompressobj(_WINDOW[name])
     try:
-        plain = machine.decompress(body, limit_bytes + 1)
+        plain = machine.decompress(body, bound.size_bytes + 1)
     except zlib.error:
         raise BadRequest(f"the body is not {name.decode()} data") from None
-    if len(plain) > limit_bytes:
-        raise TooLarge(f"the body unpacks to more than {limit_bytes} bytes")
+    if len(plain) > bound.size_bytes:
+        raise TooLarge(
+            f"the body unpacks to more than {bound.size_bytes} bytes, which are {bound.source}"
+        )
     if not machine.eof or machine.unused_data:
         raise BadRequest(f"the {name.decode()} body is cut short, or more follows it")
     return plain

@@ -6,15 +6,14 @@ out or put them there. Source: open-inference-protocol/specification, protocol/i
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
 from router.errors import BadRequest
+from router.wire.bounds import ID_CHARACTERS, PARAMETERS_BYTES, UNBOUNDED, Bound
+from router.wire.json_data import decode_data, encode_data
 from router.wire.message import InferRequest, InferResponse, Parameter, RequestedOutput
 from router.wire.peer_json import read_json
 from router.wire.tensor import (
@@ -31,30 +30,33 @@ BINARY_SIZE = "binary_data_size"
 BINARY_WISH = "binary_data"
 BINARY_WISHES = "binary_data_output"
 
-_Parameters = dict[str, Parameter] | None
+_Name = Annotated[str, Meta(max_length=256)]
 _NOT_ONE = "the body is no inference message"
 
 Take = Callable[[str, Datatype, int, int], Array]
 """Tensor name, datatype, elements and bytes → its data, flat, from outside the JSON."""
 
 
+_NOTHING = msgspec.Raw(b"")
+
+
 class _Part(msgspec.Struct):
-    name: str
-    datatype: str
-    shape: list[int]
-    parameters: _Parameters = None
-    data: msgspec.Raw = msgspec.Raw(b"")
+    name: _Name
+    datatype: Annotated[str, Meta(max_length=16)]
+    shape: msgspec.Raw
+    parameters: msgspec.Raw = _NOTHING
+    data: msgspec.Raw = _NOTHING
 
 
 class _Wish(msgspec.Struct):
-    name: str
-    parameters: _Parameters = None
+    name: _Name
+    parameters: msgspec.Raw = _NOTHING
 
 
 class _Request(msgspec.Struct):
     inputs: list[_Part]
-    id: str | None = None
-    parameters: _Parameters = None
+    id: Annotated[str, Meta(max_length=ID_CHARACTERS)] | None = None
+    parameters: msgspec.Raw = _NOTHING
     outputs: list[_Wish] | None = None
 
 
@@ -63,46 +65,65 @@ class _Response(msgspec.Struct):
     outputs: list[_Part]
     model_version: str | None = None
     id: str | None = None
-    parameters: _Parameters = None
+    parameters: msgspec.Raw = _NOTHING
 
 
 @dataclass(frozen=True, slots=True)
-class _Outside:
-    """A tensor whose data lie outside the JSON."""
+class _TensorHead:
+    """A tensor without its data: `size` bytes outside the JSON, None where they should be in it."""
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
     count: int
-    size: int
+    size: int | None
     parameters: Mapping[str, Parameter]
 
     @property
     def is_plain(self) -> bool:
         """Any bytes of that length are its data."""
         of_any_bytes = self.datatype.form not in (Form.BOOL, Form.TEXT)
-        return of_any_bytes and 0 < self.size == self.count * self.datatype.dtype.itemsize
+        return of_any_bytes and self.size == self.count * self.datatype.dtype.itemsize > 0
 
-    def taken(self, take: Take) -> Tensor:
-        """It, with its data."""
-        data = take(self.name, self.datatype, self.count, self.size)
-        return Tensor(self.name, self.datatype.name, data.reshape(self.shape), self.parameters)
+    @property
+    def decoded_bytes(self) -> int:
+        """What its elements take in memory."""
+        return self.count * self.datatype.element_bytes
+
+    def filled(self, take: Take, data: msgspec.Raw = _NOTHING) -> Tensor:
+        """It, with its data.
+
+        Raises:
+            BadRequest: they are not there, or do not fit.
+        """
+        if self.size is not None:
+            array = take(self.name, self.datatype, self.count, self.size)
+        elif text := memoryview(data):
+            array = decode_data(text, self.datatype, self.shape, self.name)
+        else:
+            raise BadRequest(f"{self.name!r}: no data")
+        return Tensor(self.name, self.datatype.name, array.reshape(self.shape), self.parameters)
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
     """A request but for its inputs' data, which all lie outside the JSON."""
 
-    inputs: tuple[_Outside, ...]
+    inputs: tuple[_TensorHead, ...]
     outputs: tuple[RequestedOutput, ...]
     id: str
     parameters: Mapping[str, Parameter]
     plain_bytes: int | None
     """So many bytes, whatever they are, are the data of all inputs; None where it depends."""
 
-    def filled(self, take: Take) -> InferRequest:
-        """It, with the data."""
-        inputs = tuple([one.taken(take) for one in self.inputs])
+    def filled(self, take: Take, bound: Bound = UNBOUNDED) -> InferRequest:
+        """It, with the data.
+
+        Raises:
+            BadRequest, TooLarge: as `decode_request`.
+        """
+        _check_size(self.inputs, bound)
+        inputs = tuple([one.filled(take) for one in self.inputs])
         return InferRequest(inputs, self.outputs, self.id, self.parameters)
 
 
@@ -113,7 +134,7 @@ class Written(msgspec.Struct, omit_defaults=True):
     datatype: str
     shape: Sequence[int]
     parameters: dict[str, Parameter] = {}
-    data: list[Any] | UnsetType = UNSET  # lists of any JSON scalar: the datatype says which
+    data: list[Any] | msgspec.Raw | UnsetType = UNSET  # JSON scalars: the datatype says which
 
 
 Place = Callable[[Tensor], Written]
@@ -127,20 +148,26 @@ def _nowhere(name: str, datatype: Datatype, count: int, size: int) -> Array:  # 
 
 
 _encode = msgspec.json.Encoder().encode
+_decode_shape = msgspec.json.Decoder(tuple[int, ...]).decode
+_SHAPE_BYTES = 1024
+_Parameters = dict[str, Parameter]
 
 
-def decode_request(text: bytes | memoryview, take: Take = _nowhere) -> InferRequest:
+def decode_request(
+    text: bytes | memoryview, take: Take = _nowhere, bound: Bound = UNBOUNDED
+) -> InferRequest:
     """An inference request.
 
     Raises:
         BadRequest: anything at all is wrong with it; the message names the tensor.
+        TooLarge: its tensors would take more than `bound`, or its parameters too much.
     """
     read = read_json(text, _Request, _NOT_ONE, most_bytes=None)
     return InferRequest(
-        inputs=_tensors("inputs", read.inputs, take),
+        inputs=_tensors("inputs", read.inputs, take, bound),
         outputs=_wishes(read.outputs or ()),
         id=_ascii(read.id or ""),
-        parameters=read.parameters or {},
+        parameters=_parameters(read.parameters),
     )
 
 
@@ -152,14 +179,14 @@ def decode_outline(text: bytes) -> Outline | None:
     """
     read = read_json(text, _Request, _NOT_ONE, most_bytes=None)
     _refuse_twice("inputs", [part.name for part in read.inputs])
-    found = [_outside(part) for part in read.inputs]
-    inputs = tuple([one for one in found if one is not None])
-    if len(inputs) < len(found):
+    inputs = tuple([_head(part) for part in read.inputs])
+    sizes = [one.size for one in inputs if one.size is not None]
+    if len(sizes) < len(inputs):
         return None
     outputs = _wishes(read.outputs or ())
-    plain = all(one.is_plain for one in inputs)
-    plain_bytes = sum(one.size for one in inputs) if plain else None
-    return Outline(inputs, outputs, _ascii(read.id or ""), read.parameters or {}, plain_bytes)
+    plain_bytes = sum(sizes) if all(one.is_plain for one in inputs) else None
+    identifier, parameters = _ascii(read.id or ""), _parameters(read.parameters)
+    return Outline(inputs, outputs, identifier, parameters, plain_bytes)
 
 
 def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferResponse:
@@ -172,9 +199,9 @@ def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferRes
     return InferResponse(
         model_name=read.model_name,
         model_version=read.model_version or "",
-        outputs=_tensors("outputs", read.outputs, take),
+        outputs=_tensors("outputs", read.outputs, take, UNBOUNDED),
         id=read.id or "",
-        parameters=read.parameters or {},
+        parameters=_parameters(read.parameters),
     )
 
 
@@ -189,7 +216,7 @@ def in_json(tensor: Tensor) -> Written:
         tensor.datatype,
         tensor.shape,
         dict(tensor.parameters),
-        _elements(tensor, DATATYPES[tensor.datatype].form),
+        encode_data(tensor, DATATYPES[tensor.datatype].form),
     )
 
 
@@ -230,9 +257,19 @@ def encode_outputs(response: InferResponse, outputs: Sequence[Written]) -> bytes
     return _encode({key: value for key, value in message.items() if value or key in kept})
 
 
-def _tensors(where: str, parts: Sequence[_Part], take: Take) -> tuple[Tensor, ...]:
+def _tensors(where: str, parts: Sequence[_Part], take: Take, bound: Bound) -> tuple[Tensor, ...]:
     _refuse_twice(where, [part.name for part in parts])
-    return tuple([_tensor(part, take) for part in parts])
+    heads = [_head(part) for part in parts]
+    _check_size(heads, bound)
+    return tuple([head.filled(take, part.data) for head, part in zip(heads, parts, strict=True)])
+
+
+def _check_size(heads: Sequence[_TensorHead], bound: Bound) -> None:
+    size_bytes = sum([head.decoded_bytes for head in heads])
+    if size_bytes > bound.size_bytes:
+        largest = max(heads, key=lambda head: head.decoded_bytes)
+        shape = f"{largest.name!r} of shape {list(largest.shape)}"
+        bound.check(size_bytes, f"the tensors, {shape} the largest, take")
 
 
 def _refuse_twice(where: str, names: Collection[str]) -> None:
@@ -245,94 +282,41 @@ def _refuse_twice(where: str, names: Collection[str]) -> None:
         seen.add(name)
 
 
-def _tensor(part: _Part, take: Take) -> Tensor:
-    outside = _outside(part)
-    if outside is not None:
-        return outside.taken(take)
-    if not memoryview(part.data):
-        raise BadRequest(f"{part.name!r}: no data")
-    data = _array(part, DATATYPES[part.datatype])
-    return Tensor(part.name, part.datatype, data.reshape(part.shape), part.parameters or {})
-
-
-def _outside(part: _Part) -> _Outside | None:
-    """A tensor whose data lie outside the JSON; None where they should be in it.
+def _head(part: _Part) -> _TensorHead:
+    """A tensor but for its data.
 
     Raises:
-        BadRequest: it cannot be a tensor, or its data would be in both places.
+        BadRequest: it cannot be one, or its data would be in both places.
     """
     datatype = datatype_named(part.datatype, part.name)
-    count = element_count(part.shape, part.name)
-    parameters = dict(part.parameters or {})
+    shape = _shape(part)
+    parameters = _parameters(part.parameters)
     size = parameters.pop(BINARY_SIZE, None)
-    if size is None:
-        return None
-    given = len(memoryview(part.data)) > 0
-    if given or isinstance(size, bool) or not isinstance(size, int) or size < 0:
-        raise BadRequest(
-            f"{part.name!r}: {BINARY_SIZE} must be a whole number of bytes, without data beside it"
-        )
-    return _Outside(part.name, datatype, tuple(part.shape), count, size, parameters)
+    if size is not None:
+        given = len(memoryview(part.data)) > 0
+        if given or isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise BadRequest(
+                f"{part.name!r}: {BINARY_SIZE} must be a whole number of bytes,"
+                " without data beside it"
+            )
+    count = element_count(shape, part.name)
+    return _TensorHead(part.name, datatype, shape, count, size, parameters)
 
 
-def _array(part: _Part, datatype: Datatype) -> Array:
-    if datatype.form is Form.NONE:
-        raise BadRequest(f"{part.name!r}: {datatype.name} has no JSON form; send it as binary")
-    text = bytes(part.data)
-    nested = len(part.shape) > 1 and text[1:].lstrip().startswith(b"[")
+def _shape(part: _Part) -> tuple[int, ...]:
+    if len(memoryview(part.shape)) > _SHAPE_BYTES:
+        raise BadRequest(f"{part.name!r}: shape is longer than {_SHAPE_BYTES} characters")
     try:
-        values = _data_decoder(datatype.name, len(part.shape) if nested else 1).decode(text)
+        return _decode_shape(part.shape)
     except (msgspec.MsgspecError, ValueError) as error:
-        raise BadRequest(f"{part.name!r}: data: {error}") from error
-    flat = _flat(values, part.shape if nested else (element_count(part.shape, part.name),), part)
-    return _converted(flat, datatype, part.name)
+        raise BadRequest(f"{part.name!r}: shape: {error}") from error
 
 
-def _flat(values: list[Any], shape: Sequence[int], part: _Part) -> list[Any]:
-    level: list[Any] = [values]
-    for size in shape:
-        if any(len(row) != size for row in level):
-            raise BadRequest(f"{part.name!r}: data do not fit shape {part.shape}")
-        level = list(chain.from_iterable(level))
-    return level
-
-
-def _converted(flat: list[Any], datatype: Datatype, name: str) -> Array:
-    if datatype.form is Form.TEXT:
-        return _objects([text.encode() for text in flat])
-    try:
-        with np.errstate(over="ignore"):
-            array = np.array(flat, datatype.dtype)
-    except OverflowError:  # above what UINT64 holds
-        raise BadRequest(f"{name!r}: data hold a number outside {datatype.name}") from None
-    if datatype.name == "FP32" and not np.isfinite(array).all():
-        raise BadRequest(f"{name!r}: data hold a number outside FP32")
-    return array
-
-
-def _objects(elements: list[bytes]) -> Array:
-    array = np.empty(len(elements), object)
-    array[:] = elements
-    return array
-
-
-@lru_cache(maxsize=256)
-def _data_decoder(datatype: str, rank: int) -> msgspec.json.Decoder[Any]:
-    """Reads `rank` nested lists of the datatype's elements, each checked against its range."""
-    kind: Any = _element(DATATYPES[datatype])
-    for _ in range(rank):
-        kind = list[kind]
-    return msgspec.json.Decoder(kind)
-
-
-def _element(datatype: Datatype) -> Any:  # noqa: ANN401 - a type expression
-    plain = {Form.BOOL: bool, Form.FLOAT: float, Form.TEXT: str}.get(datatype.form)
-    if plain is not None:
-        return plain
-    if datatype.name == "UINT64":
-        return Annotated[int, Meta(ge=0)]  # msgspec's bounds end at 63 bits; numpy checks the rest
-    bounds = np.iinfo(datatype.dtype)  # type: ignore[type-var]  # integers only, by their form
-    return Annotated[int, Meta(ge=int(bounds.min), le=int(bounds.max))]
+def _parameters(text: msgspec.Raw) -> dict[str, Parameter]:
+    given = memoryview(text)
+    if not given or bytes(given[:5]) == b"null":
+        return {}
+    return read_json(given, _Parameters, "parameters", most_bytes=PARAMETERS_BYTES)
 
 
 def _wishes(wishes: Sequence[_Wish]) -> tuple[RequestedOutput, ...]:
@@ -341,7 +325,7 @@ def _wishes(wishes: Sequence[_Wish]) -> tuple[RequestedOutput, ...]:
 
 
 def _wish(wish: _Wish) -> RequestedOutput:
-    parameters = dict(wish.parameters or {})
+    parameters = _parameters(wish.parameters)
     binary = parameters.pop(BINARY_WISH, None)
     if binary is not None and not isinstance(binary, bool):
         raise BadRequest(f"{wish.name!r}: {BINARY_WISH} must be true or false")
@@ -352,28 +336,6 @@ def _written_wish(output: RequestedOutput) -> dict[str, object]:
     wish = {} if output.binary is None else {BINARY_WISH: output.binary}
     parameters = {**output.parameters, **wish}
     return {"name": output.name, **({"parameters": parameters} if parameters else {})}
-
-
-def _elements(tensor: Tensor, form: Form) -> list[Any]:
-    if form is Form.NONE:
-        raise _binary_only(tensor, f"{tensor.datatype} values")
-    if form is Form.FLOAT and not np.isfinite(tensor.data).all():
-        raise _binary_only(tensor, "NaN or infinity")
-    flat: list[Any] = tensor.data.ravel().tolist()
-    return _texts(tensor, flat) if form is Form.TEXT else flat
-
-
-def _texts(tensor: Tensor, flat: list[bytes]) -> list[str]:
-    try:
-        return [element.decode() for element in flat]
-    except UnicodeDecodeError:
-        raise _binary_only(tensor, "bytes that are not UTF-8") from None
-
-
-def _binary_only(tensor: Tensor, what: str) -> BadRequest:
-    return BadRequest(
-        f"{tensor.name!r} holds {what}, which JSON cannot carry; ask for {BINARY_WISH}: true"
-    )
 
 
 def _ascii(identifier: str) -> str:

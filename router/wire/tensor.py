@@ -17,6 +17,8 @@ MAX_RANK = 32
 MAX_ELEMENTS = 1 << 40
 """Far above any body, far below what overflows numpy's sizes."""
 
+BYTES_ELEMENT_BYTES = 64
+
 
 class Form(Enum):
     """What an element looks like in JSON."""
@@ -36,6 +38,11 @@ class Datatype:
     name: str
     dtype: np.dtype[np.generic]
     form: Form
+
+    @property
+    def element_bytes(self) -> int:
+        """What an element takes in memory; a short one of BYTES, which is an object of its own."""
+        return BYTES_ELEMENT_BYTES if self.form is Form.TEXT else self.dtype.itemsize
 
 
 def _datatype(name: str, dtype: str, form: Form) -> tuple[str, Datatype]:

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
+from edge_agent.runtime import large
 from edge_agent.runtime.calls import Calls
 from edge_agent.runtime.gate import OpenGate
 from edge_agent.runtime.infer import Inference
@@ -21,6 +22,7 @@ from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.package import packages_in
 from edge_agent.runtime.pool import Pool
 from edge_agent.slots import SlotGate
+from router.process.limits import Room
 from router.wire import codec
 from router.wire.http import Request, first
 from router.wire.message import InferRequest
@@ -31,8 +33,9 @@ BODY_LIMIT = 100_000
 
 
 class Face:
-    def __init__(self, pool, min_service_s=0.0, body_limit=BODY_LIMIT, gate=None):
+    def __init__(self, pool, min_service_s=0.0, body_limit=BODY_LIMIT, gate=None, room=None):
         self.pool = pool
+        self.room = room or Room(512 << 20)
         self.gate = gate or OpenGate(4)
         self.load = Load("edge-1", "eu-west", "instance-1", self.gate, pool, time.monotonic)
 
@@ -40,7 +43,7 @@ class Face:
             self.load.served(model, infer_s)
 
         calls = Calls(pool, self.gate, time.monotonic, served, min_service_s)
-        inference = Inference(calls, self.load, body_limit_bytes=body_limit)
+        inference = Inference(calls, self.load, body_limit_bytes=body_limit, room=self.room)
         self.ready = True
         self._oip = OpenInference(pool, inference, lambda: self.ready)
 
@@ -50,6 +53,9 @@ class Face:
         return await self._oip.handle(
             Request(method, path, list(headers), content, received_s=received_s)
         )
+
+    async def get(self, path):
+        return await self.ask("GET", path)
 
     async def post(self, path, body, *headers):
         return await self.ask("POST", path, body, *headers)
@@ -282,6 +288,70 @@ async def test_a_bomb_is_a_413(face):
     assert (await face.post(INFER, body, (b"content-encoding", b"gzip"))).status == 413
 
 
+async def test_more_rows_than_a_call_may_have_are_a_413_that_says_which_key(store):
+    body = json.dumps(rows(*[(0, 0)] * 100_000), separators=(",", ":")).encode()
+    async with opened(store, body_limit=len(body)) as face:
+        answer = await face.post(INFER, body)
+    assert answer.status == 413
+    assert "body_bytes" in read(answer)["error"]
+    assert "[100000, 2]" in read(answer)["error"]
+
+
+async def test_an_answer_that_would_be_too_large_is_refused_with_the_number(store):
+    body = json.dumps(rows(*[(0, 0)] * 20_000)).encode()
+    async with opened(store, body_limit=1 << 20, room=Room(2 << 20)) as face:
+        answer = await face.post(INFER, body)
+        assert answer.status == 413
+        assert re.search(
+            r"up to 2000000 bytes; 524288 are .*in_flight_bytes", read(answer)["error"]
+        )
+        assert face.room.held_bytes == 0
+
+
+async def test_what_large_bodies_become_is_held_until_they_are_answered(store, monkeypatch):
+    """Few are read at a time, none without room, and nothing is held in the end."""
+    wish = {"outputs": [{"name": "y", "parameters": {"binary_data": True}}]}
+    body = json.dumps(rows(*[(0, 0)] * 50_000, **wish)).encode()
+    most: list[int] = []
+    room = Room(5 << 20)
+    decode = codec.decode_request
+    reading: list[int] = []
+
+    def spied(*args):
+        reading.append(1)
+        most.append(len(reading))
+        assert room.held_bytes >= len(body)
+        try:
+            return decode(*args)
+        finally:
+            reading.pop()
+
+    monkeypatch.setattr(codec, "decode_request", spied)
+    async with opened(store, body_limit=1 << 20, room=room) as face:
+        answers = await asyncio.gather(*(face.post(INFER, body) for _ in range(8)))
+        statuses = [answer.status for answer in answers]
+    assert set(statuses) <= {200, 503}
+    assert statuses.count(200) >= 2
+    assert max(most) <= large.AT_ONCE
+    assert room.held_bytes == 0
+
+
+async def test_others_are_heard_while_large_bodies_are_read(store):
+    """The loop turns between the steps of reading: health is answered before the last of them."""
+    body = json.dumps(rows(*[(n, n * n % 991) for n in range(60_000)])).encode()
+    async with opened(store, body_limit=1 << 20) as face:
+        order: list[str] = []
+
+        async def ask(name, awaitable):
+            assert (await awaitable).status == 200
+            order.append(name)
+
+        large_ones = [ask("large", face.post(INFER, body)) for _ in range(4)]
+        health = [ask("health", face.get("/v2/health/live")) for _ in range(4)]
+        await asyncio.gather(*large_ones, *health)
+    assert order == ["health"] * 4 + ["large"] * 4
+
+
 async def test_every_answer_tells_of_the_load_and_the_time(face):
     await face.post(INFER, rows((1, 2)))
     seen = (b"x-isochrone-seq", b"router-eu=41")
@@ -494,7 +564,7 @@ def where(monkeypatch):
     ],
 )
 async def test_large_messages_do_not_hold_up_the_event_loop(store, where, count, packing, apart):
-    body = packing(json.dumps(rows(*[(1, 2)] * count)).encode())
+    body = packing(json.dumps(rows(*[(n, n * n % 991) for n in range(count)])).encode())
     fields = [] if packing is bytes else [(b"content-encoding", b"gzip")]
     async with opened(store, body_limit=1 << 20) as face:
         assert (await face.post(INFER, body, *fields)).status == 200

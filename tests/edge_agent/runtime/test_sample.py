@@ -13,6 +13,7 @@ from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.sample import Sampling
 from edge_agent.runtime.upkeep import Upkeep
+from router.process.limits import Room
 from router.wire.http import Request
 from router.wire.report import ModelState
 
@@ -31,7 +32,9 @@ async def test_a_sample_keeps_no_model_in_memory(package):
     gate = OpenGate(1)
     calls = Calls(pool, gate, time.monotonic, lambda *_: None)
     load = Load("edge-1", "eu-west", "one", gate, pool, time.monotonic)
-    face = OpenInference(pool, Inference(calls, load, body_limit_bytes=1 << 20), lambda: True)
+    face = OpenInference(
+        pool, Inference(calls, load, body_limit_bytes=1 << 20, room=Room(64 << 20)), lambda: True
+    )
     sampling = Sampling(face.handle)
     asked = Request("POST", "/isochrone/sample", [], b"", received_s=time.monotonic())
     name = package.name

@@ -102,3 +102,48 @@ async def test_a_client_that_reads_nothing_is_dropped(serve, eventually, recorde
         exchange.write(b"x" * 65536)
     await eventually(lambda: recorder.gone)
     assert talker.listener.connections == 0
+
+
+async def test_answers_that_are_not_taken_count_and_the_longest_stuck_is_cut(
+    serve, eventually, recorder
+):
+    """However many clients read nothing, all of them together hold no more than the limit."""
+    talker = await serve(recorder, body_bytes=1000, in_flight_bytes=24 << 20)
+    clients = []
+    for number in range(6):
+        client = await talker.connect()
+        clients.append(client)
+        client.writer.transport.pause_reading()
+        client.send(GET)
+        (await recorder.get(number)).respond(200, [], b"x" * (10 << 20))
+        assert talker.listener.room.held_bytes <= 24 << 20
+        assert talker.listener.room.held_bytes > 0
+    await eventually(lambda: talker.listener.connections < 4)
+    last = clients[-1]
+    last.writer.transport.resume_reading()
+    assert len((await last.answer())[2]) == 10 << 20, "who came last was not cut"
+    await eventually(lambda: talker.listener.room.held_bytes < 24 << 20)
+
+
+async def test_what_a_client_takes_and_what_a_cut_one_left_is_given_back(
+    serve, eventually, recorder
+):
+    talker = await serve(recorder)
+    taking, leaving = await talker.connect(), await talker.connect()
+    for number, client in enumerate((taking, leaving)):
+        client.writer.transport.pause_reading()
+        client.send(GET)
+        (await recorder.get(number)).respond(200, [], b"x" * (10 << 20))
+    assert talker.listener.room.held_bytes > 10 << 20
+    leaving.writer.transport.abort()
+    taking.writer.transport.resume_reading()
+    await taking.answer()
+    await eventually(lambda: talker.listener.room.held_bytes == 0)
+
+
+async def test_too_many_header_fields_are_refused(serve, recorder):
+    client = await (await serve(recorder)).connect()
+    client.send(b"GET / HTTP/1.1\r\nhost: a\r\n" + b"a:b\r\n" * 256 + b"\r\n")
+    status, _, body = await client.answer()
+    assert status == 431
+    assert b"256 header fields" in body

@@ -37,7 +37,7 @@ def written(method, fields, body, framing):
 @given(st.lists(_REQUESTS, min_size=1, max_size=5), st.lists(st.integers(1, 6000), max_size=40))
 def test_however_cut_the_requests_are_the_same(requests, cuts):
     stream = b"".join(written(*request) for request in requests)
-    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(), KnownHeads())
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(1 << 20), KnownHeads())
     for cut in [*cuts, len(stream)]:
         part, stream = stream[:cut], stream[cut:]
         while part:
@@ -77,7 +77,7 @@ _PIECES = [
 def fed(parts, heads=None):
     """What a reader makes of these, one after another, each whole."""
     heads = heads or KnownHeads()
-    reader = RequestReader(Limits(body_bytes=1000), lambda: 0.0, "peer", Room(), heads)
+    reader = RequestReader(Limits(body_bytes=1000), lambda: 0.0, "peer", Room(1 << 20), heads)
     refusal = None
     try:
         for part in parts:
@@ -102,7 +102,7 @@ def test_a_head_that_is_known_is_read_like_one_that_is_new(blobs):
 
 
 def read(heads, body, head=_HEADS[0], peer="peer"):
-    reader = RequestReader(Limits(), lambda: 0.0, peer, Room(), heads)
+    reader = RequestReader(Limits(), lambda: 0.0, peer, Room(1 << 20), heads)
     assert reader.feed(head % 4 + body) == len(head % 4 + body)
     return reader.requests[0].request
 
@@ -147,7 +147,7 @@ def test_a_head_that_comes_now_and_then_stays_known():
 
 @given(st.binary(max_size=300))
 def test_whatever_comes_it_is_requests_or_a_refusal(data):
-    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(), KnownHeads())
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(1 << 20), KnownHeads())
     with suppress(Refusal):
         while data:
             data = data[reader.feed(data) :]
