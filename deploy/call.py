@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from router.errors import BadRequest, IsochroneError, Unavailable
+from router.process.clock import monotonic
 from router.wire.http import Headers
 from router.wire.peer_json import read_json
 from router.wire.problem import Problem
@@ -53,11 +54,12 @@ class RefusedError(IsochroneError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer; header names in lower case."""
+    """An HTTP answer; header names in lower case, `seconds` from the request to its end."""
 
     status: int
     headers: Headers
     body: bytes
+    seconds: float = 0.0
 
     def json(self) -> Any:  # noqa: ANN401 - whatever the other side says
         """The body as JSON.
@@ -95,17 +97,24 @@ def call(
     Raises:
         Unavailable: nobody answered.
     """
+    start_s = monotonic()
     try:
         request = urllib.request.Request(url, body, dict(headers or {}))
         with _OPENER.open(request, timeout=timeout_s) as answer:
-            return _reply(answer.status, answer.headers.items(), answer.read())
+            return _reply(answer.status, answer.headers.items(), answer.read(), start_s)
     except urllib.error.HTTPError as error:
         with error:
-            return _reply(error.code, error.headers.items(), error.read())
+            return _reply(error.code, error.headers.items(), error.read(), start_s)
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise Unavailable(f"{url} gives no answer ({reason}); {remedy}") from error
 
 
-def _reply(status: int, headers: Any, body: bytes) -> Reply:  # noqa: ANN401 - pairs of text
-    return Reply(status, [(n.lower().encode(), v.encode()) for n, v in headers], body)
+def _reply(
+    status: int,
+    headers: Any,  # noqa: ANN401 - pairs of text
+    body: bytes,
+    start_s: float,
+) -> Reply:
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers]
+    return Reply(status, fields, body, monotonic() - start_s)

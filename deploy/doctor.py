@@ -37,6 +37,8 @@ _TOO_OPEN = stat.S_IWGRP | stat.S_IRWXO
 """Of a secret's file: its group may be the agent's and may read it, nobody else may do anything."""
 _SKEW_S = 30.0
 """What signed messages tolerate."""
+DATE_GRAIN_S = 1.0
+"""What the Date header of HTTP tells apart."""
 _PATIENCE_S = 3.0
 
 State = Literal["ok", "warn", "fail"]
@@ -235,6 +237,10 @@ def _clock(url: str, answer: Reply) -> Finding:
         ahead_s = wall() - parsedate_to_datetime(told).timestamp()
     except ValueError:
         return Finding("clock", "warn", f"{url} does not say what time it is")
+    # The date was written before it arrived, and tells no parts of a second.
+    uncertain_s = DATE_GRAIN_S + answer.seconds
+    if -DATE_GRAIN_S <= ahead_s <= uncertain_s:
+        return Finding("clock", "ok", f"as {url} has it, within {uncertain_s:.1f} s")
     found = f"{abs(ahead_s):.0f} s {'ahead of' if ahead_s > 0 else 'behind'} {url}"
     if abs(ahead_s) <= _SKEW_S:
         return Finding("clock", "ok", found)

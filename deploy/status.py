@@ -31,6 +31,8 @@ def described(fleet: Mapping[str, Any]) -> Iterator[str]:
         heads = ["ENDPOINT", "REGION", "ZONE", "TIER", "TRAFFIC", "ROUND TRIP", "BUSY", "MODELS"]
         near_first = sorted(endpoints, key=lambda endpoint: endpoint["rtt_s"])
         yield from columns([heads, *(_row(endpoint) for endpoint in near_first)])
+    if not all(map(_is_measured, endpoints)):
+        yield "~: expected from the distance between the regions, not measured"
 
 
 def _row(endpoint: Mapping[str, Any]) -> list[str]:
@@ -40,10 +42,14 @@ def _row(endpoint: Mapping[str, Any]) -> list[str]:
         endpoint["zone"] or "-",
         endpoint["tier"],
         _traffic(endpoint),
-        milliseconds(endpoint["rtt_s"]),
-        f"{endpoint['in_flight']} of {endpoint['slots']}",
-        ", ".join(map(_model, endpoint["models"])) or "none",
+        ("" if _is_measured(endpoint) else "~") + milliseconds(endpoint["rtt_s"]),
+        f"{endpoint['in_flight']} of {endpoint['slots']}" if endpoint["heard"] else "unknown",
+        ", ".join(map(_model, endpoint["models"])) or ("none" if endpoint["heard"] else "unknown"),
     ]
+
+
+def _is_measured(endpoint: Mapping[str, Any]) -> bool:
+    return bool(endpoint["rtt_measured"])
 
 
 def _traffic(endpoint: Mapping[str, Any]) -> str:

@@ -106,5 +106,6 @@ def told(system: System) -> Iterator[str]:
     yield f"curl -si {infer} {key} {body}"
     yield "# where a client in America had best go"
     yield f"curl -s {url}/isochrone/place -d '{place}'"
-    yield "# the fleet as this router sees it"
+    yield "# the fleet as this router sees it; all of it is on this machine, so distances and the"
+    yield "# times of agents are staged (relays that delay, min_service_s), and marked as such"
     yield f"isochrone status --admin {admin}"

@@ -1,5 +1,6 @@
 """The configuration of one agent: a YAML file, read once into frozen structs, ranges checked."""
 
+from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from typing import Annotated
@@ -147,6 +148,13 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     def threads_on(self, cores: float) -> int:
         """How many cores a call gets, of those that there are."""
         return min(self.threads, _whole(cores))
+
+    def staged(self) -> Iterator[str]:
+        """Which times of this agent are a demonstration's, and not what the machine takes."""
+        if self.min_service_s:
+            yield f"staged: a call takes at least {self.min_service_s:g} s (min_service_s)"
+        if self.min_load_s:
+            yield f"staged: a load takes at least {self.min_load_s:g} s (min_load_s)"
 
     def sharing(self, cores: float) -> Sharing:
         """How calls share runs, on so many cores."""

@@ -82,6 +82,8 @@ class Report:
         ready, draining = self._lifecycle.ready, self._lifecycle.draining
         told = self._load.endpoint_report(ready=ready, draining=draining)
         models, pressure = told.models + self._still_broken(), self._pressing.pressure
+        degraded = (*pressure.degraded, *self._config.staged())
+        pressure = msgspec.structs.replace(pressure, degraded=degraded)
         return msgspec.structs.replace(told, models=models, pressure=pressure)
 
     def enrolment_at(self, url: str) -> Callable[[], Enrolment]:

@@ -1,5 +1,6 @@
 """The administration's face, on its own listener: health, metrics, fleet, decisions, policy."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -119,7 +120,9 @@ def _site(site: Site) -> dict[str, Any]:
         "degraded": site.degraded,
         "slots": site.occupancy.slots,
         "in_flight": site.occupancy.in_flight,
+        "heard": site.heard_s > -math.inf,
         "rtt_s": site.net_s,
+        "rtt_measured": site.path.measured,
         "models": [
             {
                 "name": holding.model,
@@ -127,6 +130,7 @@ def _site(site: Site) -> dict[str, Any]:
                 "active": holding.active,
                 "state": holding.state,
                 "service_s": holding.service_s,
+                "service_measured": holding.service.measured,
                 "load_s": holding.load_s,
             }
             for holding in site.holdings.values()

@@ -28,7 +28,7 @@ def considered(plan: Plan) -> list[dict[str, Any]]:
 def not_considered(plan: Plan) -> dict[str, int]:
     """The endpoints that were no candidates, counted by reason."""
     counted = {
-        "does not hold the model": plan.elsewhere,
+        "not known to hold the model": plan.elsewhere,
         "not lawful, not usable or not the best": plan.unexplained,
     }
     return {reason: count for reason, count in counted.items() if count}

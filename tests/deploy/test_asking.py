@@ -30,7 +30,9 @@ FLEET: dict[str, Any] = {
             "degraded": [],
             "slots": 4,
             "in_flight": 0,
+            "heard": True,
             "rtt_s": 0.09,
+            "rtt_measured": True,
             "models": [],
         },
         {
@@ -42,7 +44,9 @@ FLEET: dict[str, Any] = {
             "degraded": [],
             "slots": 3,
             "in_flight": 2,
+            "heard": True,
             "rtt_s": 0.0041,
+            "rtt_measured": True,
             "models": [{"name": "digits", "version": "1", "state": "warm"}],
         },
     ],
@@ -65,7 +69,7 @@ DECISION = {
         },
         {"endpoint": "far", "region": "us-east", "seconds": None, "reason": "outside EU"},
     ],
-    "not_considered": {"does not hold the model": 2},
+    "not_considered": {"not known to hold the model": 2},
     "attempts": [{"endpoint": "near", "why": "nearest", "outcome": "answered", "seconds": 0.035}],
     "status": 200,
     "seconds": 0.036,
@@ -107,6 +111,16 @@ def test_status_says_what_an_endpoint_has_given_up(part, capsys):
     assert "yes; memory: new calls are refused" in capsys.readouterr().out
 
 
+def test_status_marks_what_was_never_heard_or_measured(part, capsys):
+    never = {**FLEET["endpoints"][0], "out": "not heard from yet", "heard": False}
+    never["rtt_measured"] = False
+    part.replies["GET", "/isochrone/fleet"] = reply({**FLEET, "endpoints": [never]})
+    assert main(["status", "--admin", part.url]) == PROBLEM
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[-4:] == ["~90.0", "ms", "unknown", "unknown"]
+    assert lines[3] == "~: expected from the distance between the regions, not measured"
+
+
 def test_json_on_standard_output_comes_alone(part, capsys):
     part.replies["GET", "/isochrone/fleet"] = reply(FLEET)
     assert main(["status", "--admin", part.url, "--json", "-"]) == FINE
@@ -119,7 +133,7 @@ def test_explain_tells_predictions_reasons_and_tries(part, capsys):
     told = capsys.readouterr().out
     assert "r-1: digits for clinic" in told
     assert "outside EU" in told
-    assert "2 more: does not hold the model" in told
+    assert "2 more: not known to hold the model" in told
     assert "try 1: near (nearest): answered after 35.0 ms" in told
 
 

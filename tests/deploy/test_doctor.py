@@ -6,11 +6,13 @@ import shutil
 import signal
 import socket
 import threading
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from deploy import doctor
+from deploy.call import Reply
 from deploy.cli import PROBLEM, main
 from deploy.doctor import Finding, examined
 from deploy.signing import keygen, sign
@@ -235,6 +237,24 @@ CLOCKS = {
 def test_the_clock_is_held_against_the_routers(folder, router, date, state):
     router.date = date
     assert states(joined_to(folder, router), "clock") == [state]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "told"),
+    [
+        (0.0, "as http://r has it, within 1.1 s"),
+        (0.999, "as http://r has it, within 1.1 s"),
+        (1.09, "as http://r has it, within 1.1 s"),
+        (2.6, "3 s ahead of http://r"),
+        (-5.4, "5 s behind http://r"),
+    ],
+)
+def test_a_clock_is_off_only_by_what_the_date_cannot_explain(monkeypatch, ahead_s, told):
+    """The Date header has whole seconds: the same clock seems up to one second ahead."""
+    monkeypatch.setattr(doctor, "wall", lambda: 1_700_000_000 + ahead_s)
+    date = formatdate(1_700_000_000, usegmt=True).encode()
+    answer = Reply(200, [(b"date", date)], b"", seconds=0.1)
+    assert str(doctor._clock("http://r", answer)) == str(Finding("clock", "ok", told))
 
 
 def test_a_router_that_is_away_is_a_fail(folder):

@@ -578,6 +578,17 @@ async def test_it_enrols_and_drains_without_losing_what_runs(tmp_path, store, ht
             agent.end()
 
 
+async def test_staged_times_are_marked_in_the_report(tmp_path, store, http):
+    with running(
+        tmp_path, store, keep_warm=["double"], min_service_s=0.02, min_load_s=0.1
+    ) as agent:
+        async with http.get(f"{agent.url}/isochrone/report") as answer:
+            assert (await answer.json())["pressure"]["degraded"] == [
+                "staged: a call takes at least 0.02 s (min_service_s)",
+                "staged: a load takes at least 0.1 s (min_load_s)",
+            ]
+
+
 async def drain_with_a_call_inside(agent, router, http):
     async def infer():
         url = f"{agent.url}/v2/models/double/infer"
