@@ -48,6 +48,7 @@ from router.errors import ConfigError, IsochroneError
 from router.process import log
 from router.process.access_log import AccessLog
 from router.process.clock import Clock, monotonic, wall
+from router.process.descriptors import fitted, raised_limit
 from router.process.limits import Limits, Room
 from router.process.listener import Listener
 from router.process.output import say
@@ -252,7 +253,8 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         front = Front(agent.public.handle, agent.answered, agent.access, monotonic, wall, rng)
         trips = ClientTrips()
         service = front.service(agent.public.begin, asynchronous(front.handle, tasks))
-        public = Listener(noting(service, trips), config.limits, monotonic, agent.room)
+        limits = fitted(config.limits, raised_limit(), for_each=1)
+        public = Listener(noting(service, trips), limits, monotonic, agent.room)
         admin = Listener(asynchronous(agent.admin.handle, tasks), Limits(), monotonic)
         await public.start(sockets[0])
         await admin.start(sockets[1])

@@ -13,6 +13,7 @@ from router.fleet.store import Store
 from router.policy.region_policy import RegionPolicy
 from router.process import log
 from router.process.clock import monotonic, wall
+from router.process.descriptors import fitted, raised_limit
 from router.process.listener import Listener
 from router.process.output import say
 from router.process.run import keep_on_hangup, run
@@ -47,7 +48,9 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         router = Router(
             config, law, store, clock=monotonic, wall=wall, rng=SystemRandom(), tasks=tasks
         )
-        listener = Listener(router.serve, config.limits, monotonic)
+        # a client's request is given a connection to an endpoint as well
+        limits = fitted(config.limits, raised_limit(), for_each=2)
+        listener = Listener(router.serve, limits, monotonic)
         settled = asyncio.Event()
         background = [
             tasks.create_task(work) for work in (_tick(router, settled), router.follow_geoip())

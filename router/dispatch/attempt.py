@@ -242,7 +242,8 @@ class Attempt:
         return [GiveUp(self._verdict(), stranded=stranded, owing=self._owing)]
 
     def _may_go_on(self) -> bool:
-        fit = self._crashes < POISON_COUNT and not self._expired
+        unsent = self._ended and self._ended[-1].outcome is Outcome.UNSENT  # as would be the next
+        fit = self._crashes < POISON_COUNT and not (self._expired or unsent)
         return fit and len(self._tries) < self._most
 
     @property
@@ -296,6 +297,8 @@ class Attempt:
             return Poison("endpoints were lost while this request was there", reasons=reasons)
         if self._expired:
             return DeadlineExceeded("the deadline passed at the endpoint", reasons=reasons)
+        if Outcome.UNSENT in outcomes and not (self._owing or self._crashes):
+            return Overloaded("this router has no connection to spare", retry_after_s=1.0)
         if Outcome.BUSY in outcomes and not (self._owing or self._crashes):
             waits_s = [s.retry_after_s for s in self._ended if s.retry_after_s is not None]
             full = "every endpoint that may serve this is full"

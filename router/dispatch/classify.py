@@ -21,6 +21,7 @@ _OF_STATUS = {
 }
 OF_LOSS = {
     Cause.REFUSED: Outcome.REFUSED,
+    Cause.LOCAL: Outcome.UNSENT,
     Cause.RESET: Outcome.CRASHED,
     Cause.MALFORMED: Outcome.FAILED,
     Cause.TIMEOUT: Outcome.LATE,

@@ -31,6 +31,8 @@ class Cause(Enum):
 
     REFUSED = "refused"
     """No connection could be made: nothing of the request has left."""
+    LOCAL = "local"
+    """This machine lacks a descriptor, a port or memory for a connection: nothing has left."""
     RESET = "reset"
     """The connection ended before the answer was whole."""
     MALFORMED = "malformed"

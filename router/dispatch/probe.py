@@ -12,7 +12,7 @@ from http import HTTPStatus
 import msgspec
 
 from router.config import ProbeConfig
-from router.dispatch.event import Answer, Chunk, End, Head, Lost
+from router.dispatch.event import Answer, Cause, Chunk, End, Head, Lost
 from router.dispatch.upstream import Call, Upstream
 from router.fleet.endpoint import Endpoint
 from router.fleet.holding import Holding
@@ -37,6 +37,8 @@ _READS = [(WIRE_HEADER, b"%d" % WIRE_VERSION)]
 _NO_SAMPLES = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _NOT_NOW = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, 503})
 _BURST = 8.0
+STALLED_S = 0.2
+"""Sweeps are some hundredths of a second apart; more than this is a pause of the process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +96,20 @@ class Prober:
         self._clock = clock
         self._probing = probing
         self._under_way: dict[_ControlCall, None] = {}
+        self._swept_s = clock()
         self._sent = 0
         self._tokens = 0.0
 
     def sweep(self, now_s: float) -> None:
-        """Give up on what is late, then ask whoever is due."""
+        """Give up on what is late, then ask whoever is due.
+
+        Of time in which this process itself did not run, no answer could have made use.
+        """
+        stalled_s = now_s - self._swept_s
+        self._swept_s = now_s
+        if stalled_s > STALLED_S:
+            for call in self._under_way:
+                call.due_s += stalled_s
         for call in [c for c in self._under_way if now_s > c.due_s]:
             call.give_up()
         for site in self._ledger.due(now_s, self._probing.interval_s):
@@ -168,6 +179,9 @@ class Prober:
 
     def _probe_ended(self, site: Site) -> "_Settle":
         def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
+            if head is UNSENT:
+                self._ledger.probe_unsent(site)
+                return
             good = head is not None and head.status == HTTPStatus.OK and body is not None
             if good and not site.endpoint.reports:
                 self._ledger.probe_ready(site, rtt_s, self._clock())
@@ -197,6 +211,8 @@ class Prober:
         def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
             del rtt_s
             holding.sampling = False
+            if head is UNSENT:
+                return
             if head is None and self._clock() >= due_s and not holding.breaker.open:
                 return  # it was we who gave up: who has not failed so far may only be slow
             if head is not None and head.status in _NO_SAMPLES:
@@ -214,9 +230,10 @@ class Prober:
 
 
 _Settle = Callable[[Head | None, bytes | None, float], None]
-"""What to do with an answer's head (None: there was none), its body (None: it did not end well)
-and the seconds until its first byte.
+"""What to do with an answer's head (None: there was none; `UNSENT`: nothing could be sent), its
+body (None: it did not end well) and the seconds until its first byte.
 """
+UNSENT = Head(0, [])
 
 
 class _ControlCall:
@@ -272,6 +289,9 @@ class _ControlCall:
                     self._body.append(data)
             case End():
                 self._end(b"".join(self._body) if self._size <= _REPORT_BYTES else None)
+            case Lost(cause=Cause.LOCAL):
+                self._head = UNSENT
+                self._end(None)
             case Lost():
                 self._end(None)
 

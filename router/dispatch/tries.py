@@ -18,7 +18,7 @@ from router.process.clock import Clock
 from router.wire.http import Request, first
 from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
 
-_STILL_OF_USE = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.CANCELLED})
+_STILL_OF_USE = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.CANCELLED, Outcome.UNSENT})
 
 
 @dataclass(frozen=True, slots=True)

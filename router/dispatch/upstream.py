@@ -16,6 +16,7 @@ from router.dispatch.http_call import (
     encode_request,
 )
 from router.process.clock import Clock
+from router.process.descriptors import is_local
 from router.process.names import Addresses
 from router.wire.http import Request
 from router.wire.url import parse_url
@@ -63,11 +64,15 @@ class Upstream(Protocol):
         ...
 
 
+LOCAL_PAUSE_S = 0.1
+"""That this machine lacks what a connection needs is told so much later: no storm of tries."""
+
+
 class HttpUpstream:
     """Kept HTTP/1.1 connections to one address, as many as are needed at once.
 
     `connect_s` bounds the making of a connection, `idle_s` how long one is kept unused, `max_idle`
-    how many are.
+    how many are. `short` is called where a connection cannot be made for want of descriptors.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class HttpUpstream:
         connect_s: float = 1.0,
         idle_s: float = 60.0,
         max_idle: int = 256,
+        short: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is opened yet.
 
@@ -93,6 +99,7 @@ class HttpUpstream:
         self._connect_s = connect_s
         self._idle_s = idle_s
         self._max_idle = max_idle
+        self._short = short
         self._idle: list[tuple[UpstreamConnection, float]] = []
         self._connections: set[UpstreamConnection] = set()
         self._opening: dict[HttpCall, asyncio.Task[None]] = {}
@@ -146,6 +153,11 @@ class HttpUpstream:
         if not self._connections:
             self._emptied.set()
 
+    def drop_idle(self) -> None:
+        """Close what is kept unused."""
+        for connection, _ in list(self._idle):
+            connection.close()
+
     @property
     def empty(self) -> bool:
         """No connection is left."""
@@ -154,8 +166,7 @@ class HttpUpstream:
     def retire(self) -> None:
         """Take no more requests; what is under way may end."""
         self._closed = True
-        for connection, _ in list(self._idle):
-            connection.close()
+        self.drop_idle()
 
     async def close(self) -> None:
         """Close every connection; what is under way is lost."""
@@ -187,7 +198,12 @@ class HttpUpstream:
         except TimeoutError:
             _tell_soon(call, f"no connection within {self._connect_s:g} s")
         except OSError as error:
-            _tell_soon(call, _why(error))
+            if is_local(error):
+                self._short()
+                await asyncio.sleep(LOCAL_PAUSE_S)
+                _tell_soon(call, "no connection to spare", Cause.LOCAL)
+            else:
+                _tell_soon(call, _why(error))
         else:
             self._connections.add(connection)
             connection.carry(call, fresh=True)
@@ -236,13 +252,13 @@ class HttpUpstream:
             self._schedule_sweep()
 
 
-def _tell_soon(call: HttpCall, why: str) -> None:
+def _tell_soon(call: HttpCall, why: str, cause: Cause = Cause.REFUSED) -> None:
     """From the loop itself: whoever hears of it may fail without ending the task group.
 
     Where a connection with the request on it was lost before, it is not only a refusal: that
     request may be why nobody listens there any more.
     """
-    lost = Lost(Cause.RESET if call.was_there else Cause.REFUSED, why)
+    lost = Lost(Cause.RESET if call.was_there else cause, why)
     asyncio.get_running_loop().call_soon(call.tell, lost)
 
 

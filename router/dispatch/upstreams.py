@@ -13,14 +13,16 @@ class Upstreams:
     def __init__(self, tasks: asyncio.TaskGroup, clock: Clock) -> None:
         self._tasks = tasks
         self._clock = clock
-        self._by_url: dict[str, Upstream] = {}
-        self._retired: list[Upstream] = []
+        self._by_url: dict[str, HttpUpstream] = {}
+        self._retired: list[HttpUpstream] = []
 
     def of(self, endpoint: Endpoint) -> Upstream:
         """The way to an endpoint."""
         upstream = self._by_url.get(endpoint.url)
         if upstream is None:
-            upstream = HttpUpstream(endpoint.url, tasks=self._tasks, clock=self._clock)
+            upstream = HttpUpstream(
+                endpoint.url, tasks=self._tasks, clock=self._clock, short=self.drop_idle
+            )
             self._by_url[endpoint.url] = upstream
         return upstream
 
@@ -31,6 +33,11 @@ class Upstreams:
         if upstream is not None:
             upstream.retire()
             self._retired.append(upstream)
+
+    def drop_idle(self) -> None:
+        """Descriptors are short: what is kept to one endpoint may be what another needs."""
+        for upstream in self._by_url.values():
+            upstream.drop_idle()
 
     async def close(self) -> None:
         """Close them all."""

@@ -278,6 +278,10 @@ class Ledger:
             self._watch.hurry(site)  # one lost packet is no outage, and a second one is soon known
         return present and lost
 
+    def probe_unsent(self, site: Site) -> None:
+        """A probe could not be sent: which says nothing, and it is due again after the interval."""
+        site.probing = False
+
     def sampled(self, holding: Holding, report: CallReport | None, now_s: float) -> None:
         """The model's own sample was run, to explore or to test; None: it failed."""
         self._quarantine.judge_sample(holding, good=report is not None, now_s=now_s)

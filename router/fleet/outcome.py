@@ -14,5 +14,7 @@ class Outcome(Enum):
     CRASHED = "crashed"
     """The connection was lost while the request was there."""
     REFUSED = "refused"
+    UNSENT = "unsent"
+    """This router had no connection to spare: nothing is known of the endpoint by that."""
     LATE = "late"
     CANCELLED = "cancelled"

@@ -7,13 +7,14 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from router.errors import BadRequest, Forbidden, IsochroneError, NotFound
+from router.errors import BadRequest, Forbidden, IsochroneError, NotFound, Unavailable
 from router.fleet.address import pin
 from router.fleet.membership import Membership
 from router.fleet.store import Store
 from router.geo.address import Network, read_address
 from router.process import log
 from router.process.clock import Clock
+from router.process.descriptors import is_local
 from router.process.exchange import Exchange
 from router.process.names import addresses
 from router.process.service import asynchronous
@@ -187,6 +188,9 @@ class Agents:
             found = await addresses(where, RESOLVE_S)
         except OSError as error:
             member = self._membership.get(enrolment.name)
+            if is_local(error):
+                short = "this router is short of descriptors"
+                raise Unavailable(short, retry_after_s=1.0) from error
             if member is None or member.asked_url != enrolment.url:
                 raise BadRequest(f"url: {where.host} cannot be resolved") from error
             log.event(_log, "name_not_resolved", level=logging.WARNING, agent=enrolment.name)

@@ -199,6 +199,20 @@ def test_a_pulled_version_that_is_not_active_is_neither_used_nor_woken_unless_it
     assert world.wakes == ["eu.a"]
 
 
+def test_want_of_a_connection_here_is_blamed_on_no_endpoint():
+    world = World(names=("eu.a", "eu.b"))
+    client = world.ask()
+    for _ in range(5):
+        (lost,) = world.open
+        lost.lose(Cause.LOCAL)
+        world.wait(0.2)
+    assert client.status is None, "it waits within its deadline"
+    for candidate in world.ledger.candidates("digits", None):
+        assert (candidate.out, candidate.held) == (None, None)
+    world.open[0].answer()
+    assert client.status == 200
+
+
 def test_a_burst_of_mistakes_of_clients_opens_nothing():
     world = World(slots=50)
     for status in [400, 401, 403, 409, 413, 422] * 5:
