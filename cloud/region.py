@@ -10,11 +10,12 @@ from cloud.replicas import Replicas
 from cloud.scale import Standing, slots
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.oip import OpenInference, check_method
+from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.sample import Sampling
 from router.errors import IsochroneError
 from router.process.clock import Clock
 from router.wire.http import Request, Response
+from router.wire.methods import check_method
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
 from router.wire.report import ModelState, Wake, Waking, told_to
@@ -90,14 +91,14 @@ class Region:
     def _controlled(self, request: Request) -> Response:
         method, answer = self._control[request.path]
         try:
-            check_method(request, method)
+            check_method(request.method, method)
             return answer(request)
         except IsochroneError as error:
             return problem_response(error)
 
     async def _sampled(self, request: Request) -> Response:
         try:
-            check_method(request, "POST")
+            check_method(request.method, "POST")
             asked = read_json(request.body, Wake, "sample")
             held = self._catalogue.model(asked.model, asked.version)
             return await self._sampling.run(

@@ -23,7 +23,7 @@ from edge_agent.runtime.engines import lack
 from edge_agent.runtime.package import Package, PackageError, packages_in
 from router.errors import BadRequest, ConfigError, Unavailable
 from router.process.clock import wall
-from router.process.sockets import bind
+from router.process.sockets import bind, listed
 from router.wire.report import EndpointReport, SeenAgent, decode_endpoint_report
 from router.wire.url import parse_url
 
@@ -90,7 +90,7 @@ def examined(path: Path) -> Iterator[Finding]:
     yield from _cores(config)
     yield from _disk(config)
     yield from _token(config.admin.token_file)
-    running = _report_of(config.listen)
+    running = _report_of(listed(config.listen)[0])
     yield from _ports(config, running)
     yield _memory(config, packages) if running is None else _pressure(running)
     for router in config.routers:
@@ -202,9 +202,11 @@ def _token(file: Path | None) -> Iterator[Finding]:
 def _ports(config: AgentConfig, running: EndpointReport | None) -> Iterator[Finding]:
     if running is not None and running.name == config.name:
         ready = "ready" if running.ready else "not ready yet"
-        yield Finding("ports", "ok", f"the agent runs on {config.listen} and is {ready}")
+        yield Finding(
+            "ports", "ok", f"the agent runs on {', '.join(listed(config.listen))} and is {ready}"
+        )
         return
-    for address in (config.listen, config.admin.listen):
+    for address in (*listed(config.listen), config.admin.listen):
         try:
             bind(address).close()
         except ConfigError as error:
@@ -281,7 +283,8 @@ def _is_loopback(url: str) -> bool:
 
 def _report_of(address: str) -> EndpointReport | None:
     """What the agent that listens there says of itself; None where there is none."""
-    answer = _asked(f"http://{address.replace('0.0.0.0', '127.0.0.1')}/isochrone/report")
+    here = address.replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")
+    answer = _asked(f"http://{here}/isochrone/report")
     return None if answer is None else decode_endpoint_report(answer.body)
 
 

@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from edge_agent.artefacts.pull import Wish
 from edge_agent.artefacts.repository import Repository
-from edge_agent.guard import CHALLENGE, Guard
+from edge_agent.guard import Guard
 from edge_agent.lifecycle import Lifecycle
-from edge_agent.runtime.oip import check_method
 from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, IsochroneError, NotFound, Unauthenticated, let_go
+from router.errors import BadRequest, IsochroneError, NotFound, let_go
 from router.process.metrics import render
 from router.wire.http import Request, Response
+from router.wire.methods import check_method
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
 from router.wire.report import Name
@@ -79,10 +79,6 @@ class Admin:
         """The answer, also where it is a refusal."""
         try:
             return await self._answer(request)
-        except Unauthenticated as error:
-            response = problem_response(error)
-            response.headers.append(CHALLENGE)
-            return response
         except IsochroneError as error:
             response = problem_response(_with_cause(error))
             let_go(error)
@@ -90,16 +86,16 @@ class Admin:
 
     async def _answer(self, request: Request) -> Response:
         if request.path == "/health":
-            check_method(request, "GET")
+            check_method(request.method, "GET")
             return self._health()
         self._guard.check(request)
         path = _MODEL_PATH.fullmatch(request.path)
         if path is not None:
-            check_method(request, "POST")
+            check_method(request.method, "POST")
             return await self._control[path[2] or path[4]](path[1] or path[3], request.body)
         if request.path not in ("/metrics", "/isochrone/models"):
             raise NotFound(f"{request.path} is not offered here")
-        check_method(request, "GET")
+        check_method(request.method, "GET")
         return render(self._registry) if request.path == "/metrics" else await self._models()
 
     async def _models(self) -> Response:

@@ -54,7 +54,7 @@ from router.process.listener import Listener
 from router.process.output import say
 from router.process.run import keep_on_hangup, run
 from router.process.service import asynchronous
-from router.process.sockets import address_of, bind
+from router.process.sockets import address_of, bind, bind_all
 from router.wire.http import Request
 
 __all__ = ["Agent", "check", "main"]
@@ -245,8 +245,9 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
 async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
     """Run an agent until `stop` is set, then drain it; prints `ready URL` once it is ready."""
     trust, guard = trust_of(config.artefacts), guard_of(config.admin.token_file)
-    sockets = bind(config.listen), bind(config.admin.listen)
-    url = f"http://{address_of(sockets[0])}"
+    sockets, admin_socket = bind_all(config.listen), bind(config.admin.listen)
+    urls = [f"http://{address_of(one)}" for one in sockets]
+    url = urls[0]
     rng, supervisor = SystemRandom(), own_supervisor()
     async with ClientSession() as session, asyncio.TaskGroup() as tasks:
         agent = Agent(config, clock=monotonic, wall=wall, rng=rng, trust=trust, guard=guard)
@@ -256,10 +257,11 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         limits = fitted(config.limits, raised_limit(), for_each=1)
         public = Listener(noting(service, trips), limits, monotonic, agent.room)
         admin = Listener(asynchronous(agent.admin.handle, tasks), Limits(), monotonic)
-        await public.start(sockets[0])
-        await admin.start(sockets[1])
+        await public.start(*sockets)
+        await admin.start(admin_socket)
         agent.lifecycle.on(Listening())
-        log.event(_log, "listening", url=url, admin=f"http://{address_of(sockets[1])}")
+        here = " ".join(urls)
+        log.event(_log, "listening", url=here, admin=f"http://{address_of(admin_socket)}")
         enrollers = agent.enrollers(session, url)
         routers = [router.url for router in config.routers]
         teller = Teller(routers, config.name, trips, session)

@@ -16,7 +16,7 @@ from router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
 from router.process.limits import Limits
 from router.process.log import LogConfig
 from router.process.settings import Settings, load_settings
-from router.process.sockets import Address, is_loopback
+from router.process.sockets import Address, Listen, is_loopback, listed
 from router.wire.report import Name
 from router.wire.url import parse_url
 
@@ -85,7 +85,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
     packages: Path
     zone: Annotated[str, Meta(max_length=63)] = ""
     hardware_class: Name = "unknown"
-    listen: Address = "127.0.0.1:8090"
+    listen: Listen = "127.0.0.1:8090"
     admin: AdminConfig = AdminConfig()
     keep_warm: tuple[Name, ...] = ()
     memory: MemoryConfig = MemoryConfig()
@@ -114,7 +114,7 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         twice = next((url for url in urls if urls.count(url) > 1), None)
         if twice is not None:
             raise ValueError(f"routers: {twice} stands here twice; name each once")
-        everywhere = self.listen.startswith(("0.0.0.0:", "[::]:"))
+        everywhere = listed(self.listen)[0].startswith(("0.0.0.0:", "[::]:"))
         if everywhere and not all(router.advertise for router in self.routers):
             raise ValueError("routers: each needs `advertise` where `listen` is every address")
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from router.errors import ConfigError, Unauthenticated
 from router.wire.http import Request
 
-CHALLENGE = (b"www-authenticate", b"Bearer")
-"""Goes with every refusal (RFC 6750)."""
 _LEAST_BYTES = 16
 
 

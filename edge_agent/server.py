@@ -7,11 +7,12 @@ from edge_agent.lifecycle import Lifecycle
 from edge_agent.pressure import Pressing
 from edge_agent.report import Report
 from edge_agent.runtime.infer import Inference
-from edge_agent.runtime.oip import OpenInference, check_method, inference_target
+from edge_agent.runtime.oip import OpenInference, inference_target
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.sample import Sampling
 from router.errors import IsochroneError, Unavailable
 from router.wire.http import Request, Response
+from router.wire.methods import check_method
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
 from router.wire.report import Wake, Waking, told_to
@@ -62,12 +63,12 @@ class Public:
     async def _control(self, request: Request) -> Response:
         try:
             if request.path == "/isochrone/report":
-                check_method(request, "GET")
+                check_method(request.method, "GET")
                 return json_response(told_to(request.headers, self._report.full()))
             if request.path == "/isochrone/wake":
-                check_method(request, "POST")
+                check_method(request.method, "POST")
                 return json_response(self._wake(request), HTTPStatus.ACCEPTED)
-            check_method(request, "POST")
+            check_method(request.method, "POST")
             return await self._sample(request)
         except IsochroneError as error:
             return problem_response(error)

@@ -111,6 +111,7 @@ class Router:
             spare=Spare.of(config.retries, config.hedge, config.models),
             clock=clock,
             most_tries=config.tries,
+            client_address=law.locator.client_address,
         )
         self.prober = Prober(
             ledger=self.ledger,

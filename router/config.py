@@ -11,7 +11,7 @@ from router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
 from router.process.listener import Limits
 from router.process.log import LogConfig
 from router.process.settings import Settings
-from router.process.sockets import Address
+from router.process.sockets import Address, Listen
 from router.wire.report import Name
 from router.wire.url import parse_url
 
@@ -138,7 +138,7 @@ class RouterConfig(Settings, frozen=True):
     region: Name
     regions_file: Path
     zone: str = ""
-    listen: Address = "127.0.0.1:8080"
+    listen: Listen = "127.0.0.1:8080"
     admin: AdminConfig = AdminConfig()
     state_file: Path | None = None
     endpoints: tuple[EndpointConfig, ...] = ()

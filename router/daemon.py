@@ -17,7 +17,7 @@ from router.process.descriptors import fitted, raised_limit
 from router.process.listener import Listener
 from router.process.output import say
 from router.process.run import keep_on_hangup, run
-from router.process.sockets import address_of, bind
+from router.process.sockets import address_of, bind, bind_all
 
 TICK_S = 0.02
 """How often deadlines and probes are looked at: the grain of every time limit here."""
@@ -42,7 +42,7 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
 
 
 async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -> int:
-    public, admin = bind(config.listen), bind(config.admin.listen)
+    public, admin = bind_all(config.listen), bind(config.admin.listen)
     store = Store(config.state_file, wall)
     async with asyncio.TaskGroup() as tasks:
         router = Router(
@@ -55,14 +55,14 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         background = [
             tasks.create_task(work) for work in (_tick(router, settled), router.follow_geoip())
         ]
-        await listener.start(public)
+        await listener.start(*public)
         site = web.AppRunner(router.admin.application(), access_log=None)
         await site.setup()
         await web.SockSite(site, admin).start()
         await settled.wait()
-        url = f"http://{address_of(public)}"
-        log.event(_log, "listening", url=url, admin=f"http://{address_of(admin)}")
-        say(f"ready {url}")
+        urls = [f"http://{address_of(one)}" for one in public]
+        log.event(_log, "listening", url=" ".join(urls), admin=f"http://{address_of(admin)}")
+        say(f"ready {urls[0]}")
         await stop.wait()
         router.readiness.draining = True
         await asyncio.sleep(config.drain_notice_s)

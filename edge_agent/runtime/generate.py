@@ -58,8 +58,6 @@ def decode(body: bytes, metadata: ModelMetadata) -> InferRequest:
     if not _speaks_text(metadata):
         raise BadRequest(f"{metadata.name} does not generate text; call its infer")
     read = read_json(body, _Generate, "the body is no generate request", most_bytes=None)
-    if not read.id.isascii() or not read.id.isprintable():
-        raise BadRequest("id must be printable ASCII")
     text = Tensor(TEXT_INPUT, "BYTES", np.array([read.text_input.encode()], object))
     told = read_json(memoryview(read.parameters), _Told, "parameters", most_bytes=PARAMETERS_BYTES)
     parameters = {name: _scalar(value) for name, value in told.items()}

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.infer import Target
-from router.errors import BadRequest, Forbidden, IsochroneError, MethodNotAllowed, NotFound
+from router.errors import BadRequest, Forbidden, IsochroneError, NotFound
 from router.wire.http import Request, Response
+from router.wire.methods import check_method
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
 from router.wire.report import HeldModel, ModelState
@@ -84,7 +85,7 @@ class OpenInference:
     def _answer(self, request: Request) -> Awaitable[Response]:
         if request.path in self._server:
             method, action = self._server[request.path]
-            check_method(request, method)
+            check_method(request.method, method)
             return _at_once(action(request))
         name, version, what = _parts(request.path)
         if name is None or what not in self._model:
@@ -92,7 +93,7 @@ class OpenInference:
                 raise Forbidden("models are loaded and unloaded through the admin listener only")
             raise NotFound(f"{request.path} is not offered here")
         method, answer = self._model[what]
-        check_method(request, method)
+        check_method(request.method, method)
         return answer(Target(name, version, request))
 
     def _about(self, _request: Request) -> Response:
@@ -144,16 +145,6 @@ def _parts(path: str) -> tuple[str | None, str | None, str | None]:
     """The model, its version and what is wanted of it; no model where a path names none."""
     found = _MODEL_PATH.fullmatch(path)
     return (found[1], found[2], found[3]) if found else (None, None, None)
-
-
-def check_method(request: Request, method: str) -> None:
-    """Refuse every method but one.
-
-    Raises:
-        MethodNotAllowed: the request came with another.
-    """
-    if request.method != method:
-        raise MethodNotAllowed(f"{request.path} takes {method} only", allow=(method,))
 
 
 def _only_ready(body: bytes) -> bool:

@@ -199,6 +199,9 @@ class Dispatcher:
     def _admit(self, asked: Asked, plan: Plan, now_s: float) -> None:
         """Start it, unless nobody can make its deadline."""
         query, best = asked.query, plan.order[0]
+        if not query.action:  # metadata: what a run or a load takes does not matter
+            self._runner.run(asked, plan, self._ran)
+            return
         sigmas = sigmas_of(query.priority)
         left_s = query.deadline_s - now_s
         if best.seconds.total + sigmas * best.seconds.sigma > left_s:

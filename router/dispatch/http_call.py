@@ -10,6 +10,7 @@ from urllib.parse import quote
 from router.dispatch.event import Answer, End, Lost
 from router.dispatch.response_reader import ResponseReader
 from router.process.clock import Clock
+from router.process.sockets import reset_at_close
 from router.wire.headers import HOP_BY_HOP
 from router.wire.http import Request
 
@@ -84,7 +85,7 @@ class HttpCall:
             return
         self._on_event = None
         if self.connection is not None:
-            self.connection.close()
+            self.connection.reset()
         else:
             self._pool.stop_opening(self)
 
@@ -165,6 +166,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def close(self) -> None:
         """Drop the connection now; a call on it is lost."""
+        self._transport.abort()
+
+    def reset(self) -> None:
+        """Drop it so that the endpoint sees that nothing is read any more, and ends its work."""
+        reset_at_close(self._transport)
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

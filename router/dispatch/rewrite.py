@@ -13,15 +13,31 @@ from router.wire.problem import Problem
 from router.wire.report import LOAD_HEADER, CallReport
 
 _OURS = b"x-isochrone-"
-_NOT_UPSTREAM = names.HOP_BY_HOP | {
-    b"host",
-    b"content-length",
-    b"expect",
-    names.REQUEST_ID,
-    names.TIMEOUT,
-    names.AUTHORIZATION,  # a client's key is for the router alone
-    names.API_KEY,
+_CONDITIONS = {
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"range",
 }
+"""Of a client's cache: an endpoint's whole answer is always wanted."""
+_CLAIMS = {b"forwarded", b"x-forwarded-for", b"x-real-ip"}
+"""Of who the client is: what is known stands there instead."""
+_NOT_UPSTREAM = (
+    names.HOP_BY_HOP
+    | _CONDITIONS
+    | _CLAIMS
+    | {
+        b"host",
+        b"content-length",
+        b"expect",
+        names.REQUEST_ID,
+        names.TIMEOUT,
+        names.AUTHORIZATION,  # a client's key is for the router alone
+        names.API_KEY,
+    }
+)
 _NOT_DOWNSTREAM = names.HOP_BY_HOP | {LOAD_HEADER, names.REQUEST_ID, names.SERVER_TIMING}
 _JSON = (b"content-type", b"application/json")
 
@@ -34,10 +50,12 @@ def upstream_headers(
     remaining_s: float,
     number: int,
     sequence: bytes,
+    client: str = "",
 ) -> list[tuple[bytes, bytes]]:
     """The fields of one try: the client's own, less what ends here, and ours.
 
-    `region` is where the endpoint is believed to be: at the same address, another refuses.
+    `region` is where the endpoint is believed to be: at the same address, another refuses. `client`
+    is the client's address, empty where it is not known.
     """
     kept = _kept(headers, _NOT_UPSTREAM)
     kept += (
@@ -49,6 +67,8 @@ def upstream_headers(
         (names.ATTEMPT, b"%d" % number),
         (names.SEQUENCE, sequence),
     )
+    if client:
+        kept.append((names.FORWARDED_FOR, client.encode("latin-1", "replace")))
     return kept
 
 

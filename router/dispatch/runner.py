@@ -14,6 +14,7 @@ from router.fleet.endpoint import Endpoint
 from router.fleet.ledger import Ledger
 from router.policy.policy import Plan
 from router.process.clock import Clock
+from router.wire.http import Headers
 
 _log = logging.getLogger("isochrone.router")
 
@@ -31,10 +32,12 @@ class Runner:
         spare: Spare,
         clock: Clock,
         most_tries: int,
+        client_address: Callable[[str, Headers], str] = lambda peer, _: peer,
     ) -> None:
         self.spare = spare
         self.clock = clock
-        self._means = Means(sender.encode(), ledger, upstream, clock, chooser, spare, most_tries)
+        reach = sender.encode(), ledger, upstream, clock, client_address
+        self._means = Means(*reach, chooser, spare, most_tries)
         self.running: Timers[Run] = self._means.running
         self.hedging: Timers[Run] = self._means.hedging
 

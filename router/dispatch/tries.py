@@ -15,7 +15,7 @@ from router.fleet.outcome import Outcome
 from router.fleet.site import Lease
 from router.policy.pick import Scored
 from router.process.clock import Clock
-from router.wire.http import Request, first
+from router.wire.http import Headers, Request, first
 from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
 
 _STILL_OF_USE = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.CANCELLED, Outcome.UNSENT})
@@ -23,12 +23,16 @@ _STILL_OF_USE = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.CANCELLED, Ou
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How endpoints are reached: `sender` signs what is sent, `upstream` gives the way to one."""
+    """How endpoints are reached: `sender` signs what is sent, `upstream` gives the way to one.
+
+    `client_address` is the client's, by its peer and what listed proxies vouch for.
+    """
 
     sender: bytes
     ledger: Ledger
     upstream: Callable[[Endpoint], Upstream]
     clock: Clock
+    client_address: Callable[[str, Headers], str]
 
 
 @dataclass(slots=True, eq=False)
@@ -117,8 +121,10 @@ class Tries:
             remaining_s=remaining_s,
             number=number,
             sequence=b"%s=%d" % (self._reach.sender, lease.sequence),
+            client=self._reach.client_address(asked.peer, asked.headers),
         )
-        return Request(asked.method, asked.path, headers, asked.body, query=asked.query)
+        method = "GET" if asked.method == "HEAD" else asked.method  # not every server takes HEAD
+        return Request(method, asked.path, headers, asked.body, query=asked.query)
 
     def _close(self, lease: Lease, settle: Settle, now_s: float) -> None:
         ledger = self._reach.ledger

@@ -43,15 +43,16 @@ class Asking:
         self._once = once
         self._explain = explain
 
-    def models(self, key: str | None) -> list[str]:
+    def models(self, headers: CallHeaders) -> list[str]:
         """Every known model that the caller may use.
 
         Known is what is configured, held somewhere, or was enrolled in the last day.
 
         Raises:
-            Unauthenticated: the key is unknown.
+            BadRequest: two keys name two tenants.
+            Unauthenticated: a key is unknown.
         """
-        tenant = self.law.tenant_of(key)
+        tenant = self._tenant(headers)
         known = self._configured.union(self._ledger.models(), self._membership.known())
         return sorted(model for model in known if self.law.may_use(tenant, model))
 
@@ -72,7 +73,7 @@ class Asking:
             NotFound: the model, or this version of it, is unknown.
             Unavailable: the same, while agents may still join.
         """
-        tenant = self.law.tenant_of(headers.key)
+        tenant = self._tenant(headers)
         if not model.isascii() or len(model) > _LONGEST_NAME:
             raise BadRequest("a model's name is ASCII, and not longer than 128 characters")
         if not self.law.may_use(tenant, model):
@@ -99,6 +100,12 @@ class Asking:
             repeatable=headers.idempotent or model not in self._once or action in _READING,
             explain=headers.explain or self._explain,
         )
+
+    def _tenant(self, headers: CallHeaders) -> str:
+        tenant = self.law.tenant_of(headers.key)
+        if headers.second_key is not None and self.law.tenant_of(headers.second_key) != tenant:
+            raise BadRequest("authorization and x-api-key name two tenants; send one of them")
+        return tenant
 
     def _check_known(self, model: str, version: str | None) -> None:
         held = self._ledger.candidates(model, None)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from router.dispatch.chooser import Chooser
 from router.dispatch.dispatcher import Dispatcher
-from router.errors import MethodNotAllowed, NotFound
+from router.errors import NotFound
 from router.fleet.ledger import Ledger
 from router.frontend.asking import Asking
 from router.process.exchange import Exchange
 from router.wire.headers import CallHeaders
 from router.wire.http import Response
+from router.wire.methods import check_method
 from router.wire.problem import json_response
 from router.wire.report import ModelState
 
@@ -71,9 +72,7 @@ class Inference:
         """
         request = exchange.request
         target = read_target(request.path)
-        allowed = _MODEL_ACTIONS[target.action]
-        if request.method != allowed:
-            raise MethodNotAllowed(f"this path takes {allowed}", allow=(allowed,))
+        check_method(request.method, _MODEL_ACTIONS[target.action])
         query = self._asking.query(
             headers,
             request_id,

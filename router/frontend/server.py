@@ -7,7 +7,7 @@ from random import Random
 
 import msgspec
 
-from router.errors import Forbidden, IsochroneError, MethodNotAllowed, NotFound
+from router.errors import Forbidden, IsochroneError, NotFound
 from router.fleet.ledger import Ledger
 from router.frontend.agents import Agents
 from router.frontend.asking import Asking
@@ -19,6 +19,7 @@ from router.process.clock import Clock
 from router.process.exchange import Exchange
 from router.wire.headers import REQUEST_ID, CallHeaders, read_call_headers
 from router.wire.http import Response
+from router.wire.methods import check_method
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response
 
@@ -149,18 +150,17 @@ class Server:
 
     def _models(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
         del exchange, request_id
-        return json_response({"models": self._asking.models(headers.key)})
+        return json_response({"models": self._asking.models(headers)})
 
     def _index(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
         del request_id
         body = exchange.request.body or b"{}"
         asked = read_json(body, IndexQuery, 'the body must be {} or {"ready": true}')
-        mine = frozenset(self._asking.models(headers.key))
+        mine = frozenset(self._asking.models(headers))
         index = [m for m in self._inference.index() if m["name"] in mine]
         return json_response([m for m in index if not asked.ready or m["state"] == "READY"])
 
 
 def _only(method: str, allowed: str, handler: Handler) -> Handler:
-    if method == allowed or (method == "HEAD" and allowed == "GET"):
-        return handler
-    raise MethodNotAllowed(f"this path takes {allowed}", allow=(allowed,))
+    check_method(method, allowed)
+    return handler

@@ -6,6 +6,7 @@ from functools import lru_cache
 from router.geo.address import Address, Network, PrefixTable, read_address
 from router.geo.database import GeoDatabase
 from router.geo.place import UNKNOWN_PLACE, Place, Source
+from router.wire.headers import FORWARDED_FOR
 from router.wire.http import Headers
 
 __all__ = [
@@ -18,7 +19,6 @@ __all__ = [
     "trusted_proxies",
 ]
 
-FORWARDED_FOR = b"x-forwarded-for"
 _KEPT_PLACES = 8192
 
 

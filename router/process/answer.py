@@ -6,6 +6,7 @@ from http import HTTPStatus
 import msgspec
 
 from router.process.request_head import Refusal
+from router.wire.headers import REQUEST_ID
 from router.wire.http import Headers
 from router.wire.problem import Problem
 
@@ -45,10 +46,10 @@ def encode_chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def encode_refusal(refusal: Refusal) -> bytes:
+def encode_refusal(refusal: Refusal, request_id: bytes) -> bytes:
     """A whole answer after which the connection ends."""
     body = msgspec.json.encode(Problem(refusal.message, refusal.code))
-    fields = [(b"content-type", b"application/json")]
+    fields = [(b"content-type", b"application/json"), (REQUEST_ID, request_id)]
     if refusal.retry_after_s is not None:
         fields.append((b"retry-after", b"%d" % refusal.retry_after_s))
     head = encode_head(

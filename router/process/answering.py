@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-from router.process.answer import LAST_CHUNK, encode_chunk, encode_head
+from router.process.answer import CONTINUE, LAST_CHUNK, encode_chunk, encode_head
 from router.process.received import Received
 from router.wire.http import Headers, first
 
@@ -114,6 +114,16 @@ class HttpExchange:
             self._carrier.send(head)
             self._carrier.send(memoryview(body))  # what is left of it is copied once
         self._carrier.ended(keep=keep)
+
+    def send_interim(self) -> bool:
+        """Send 100 (Continue) if no answer has begun; False where that may not be (RFC 9110 §15.2).
+
+        A client discards it; one that has gone answers it with a reset.
+        """
+        may = self.unanswered and self._received.chunks
+        if may:
+            self._carrier.send(CONTINUE)
+        return may
 
     def start(self, status: int, headers: Headers) -> None:
         """The head of a streamed answer."""

@@ -17,7 +17,7 @@ from router.process.exchange import Service
 from router.process.known_heads import KnownHeads
 from router.process.limits import Limits, Room
 from router.process.received import Received
-from router.process.request_head import Refusal
+from router.process.request_head import Refusal, bad
 from router.process.request_reader import RequestReader, Stage
 from router.process.sockets import reset_at_close
 from router.process.tcp_info import round_trip_s
@@ -29,12 +29,19 @@ LINGER_S = 2.0
 """How long a refused client may still send before the connection goes (RFC 9112 §9.6)."""
 TRIP_S = 1.0
 """How often the kernel is asked for a round trip: a smoothed one, which changes slowly."""
+_MAPPED = "::ffff:"
+"""Before the address of an IPv4 client on a socket of both kinds (RFC 4291 §2.5.5.2)."""
+_ASKED_MOST = 4
+"""How often a half-closed client is asked whether it is still there, in one request's time."""
 FRESH_S = 1.0
 """While draining: how long a connection that has asked nothing yet may still do so."""
 
 _log = logging.getLogger("isochrone.listener")
 _FAILED = problem_answer(IsochroneError("internal error"))
-_FULL = Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", "too many connections")
+_FULL = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", "too many connections", retry_after_s=1
+)
+_CUT_SHORT = bad("the connection ended before the request was whole")
 _SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", "the request took too long to arrive")
 
 
@@ -58,13 +65,19 @@ class Host(Protocol):
         """It is gone."""
         ...
 
+    def new_id(self) -> bytes:
+        """An id for a request that is refused and named none."""
+        ...
+
 
 class Connection(asyncio.Protocol):
     """The protocol of one accepted connection, and the carrier of its answers."""
 
     __slots__ = (
+        "_asked",
         "_current",
         "_deaf",
+        "_eof",
         "_held",
         "_host",
         "_pumping",
@@ -88,6 +101,8 @@ class Connection(asyncio.Protocol):
         self._refusal: Refusal | None = None
         self._held = b""
         self._deaf = False
+        self._eof = False
+        self._asked = 0
         self._pumping = False
         self._served = False
         self._trip_due_s = 0.0
@@ -107,12 +122,11 @@ class Connection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=host.limits.write_buffer_bytes)
         peer = transport.get_extra_info("peername")
-        self._reader = RequestReader(
-            host.limits, host.clock, peer[0] if peer else "", host.room, host.heads
-        )
+        address = peer[0].removeprefix(_MAPPED) if peer else ""
+        self._reader = RequestReader(host.limits, host.clock, address, host.room, host.heads)
         if not host.admit(self):
             self._deaf = True
-            self._transport.write(encode_refusal(_FULL))
+            self._transport.write(encode_refusal(_FULL, host.new_id()))
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -123,6 +137,16 @@ class Connection(asyncio.Protocol):
             self._held += data
             return
         self._take(data)
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more. It may still read (RFC 9112 §9.6): answers are given."""
+        if self._deaf:
+            return False
+        self._eof = True
+        self._see_whether_it_reads()
+        if self._current is None and not self._reader.requests:
+            self._between()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone, or has been sent away."""
@@ -162,6 +186,8 @@ class Connection(asyncio.Protocol):
     @property
     def stays(self) -> bool:
         """More requests will be taken here."""
+        if self._eof and not (self._reader.requests or self._held):
+            return False
         return not self._host.draining
 
     def round_trip_s(self) -> float | None:
@@ -183,6 +209,7 @@ class Connection(asyncio.Protocol):
         if self._current is not None:
             self._reader.give_back(len(self._current.request.body))
         self._current = None
+        self._asked = 0
         self._host.in_flight -= 1
         if not keep or self._host.draining:
             self._close()
@@ -223,6 +250,8 @@ class Connection(asyncio.Protocol):
         """End what has taken too long."""
         if self.unsent_bytes and not self._transport.is_closing():
             self._count_unsent(self._transport.get_write_buffer_size())
+        if self._eof:
+            self._see_whether_it_reads()
         if now_s < self._deadline_s():
             return
         if self._until_s is not None or self.stalled:
@@ -308,12 +337,22 @@ class Connection(asyncio.Protocol):
 
     def _between(self) -> None:
         """Nothing is under way, nothing waits: what had to wait for its turn?"""
-        if self._refusal is not None:
+        if self._eof and not (self._deaf or self._held):
+            if self._reader.stage is Stage.IDLE:
+                self._close()
+            else:
+                self._refuse(_CUT_SHORT)
+        elif self._refusal is not None:
             self._send_refusal(self._refusal)
         elif self._reader.waits and not self._deaf:
             self._reader.waits = False
             self._reader.since_s = self._host.clock()
             self._transport.write(CONTINUE)
+
+    def _see_whether_it_reads(self) -> None:
+        """A client that has closed both ways looks the same until something is sent to it."""
+        if self._current is not None and self._asked < _ASKED_MOST and self._current.send_interim():
+            self._asked += 1
 
     def _take_held(self) -> None:
         held, self._held = self._held, b""
@@ -335,8 +374,11 @@ class Connection(asyncio.Protocol):
         """The client may still be sending: closing at once would take the answer from it."""
         self._refusal = None
         self._until_s = self._host.clock() + LINGER_S
-        self._transport.write(encode_refusal(refusal))
-        if self._transport.can_write_eof():
+        request_id = self._reader.request_id or self._host.new_id()
+        self._transport.write(encode_refusal(refusal, request_id))
+        if self._eof:
+            self._transport.close()
+        elif self._transport.can_write_eof():
             self._transport.write_eof()
 
     def _close(self) -> None:

@@ -7,6 +7,7 @@ of answers and the drain are ours. TLS, HTTP/2 and compression are a proxy's wor
 import asyncio
 import socket
 from email.utils import formatdate
+from random import Random
 
 from router.process.clock import Clock
 from router.process.connection import Connection
@@ -21,15 +22,24 @@ _SWEEPS = 8
 
 
 class Listener:
-    """Serves HTTP/1.1 on one listening socket, until it is drained.
+    """Serves HTTP/1.1 on its listening sockets, until it is drained.
 
     `in_flight` counts the requests that the service has and has not answered.
     """
 
     def __init__(
-        self, service: Service, limits: Limits, clock: Clock, room: Room | None = None
+        self,
+        service: Service,
+        limits: Limits,
+        clock: Clock,
+        room: Room | None = None,
+        rng: Random | None = None,
     ) -> None:
-        """`room` is given where the service holds memory of it, too."""
+        """`room` is given where the service holds memory of it, too.
+
+        `rng` makes the ids of refused requests that named none.
+        """
+        self._rng = rng or Random()
         self.service = service
         self.limits = limits
         self.room = room or Room(limits.in_flight_bytes)
@@ -40,7 +50,7 @@ class Listener:
         self.draining = False
         self.in_flight = 0
         self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self._emptied = asyncio.Event()
         shortest_s = min(limits.header_s, limits.body_s, limits.idle_s)
@@ -51,11 +61,17 @@ class Listener:
         """How many clients are connected."""
         return len(self._connections)
 
-    async def start(self, sock: socket.socket) -> None:
-        """Serve the clients of a bound, listening socket; it belongs to the listener from here."""
+    async def start(self, *sockets: socket.socket) -> None:
+        """Serve the clients of bound, listening sockets; they are the listener's from here on."""
         loop = asyncio.get_running_loop()
         self._sweep(loop)
-        self._server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=1024)
+        for sock in sockets:
+            server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=1024)
+            self._servers.append(server)
+
+    def new_id(self) -> bytes:
+        """An id for a request that is refused and named none."""
+        return b"%016x" % self._rng.getrandbits(64)
 
     async def drain(self, grace_s: float) -> int:
         """Take no new clients, finish what runs; returns how many requests had to be cut.
@@ -64,8 +80,8 @@ class Listener:
         after `grace_s` seconds.
         """
         self.draining = True
-        if self._server is not None:
-            self._server.close()
+        for server in self._servers:
+            server.close()
         for connection in list(self._connections):
             connection.drain()
         try:

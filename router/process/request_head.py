@@ -137,6 +137,8 @@ def read_framing(version: str, headers: Headers, most: int) -> Framing:
         )
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
+        if b"_" in name:  # some servers take it for a hyphen, and so for another field
+            raise bad(f"{name.decode('latin-1')}: a field's name has no underscore; write a hyphen")
         if name in _FRAMING_FIELDS:
             if name in fields:
                 raise bad(f"{name.decode()} stands there twice")

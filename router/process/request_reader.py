@@ -1,10 +1,12 @@
 """Bytes in, whole requests out: the reading half of a connection, without I/O."""
 
+import re
 from collections import deque
 from enum import Enum, auto
 
 import httptools
 
+from router.process.chunk_sizes import ChunkSizes
 from router.process.clock import Clock
 from router.process.known_heads import KnownHeads
 from router.process.limits import Limits, Room
@@ -19,12 +21,14 @@ from router.process.request_head import (
     too_large,
     too_many_fields,
 )
-from router.wire.http import Request
+from router.wire.headers import REQUEST_ID, read_request_id
+from router.wire.http import Request, first
 
 STEP_BYTES = 4096
 """Most bytes that are parsed at once where new requests may begin: a bound on what they become."""
 FIELDS = 256
 """Most header fields: in memory, each takes ten times the four bytes that it needs to be."""
+_EMPTY_LINE = re.compile(rb"\n\r?\n")
 _CHUNK_OVERHEAD = 16
 """Framing bytes that go with each byte of a chunked body at most, beside those of a head."""
 
@@ -65,6 +69,8 @@ class RequestReader:
         "_raw",
         "_received",
         "_room",
+        "_sizes",
+        "_tail",
         "_url",
         "held_bytes",
         "requests",
@@ -87,6 +93,7 @@ class RequestReader:
         self._heads = heads
         self.requests: deque[Received] = deque()
         self.waits = False
+        self._tail = b""
         self._start(Stage.IDLE)
 
     def feed(self, data: bytes | memoryview) -> int:
@@ -113,8 +120,7 @@ class RequestReader:
         return fed
 
     def _parse(self, data: bytes | memoryview) -> int:
-        step = max(STEP_BYTES, self._left)
-        part = data if len(data) <= step else data[:step]
+        part = self._part(data)
         try:
             self._parser.feed_data(part)
         except httptools.HttpParserUpgrade as upgrade:  # not taken: the request is an ordinary one
@@ -126,6 +132,33 @@ class RequestReader:
                 raise bad(f"not HTTP/1.1: {error}") from None
         self._account(len(part))
         return len(part)
+
+    def _part(self, data: bytes | memoryview) -> bytes | memoryview:
+        """What is parsed next: at most a head, a body or a step, and never the end of two."""
+        if self._left:
+            return data[: self._left]
+        part = bytes(data[:STEP_BYTES])
+        if self.stage is not Stage.BODY:
+            return self._to_empty_line(part)
+        if self._framing.length is not None:
+            return part
+        if not self._sizes.ended:
+            taken = self._sizes.take(part)
+            if self._sizes.announced_bytes > self._limits.body_bytes:
+                raise too_large(self._limits.body_bytes)
+            self._tail = b"\n"
+            return part[:taken]
+        return self._to_empty_line(part)
+
+    def _to_empty_line(self, part: bytes) -> bytes:
+        """Up to the empty line that ends a head or the trailers, also where it is cut in two."""
+        found = _EMPTY_LINE.search(self._tail + part)
+        if found is None:
+            self._tail = (self._tail + part)[-2:]
+            return part
+        part = part[: found.end() - len(self._tail)]
+        self._tail = b""
+        return part
 
     def _learn(self, data: bytes) -> None:
         """These bytes were one whole request: its head is known when it comes again."""
@@ -178,6 +211,7 @@ class RequestReader:
         self._framing = Framing(None, waits=False)
         self._left = 0
         self._raw = False
+        self._sizes = ChunkSizes()
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._received: Received | None = None
@@ -232,6 +266,11 @@ class RequestReader:
         if not self._room.take(count_bytes):
             raise no_room()
         self.held_bytes += count_bytes
+
+    @property
+    def request_id(self) -> bytes | None:
+        """What the request that is being read calls itself, where that is an id."""
+        return read_request_id(first(self._headers, REQUEST_ID))
 
     def drop(self) -> None:
         """Let go of a body that is half here: nothing more will be fed."""

@@ -14,11 +14,14 @@ from msgspec import Meta
 from router.errors import ConfigError
 
 BACKLOG = 1024
+_ANY = "::"
 _AT_ONCE = struct.pack("ii", 1, 0)
 """`struct linger`: on, for no time (socket(7))."""
 
 Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$")]
 """`HOST:PORT` or `[IPv6]:PORT`, as it stands in configuration files."""
+Listen = Address | Annotated[tuple[Address, ...], Meta(min_length=1, max_length=16)]
+"""Where to listen: an address, or several. `[::]` takes IPv4 as well."""
 
 
 def bind(address: str) -> socket.socket:
@@ -41,6 +44,27 @@ def bind(address: str) -> socket.socket:
         listening.close()
         raise ConfigError(f"{address} {_remedy(error)}") from error
     return listening
+
+
+def bind_all(addresses: Listen) -> list[socket.socket]:
+    """A socket, as of `bind`, for each address.
+
+    Raises:
+        ConfigError: one cannot be had; none is held then.
+    """
+    bound: list[socket.socket] = []
+    try:
+        bound.extend(map(bind, listed(addresses)))
+    except ConfigError:
+        for one in bound:
+            one.close()
+        raise
+    return bound
+
+
+def listed(addresses: Listen) -> tuple[Address, ...]:
+    """The addresses that a configuration file names, one or several."""
+    return (addresses,) if isinstance(addresses, str) else addresses
 
 
 def address_of(sock: socket.socket) -> str:
@@ -69,7 +93,8 @@ def _listen(listening: socket.socket, target: tuple[object, ...]) -> None:
     if os.name == "posix":  # elsewhere it would let two processes share the port
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if listening.family == socket.AF_INET6:
-        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        only = target[0] != _ANY  # there, IPv4 is meant as well
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
     listening.setblocking(False)
     listening.bind(target)

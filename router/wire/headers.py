@@ -22,6 +22,7 @@ REASON = b"x-isochrone-reason"
 CODE = b"x-isochrone-code"
 ATTEMPTS = b"x-isochrone-attempts"
 SERVER_TIMING = b"server-timing"
+FORWARDED_FOR = b"x-forwarded-for"
 IDEMPOTENCY_KEY = b"idempotency-key"
 AUTHORIZATION = b"authorization"
 API_KEY = b"x-api-key"
@@ -69,10 +70,13 @@ class CallHeaders:
     timeout_s: float
     priority: int
     key: str | None
+    """Of the authorization, else of x-api-key."""
     regions: frozenset[str] | None
     data_class: str | None
     explain: bool = False
     idempotent: bool = False
+    second_key: str | None = None
+    """Of x-api-key, where an authorization has another."""
 
 
 _NOTHING_SAID = CallHeaders(None, DEFAULT_TIMEOUT_S, DEFAULT_PRIORITY, None, None, None)
@@ -90,11 +94,14 @@ def read_call_headers(headers: Headers) -> CallHeaders:
             raise BadRequest(f"{name.decode()} stands there twice")
     if not fields:
         return _NOTHING_SAID
+    given = read_request_id(fields.get(REQUEST_ID))
+    key, second = _keys(fields)
     return CallHeaders(
-        request_id=_request_id(fields.get(REQUEST_ID)),
+        request_id=given.decode() if given else None,
         timeout_s=read_timeout(fields.get(TIMEOUT)),
         priority=_priority(fields.get(PRIORITY)),
-        key=_key(fields),
+        key=key,
+        second_key=second if second != key else None,
         regions=_regions(fields.get(REGIONS)),
         data_class=_text(DATA_CLASS, fields[DATA_CLASS]) if DATA_CLASS in fields else None,
         explain=fields.get(EXPLAIN) == b"1",
@@ -119,9 +126,9 @@ def read_timeout(value: bytes | None) -> float:
     return min(timeout_s, MAX_TIMEOUT_S)
 
 
-def _request_id(value: bytes | None) -> str | None:
+def read_request_id(value: bytes | None) -> bytes | None:
     """A usable id; None where there is none, so that one is made."""
-    return value.decode() if value is not None and _ID.fullmatch(value) else None
+    return value if value is not None and _ID.fullmatch(value) else None
 
 
 def _priority(value: bytes | None) -> int:
@@ -132,15 +139,17 @@ def _priority(value: bytes | None) -> int:
     return int(value)
 
 
-def _key(fields: dict[bytes, bytes]) -> str | None:
+def _keys(fields: dict[bytes, bytes]) -> tuple[str | None, str | None]:
+    """The key, and one of x-api-key beside an authorization."""
+    key_only = fields.get(API_KEY)
+    second = None if key_only is None else _text(API_KEY, key_only)
     authorization = fields.get(AUTHORIZATION)
     if authorization is not None:
         scheme, _, key = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not key.strip():
             raise BadRequest("authorization must be 'Bearer KEY'")
-        return _text(AUTHORIZATION, key.strip())
-    key_only = fields.get(API_KEY)
-    return None if key_only is None else _text(API_KEY, key_only)
+        return _text(AUTHORIZATION, key.strip()), second
+    return second, None
 
 
 def _regions(value: bytes | None) -> frozenset[str] | None:

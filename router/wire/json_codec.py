@@ -166,7 +166,7 @@ def decode_request(
     return InferRequest(
         inputs=_tensors("inputs", read.inputs, take, bound),
         outputs=_wishes(read.outputs or ()),
-        id=_ascii(read.id or ""),
+        id=read.id or "",
         parameters=_parameters(read.parameters),
     )
 
@@ -185,8 +185,7 @@ def decode_outline(text: bytes) -> Outline | None:
         return None
     outputs = _wishes(read.outputs or ())
     plain_bytes = sum(sizes) if all(one.is_plain for one in inputs) else None
-    identifier, parameters = _ascii(read.id or ""), _parameters(read.parameters)
-    return Outline(inputs, outputs, identifier, parameters, plain_bytes)
+    return Outline(inputs, outputs, read.id or "", _parameters(read.parameters), plain_bytes)
 
 
 def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferResponse:
@@ -336,9 +335,3 @@ def _written_wish(output: RequestedOutput) -> dict[str, object]:
     wish = {} if output.binary is None else {BINARY_WISH: output.binary}
     parameters = {**output.parameters, **wish}
     return {"name": output.name, **({"parameters": parameters} if parameters else {})}
-
-
-def _ascii(identifier: str) -> str:
-    if not identifier.isascii() or not identifier.isprintable():
-        raise BadRequest("id must be printable ASCII")
-    return identifier

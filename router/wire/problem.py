@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from router.errors import IsochroneError, MethodNotAllowed
+from router.errors import IsochroneError, MethodNotAllowed, Unauthenticated
 from router.wire.headers import CODE
 from router.wire.http import Response
 
@@ -56,6 +56,8 @@ def problem_answer(error: IsochroneError) -> tuple[int, list[tuple[bytes, bytes]
         headers.append((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after_s))))
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", ", ".join(error.allow).encode()))
+    if isinstance(error, Unauthenticated):
+        headers.append((b"www-authenticate", b"Bearer"))
     body = msgspec.json.encode(Problem(error.message, error.code, error.reasons))
     status = STATUS.get(error.code, HTTPStatus.INTERNAL_SERVER_ERROR)
     return int(status), headers, body

@@ -111,7 +111,7 @@ BAD_BODIES = {
     "wrong datatype": {"datatype": "FP99"},
     "another datatype than the model's": {"datatype": "INT32", "data": [1, 2]},
     "bare NaN": '{"inputs":[{"name":"x","shape":[1,2],"datatype":"FP32","data":[NaN,1]}]}',
-    "non-ASCII id": '{"id":"é","inputs":[]}',
+    "an id that is no string": '{"id":5,"inputs":[]}',
     "unknown tensor": {"name": "z"},
 }
 

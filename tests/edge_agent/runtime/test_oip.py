@@ -171,7 +171,21 @@ async def test_what_is_not_offered_is_refused_with_a_reason(face, method, path, 
     assert response.status == status
     assert read(response)["error"]
     if status == 405:
-        assert first(response.headers, b"allow") in (b"GET", b"POST")
+        assert first(response.headers, b"allow") in (b"GET, HEAD", b"POST")
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/ready", "/v2/models", "/v2/models/double"])
+async def test_head_is_answered_like_get(face, path):
+    one, other = await face.ask("HEAD", path), await face.ask("GET", path)
+    assert (one.status, one.headers, one.body) == (200, other.headers, other.body)
+
+
+@pytest.mark.parametrize("identifier", ["", "é", "a\nb", "\u0000", "\U0001f600" * 500])
+async def test_an_id_is_any_text(face, identifier):
+    answer = read(await face.post(INFER, rows((1, 2), id=identifier)))
+    assert answer.get("id", "") == identifier
+    answer = read(await face.post("/v2/models/talk/generate", {**TALK, "id": identifier}))
+    assert answer.get("id", "") == identifier
 
 
 async def test_json_is_answered_in_json_with_the_id(face):

@@ -36,6 +36,11 @@ REFUSED = {
     "a bad chunk size": (400, CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n"),
     "a chunk that is too long": (400, CHUNKED + b"3\r\nabcd\r\n0\r\n\r\n"),
     "a bare line feed in a chunk": (400, CHUNKED + b"3\nabc\r\n0\r\n\r\n"),
+    "a chunk that is far too long": (413, CHUNKED + b"ffffffffffffffff\r\n"),
+    "its size before its line ends": (413, CHUNKED + b"0000ffffffff"),
+    "chunks that are too long together": (413, CHUNKED + b"3\r\nabc\r\nfff\r\n"),
+    "a size that overflows": (413, CHUNKED + b"1" * 40 + b"\r\n"),
+    "an underscore in a name": (400, HEAD + b"x_isochrone_regions: eu\r\n\r\n"),
     "two hosts": (400, HEAD + b"host: a\r\n\r\n"),
     "no host": (400, b"GET / HTTP/1.1\r\n\r\n"),
     "a host that is none": (400, b"GET / HTTP/1.1\r\nhost: a/b@c\r\n\r\n"),
@@ -83,10 +88,48 @@ async def test_is_refused_with_one_answer_and_a_close(serve, recorder, status, d
     found, headers, body = await client.answer()
     assert found == status
     assert headers["connection"] == "close"
+    assert headers["x-request-id"]
     assert json.loads(body).keys() == {"error", "code"}
     client.send(GET)
     assert await client.rest() == b""
     assert recorder.seen == []
+
+
+@pytest.mark.parametrize(("named", "kept"), [("mine-1", True), ("not an id", False)])
+async def test_a_refusal_carries_the_id_that_the_request_named(serve, echo, named, kept):
+    client = await (await serve(echo, body_bytes=10)).connect()
+    client.send(POST + b"x-request-id: %b\r\ncontent-length: 11\r\n\r\n" % named.encode())
+    status, headers, _ = await client.answer()
+    assert status == 413
+    assert (headers["x-request-id"] == named) is kept
+
+
+@pytest.mark.parametrize(
+    "fields", [b"", b"content-length: 9\r\n"], ids=["until the end", "with a length"]
+)
+async def test_an_answer_to_http_1_0_that_is_cut_is_a_reset(serve, recorder, fields):
+    client = await (await serve(recorder)).connect()
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    exchange = await recorder.get(0)
+    exchange.start(200, [(b"content-length", b"9")] if fields else [])
+    exchange.write(b"part")
+    await client.reader.readuntil(b"part")
+    exchange.abort()
+    with pytest.raises(ConnectionResetError):
+        await client.rest()
+
+
+async def test_an_answer_to_http_1_0_that_a_drain_cuts_is_a_reset(serve, recorder):
+    talker = await serve(recorder)
+    client = await talker.connect()
+    client.send(b"GET / HTTP/1.0\r\n\r\n")
+    exchange = await recorder.get(0)
+    exchange.start(200, [])
+    exchange.write(b"part")
+    await client.reader.readuntil(b"part")
+    assert await talker.listener.drain(0.0) == 1
+    with pytest.raises(ConnectionResetError):
+        await client.rest()
 
 
 async def test_rubbish_after_a_request_is_refused_after_its_answer(serve, recorder):
@@ -161,7 +204,9 @@ async def test_one_client_too_many_is_told_so(serve, echo):
     first = await talker.connect()
     first.send(GET)
     await first.answer()
-    assert b"HTTP/1.1 503 " in await talker.ask(b"")
+    refused = await talker.ask(b"")
+    assert b"HTTP/1.1 503 " in refused
+    assert b"\r\nretry-after: 1\r\n" in refused
     first.send(GET)
     assert (await first.answer())[0] == 200
     assert talker.listener.connections == 1

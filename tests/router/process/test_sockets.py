@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from router.errors import ConfigError
-from router.process.sockets import address_of, bind
+from router.process.sockets import address_of, bind, bind_all
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
@@ -52,3 +52,47 @@ def test_what_is_no_address_is_refused(address):
 def test_what_is_not_here_is_refused(address):
     with pytest.raises(ConfigError, match="listen"):
         bind(address)
+
+
+def free_port():
+    with bind("127.0.0.1:0") as probe:
+        return probe.getsockname()[1]
+
+
+def reached(address):
+    with socket.create_connection(address, timeout=2):
+        return True
+
+
+def test_every_address_of_ipv6_takes_ipv4_as_well_and_the_port_is_its_own():
+    try:
+        both = bind(f"[::]:{free_port()}")
+    except ConfigError:
+        pytest.skip("this machine has no IPv6")
+    with both:
+        port = both.getsockname()[1]
+        assert reached(("::1", port))
+        assert reached(("127.0.0.1", port))
+        for address in (f"127.0.0.1:{port}", f"0.0.0.0:{port}", f"[::]:{port}"):
+            with pytest.raises(ConfigError, match="is in use"):
+                bind(address)
+
+
+def test_a_port_that_ipv4_has_is_not_taken_by_every_address_of_ipv6():
+    with bind("127.0.0.1:0") as first, pytest.raises(ConfigError, match=r"is in use|no address"):
+        bind(f"[::]:{first.getsockname()[1]}")
+
+
+def test_several_addresses_are_bound_or_none():
+    ports = free_port(), free_port()
+    addresses = tuple(f"127.0.0.1:{port}" for port in ports)
+    bound = bind_all(addresses)
+    assert [address_of(one) for one in bound] == list(addresses)
+    bound[0].close()
+    with pytest.raises(ConfigError, match="is in use"):
+        bind_all(addresses)
+    bound[1].close()
+    for one in bind_all(addresses):
+        one.close()
+    (one,) = bind_all(addresses[0])
+    one.close()

@@ -184,8 +184,6 @@ def one_input(**changes):
             id="a_number_of_5000_digits",
         ),
         pytest.param(one_input(parameters={"binary_data_size": 4}), "'image'", id="size_and_data"),
-        pytest.param(b'{"inputs":[], "id": "\xc3\xa9"}', "ASCII", id="non_ascii_id"),
-        pytest.param(b'{"inputs":[], "id": "a\\nb"}', "ASCII", id="control_character_in_id"),
         pytest.param(
             b'{"inputs":[{"name":"a","shape":[0],"datatype":"INT8","data":[]},'
             b'{"name":"a","shape":[0],"datatype":"INT8","data":[]}]}',
