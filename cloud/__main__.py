@@ -4,12 +4,11 @@ import contextlib
 import shutil
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from cloud.cluster import running
+from cloud.cluster import running, watch
 from cloud.config import CloudConfig, check
 from router.errors import IsochroneError
 from router.process.output import say
@@ -34,7 +33,7 @@ def run(config: CloudConfig, folder: Path | None) -> int:
             keep_on_hangup()
             _on_signals(_stop)  # Ray has put its own in their place
             say(f"ready {url}")
-            threading.Event().wait()
+            watch()
     except IsochroneError as error:
         print(f"isochrone: {error.message}", file=sys.stderr)
         return _PROBLEM

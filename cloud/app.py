@@ -30,7 +30,8 @@ def main(config_path: Path) -> int:
     config = check(config_path)
     for model in config.models:
         find_package(config.packages, model.name, model.version)
-    check_port(config)
+    if config.ray.address is None:  # on a Ray of others, Serve's proxy may listen there already
+        check_port(config)
     _check_size(config)
     folder = _folder(config)
     command = [sys.executable, "-P", "-m", "cloud", str(config_path), *map(str, folder)]

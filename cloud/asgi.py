@@ -1,15 +1,36 @@
 """Between ASGI, which Serve speaks, and our own requests and answers."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, runtime_checkable
 
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as AsgiRequest
 from starlette.responses import Response as AsgiResponse
 from starlette.types import Receive, Scope, Send
 
 from router.errors import TooLarge
 from router.wire.http import Body, Request, Response
+from router.wire.problem import problem_response
+
+_CLIENT_LEFT = 499
+"""As nginx logs it."""
+
+
+async def answered(
+    asgi: AsgiRequest,
+    limit_bytes: int,
+    received_s: float,
+    handle: Callable[[Request], Awaitable[Response]],
+) -> "Answer":
+    """What `handle` says to a request, or why that was not asked."""
+    try:
+        request = await read_request(asgi, limit_bytes, received_s)
+    except TooLarge as error:
+        return Answer(problem_response(error))
+    except ClientDisconnect:  # nobody is left to hear an answer
+        return Answer(Response(_CLIENT_LEFT, []))
+    return Answer(await handle(request))
 
 
 async def read_request(asgi: AsgiRequest, limit_bytes: int, received_s: float) -> Request:
@@ -17,6 +38,7 @@ async def read_request(asgi: AsgiRequest, limit_bytes: int, received_s: float) -
 
     Raises:
         TooLarge: the body has more than `limit_bytes`; what is too much is not read.
+        ClientDisconnect: the client has left before its end.
     """
     scope = asgi.scope
     client = scope.get("client")

@@ -38,24 +38,36 @@ class Catalogue:
         self._manifests = {manifest.name: manifest for manifest in manifests}
         self._standings = dict.fromkeys(self._manifests, Standing())
         self._load_s: dict[str, float] = {}
+        self._asked_s: dict[str, float] = {}
 
     @property
     def standings(self) -> Mapping[str, Standing]:
         """How each model's replicas stand."""
         return self._standings
 
-    def observe(self, seen: Mapping[str, Standing]) -> None:
+    def observe(self, seen: Mapping[str, Standing], now_s: float) -> None:
         """Take over how the replicas stand; a model that was not seen has none."""
         before = [standing.state for standing in self._standings.values()]
         self._standings = {name: seen.get(name, Standing()) for name in self._manifests}
+        for name in [name for name in self._asked_s if self._standings[name].running]:
+            self._load_s[name] = max(0.0, now_s - self._asked_s.pop(name))
         if before != [standing.state for standing in self._standings.values()]:
             self.models_generation += 1
 
-    def woke(self, name: str, load_s: float) -> None:
-        """A model that had no replica has just answered, `load_s` after it was asked."""
-        self._load_s[name] = load_s
+    def asked(self, name: str, now_s: float) -> None:
+        """Somebody wants this model; where it is cold, its start begins with the first."""
+        if self._standings[name].state is ModelState.COLD:
+            self._asked_s.setdefault(name, now_s)
+
+    def woke(self, name: str, ready_s: float | None) -> None:
+        """A model that seemed to have no replica has answered.
+
+        It was ready at that instant; None: before it was asked.
+        """
+        if ready_s is None:
+            ready_s = self._asked_s.pop(name, 0.0)
         if self._standings[name].running == 0:
-            self.observe({**self._standings, name: Standing(running=1)})
+            self.observe({**self._standings, name: Standing(running=1)}, ready_s)
 
     def held(self) -> tuple[HeldModel, ...]:
         """Every model and its state."""

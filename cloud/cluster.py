@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
+from typing import NoReturn
 
 import ray
 from ray import serve
@@ -19,6 +20,7 @@ from router.process.clock import Clock, monotonic
 
 _LOOK_S = 0.05
 _READY_S = 60.0
+_WATCH_S = 2.0
 
 
 class CloudError(IsochroneError):
@@ -48,9 +50,29 @@ def running(config: CloudConfig, folder: Path | None) -> Iterator[str]:
         ray.shutdown()
 
 
+def watch() -> NoReturn:
+    """Wait as long as this node of Ray lives.
+
+    Raises:
+        CloudError: it has died, as Ray knows some 15 s later. Without its head Ray ends the process
+            by itself, after a minute.
+    """
+    node_id = ray.get_runtime_context().get_node_id()
+    alive = True
+    while alive:
+        time.sleep(_WATCH_S)
+        nodes = ray.nodes()  # type: ignore[no-untyped-call]  # Ray leaves it untyped
+        alive = any(node["NodeID"] == node_id and node["Alive"] for node in nodes)
+    raise CloudError("the raylet of this machine has died; Ray's logs say why; start again")
+
+
 def _reach(config: CloudConfig, folder: Path | None) -> None:
     if folder is None:
-        ray.init(address=config.ray.address, log_to_driver=False, logging_level=logging.WARNING)
+        where = config.ray.address
+        try:
+            ray.init(address=where, log_to_driver=False, logging_level=logging.WARNING)
+        except (ConnectionError, RuntimeError) as error:
+            raise CloudError(f"no Ray can be joined at ray.address {where}: {error}") from error
         return
     ray.init(
         address="local",

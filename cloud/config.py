@@ -9,11 +9,15 @@ from msgspec import Meta
 from router.process.log import LogConfig
 from router.process.settings import Settings, load_settings
 from router.process.sockets import Address
+from router.wire.headers import MAX_TIMEOUT_S
 from router.wire.report import Name
 
 Replicas = Annotated[int, Meta(ge=0, le=1000)]
 Ongoing = Annotated[int, Meta(ge=1, le=1000)]
 Delay = Annotated[float, Meta(ge=0, le=86400)]
+MESSAGE_BYTES = (1 << 31) - 1
+"""The most that gRPC carries in one message."""
+_MAX_BODY_BYTES = MESSAGE_BYTES - (1 << 20)
 _MAX_TEMP_DIR = 40
 """Ray makes sockets some 65 characters below its folder; the system's bound is 107."""
 
@@ -23,8 +27,9 @@ class ModelConfig(Settings, frozen=True, kw_only=True):
 
     Without `version`, the newest package counts. Between `replicas_min` and `replicas_max`, Serve
     aims at `target_ongoing_requests` in each replica; what is over `max_ongoing_requests` waits,
-    and what is over `max_queued_requests` is refused. `num_cpus` and `num_gpus` are what Ray sets
-    aside for one replica, parts of one included.
+    and what is over `max_queued_requests` is refused. A replica with a run that goes on for longer
+    than `longest_run_s` is replaced; no caller waits longer than the default. `num_cpus` and
+    `num_gpus` are what Ray sets aside for one replica, parts of one included.
     """
 
     name: Name
@@ -34,6 +39,7 @@ class ModelConfig(Settings, frozen=True, kw_only=True):
     target_ongoing_requests: Annotated[float, Meta(gt=0, le=1000)] = 2.0
     max_ongoing_requests: Ongoing = 5
     max_queued_requests: Annotated[int, Meta(ge=0, le=100_000)] = 64
+    longest_run_s: Annotated[float, Meta(gt=0, le=86400)] = MAX_TIMEOUT_S
     num_cpus: Annotated[float, Meta(ge=0, le=1024)] = 1.0
     num_gpus: Annotated[float, Meta(ge=0, le=64)] = 0.0
     upscale_delay_s: Delay = 5.0
@@ -80,7 +86,7 @@ class CloudConfig(Settings, frozen=True, kw_only=True):
     packages: Path
     models: Annotated[tuple[ModelConfig, ...], Meta(min_length=1)]
     ingress_replicas: Annotated[int, Meta(ge=1, le=100)] = 1
-    body_bytes: Annotated[int, Meta(ge=1024, le=1 << 32)] = 64 << 20
+    body_bytes: Annotated[int, Meta(ge=1024, le=_MAX_BODY_BYTES)] = 64 << 20
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 20.0
     ray: RayConfig = RayConfig()
     log: LogConfig = LogConfig()

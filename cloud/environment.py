@@ -4,6 +4,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from cloud.config import MESSAGE_BYTES
+
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Nothing is told to anyone."""
 _FAST = {
@@ -13,6 +15,8 @@ _FAST = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
 }
 """Nothing of ours blocks an event loop, so each replica needs one only: half the time per call."""
+_MESSAGES = {"RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MESSAGE_BYTES)}
+"""What goes to a replica and comes from it is a gRPC message, by default of at most 4 MiB."""
 _LEADS_ELSEWHERE = frozenset(
     {"RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_SERVE_ENABLE_HA_PROXY", "RAY_SERVE_THROUGHPUT_OPTIMIZED"}
 )
@@ -34,4 +38,4 @@ def for_ray(before: Mapping[str, str], token_file: Path | None) -> dict[str, str
         return {**before, **_QUIET}
     kept = {name: value for name, value in before.items() if name not in _LEADS_ELSEWHERE}
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_file)}
-    return {**_FAST, **kept, **_QUIET, **token}
+    return {**_FAST, **_MESSAGES, **kept, **_QUIET, **token}

@@ -1,22 +1,27 @@
 """Calls of a model, forwarded as they came to its replicas; answers tell of the whole region."""
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
+
+from msgspec.structs import replace
 
 from cloud.catalogue import Catalogue
 from cloud.gate import RegionGate
 from cloud.replicas import Replicas
-from cloud.report import Cost, split
+from cloud.report import Cost, split, up_s
 from edge_agent.runtime.calls import in_time
 from edge_agent.runtime.infer import Target
 from edge_agent.runtime.load import Load
-from router.errors import IsochroneError, Unavailable
+from router.errors import IsochroneError, Misdirected, Overloaded, Unavailable
 from router.process.clock import Clock
 from router.wire import headers
 from router.wire.http import Response
 from router.wire.problem import problem_response
 from router.wire.report import LOAD_HEADER, ModelState, encode_call_report
 
+ROUSED_S = 10.0
+"""A model that was woken is not woken again within this time."""
 _AHEAD_SHARE = 0.05
 _AHEAD_MOST_S = 0.05
 """Serve's proxy holds the same deadline and answers in plain text: ours comes a little sooner."""
@@ -38,6 +43,17 @@ class Forwarding:
         self._gate = gate
         self._load = load
         self._clock = clock
+        self._roused_s: dict[str, float] = {}
+
+    def rouse(self, model: str) -> None:
+        """Have a cold model start, whatever becomes of who asked; nothing where it starts."""
+        now_s = self._clock()
+        if self._catalogue.state(model) is not ModelState.COLD:
+            return
+        self._catalogue.asked(model, now_s)
+        if now_s - self._roused_s.get(model, float("-inf")) >= ROUSED_S:
+            self._roused_s[model] = now_s
+            self._replicas[model].rouse()
 
     async def infer(self, target: Target) -> Response:
         """Tensors in, tensors out."""
@@ -54,39 +70,55 @@ class Forwarding:
     async def _told(self, target: Target, ask: Callable[[Target], Awaitable[Response]]) -> Response:
         """The answer or a refusal, with the region's report, which counts this call from now on."""
         try:
-            state = self._catalogue.state(target.model, target.version)
-            self._load.note(target.request.header(headers.SEQUENCE))
+            state = self._expect(target)
             response = await ask(target)
         except IsochroneError as error:
+            if isinstance(error, Overloaded):
+                due_s = self._gate.due_s(target.model)
+                error.retry_after_s = max(error.retry_after_s or 0.0, due_s)
             refusal = problem_response(error)
             refusal.headers.append((LOAD_HEADER, self._report(target, Cost(0.0, 0.0))))
             return refusal
         fields, report = split(response.headers)
-        cost = Cost.of(report, self._clock() - target.request.received_s)
+        received_s = target.request.received_s
+        ready_for_s = up_s(response.headers, math.inf if state is ModelState.WARM else 0.0)
+        cost = Cost.of(report, self._clock() - received_s, ready_for_s)
         if cost.infer_s > 0:  # a refusal says nothing of the model
             self._load.served(target.model, cost.infer_s)
         if state is not ModelState.WARM:
-            self._catalogue.woke(target.model, cost.wait_s)
+            self._catalogue.woke(target.model, received_s + cost.load_s if cost.load_s else None)
         fields += [
             (headers.SERVER_TIMING, cost.server_timing),
             (LOAD_HEADER, self._report(target, cost)),
         ]
         return Response(response.status, fields, response.body)
 
+    def _expect(self, target: Target) -> ModelState:
+        """A request has come: where its model stands, which is woken if it is cold.
+
+        Raises:
+            Misdirected: it is meant for another region; nothing is woken for it.
+            NotFound: its model is not here.
+        """
+        request = target.request
+        if request.header(headers.REGION) not in (None, self._load.region):
+            raise Misdirected("this request is for another region than this endpoint is in")
+        state = self._catalogue.state(target.model, target.version)
+        self._load.note(request.header(headers.SEQUENCE))
+        self.rouse(target.model)
+        return state
+
     async def _whole(self, target: Target) -> Response:
-        lease = self._gate.enter()
-        try:
+        with self._gate.inside(target.model):
             async with self._in_time(target):
                 return await self._replicas[target.model].answer(target.request)
-        finally:
-            lease.release()
 
     async def _streamed(self, target: Target) -> Response:
         parts = self._parts(target)
         try:
             async with self._in_time(target):
                 head = await anext(parts, None)
-        except BaseException:  # cancelled, too: its lease must come back
+        except BaseException:  # cancelled, too: its place must come back
             await parts.aclose()
             raise
         if not isinstance(head, Response):
@@ -94,14 +126,11 @@ class Forwarding:
         return Response(head.status, head.headers, _Chunks(parts))
 
     async def _parts(self, target: Target) -> AsyncGenerator[Response | bytes]:
-        """Holds its lease until it ends; after the head, the replica watches the deadline."""
-        lease = self._gate.enter()
-        try:
+        """Holds its place until it ends; after the head, the replica watches the deadline."""
+        with self._gate.inside(target.model):
             async with aclosing(self._replicas[target.model].parts(target.request)) as parts:
                 async for part in parts:
                     yield part
-        finally:
-            lease.release()
 
     def _in_time(self, target: Target) -> AbstractAsyncContextManager[None]:
         timeout_s = headers.read_call_headers(target.request.headers).timeout_s
@@ -111,7 +140,7 @@ class Forwarding:
     def _report(self, target: Target, cost: Cost) -> bytes:
         seq_seen = self._load.highest(target.request.header(headers.SEQUENCE))
         report = self._load.call_report(target.model, cost.wait_s, cost.infer_s, seq_seen)
-        return encode_call_report(report)
+        return encode_call_report(replace(report, load_s=cost.load_s))
 
 
 class _Chunks(AsyncIterator[bytes]):

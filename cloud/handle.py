@@ -9,7 +9,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from router.errors import Overloaded, Unavailable
+from router.errors import Overloaded, Unavailable, UnusableAnswer
 from router.wire.http import Request, Response
 
 RETRY_AFTER_S = 1.0
@@ -55,6 +55,8 @@ def _own_words() -> Iterator[None]:
     except BackPressureError as error:
         text = "every replica of this model is busy and its queue is full"
         raise Overloaded(text, retry_after_s=RETRY_AFTER_S) from error
-    except (DeploymentUnavailableError, RayActorError) as error:
+    except DeploymentUnavailableError as error:
         text = "no replica of this model can be reached"
         raise Unavailable(text, retry_after_s=RETRY_AFTER_S) from error
+    except RayActorError as error:  # Serve itself asks another where the call was not taken yet
+        raise UnusableAnswer("the replica died while this request was there") from error

@@ -9,16 +9,14 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentStatusOverview
 from starlette.requests import Request as AsgiRequest
 
-from cloud.asgi import Answer, read_request
+from cloud.asgi import Answer, answered
 from cloud.config import CloudConfig
 from cloud.handle import ServeReplicas
 from cloud.region import Observe, Region
 from cloud.replica import Replica
 from cloud.scale import Standing
 from edge_agent.runtime.manifest import Manifest
-from router.errors import TooLarge
 from router.process.clock import monotonic
-from router.wire.problem import problem_response
 
 
 async def observe_serve() -> Mapping[str, Standing]:
@@ -63,8 +61,4 @@ class Ingress:
 
     async def __call__(self, asgi: AsgiRequest) -> Answer:
         """Answer one request."""
-        try:
-            request = await read_request(asgi, self._body_bytes, monotonic())
-        except TooLarge as error:
-            return Answer(problem_response(error))
-        return Answer(await self._region.handle(request))
+        return await answered(asgi, self._body_bytes, monotonic(), self._region.handle)

@@ -1,6 +1,11 @@
 """Everything that a region's ingress answers: its models through their replicas, and of itself."""
 
+import asyncio
+import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Mapping
+
+from msgspec.structs import replace
 
 from cloud.catalogue import Catalogue
 from cloud.config import CloudConfig
@@ -18,12 +23,15 @@ from router.wire.http import Request, Response
 from router.wire.methods import check_method
 from router.wire.peer_json import read_json
 from router.wire.problem import json_response, problem_response
-from router.wire.report import ModelState, Wake, Waking, told_to
+from router.wire.report import ModelState, Pressure, Wake, Waking, told_to
 
 OBSERVED_S = 1.0
-"""What was seen of the replicas counts for this long: asking Serve costs some 15 ms."""
-ROUSED_S = 10.0
-"""A model that was woken is not woken again within this time."""
+"""How often Serve's controller is asked how the replicas stand; that costs some 15 ms."""
+OLD_S = 10.0
+"""What was seen of the replicas longer ago is told as such."""
+_FIRST_S = 0.2
+"""So long the first request of an ingress waits for what is seen first; no other does."""
+_log = logging.getLogger(__name__)
 
 Observe = Callable[[], Awaitable[Mapping[str, Standing]]]
 """Asks how the replicas of every model stand."""
@@ -32,11 +40,6 @@ Observe = Callable[[], Awaitable[Mapping[str, Standing]]]
 def _always_ready() -> bool:
     """A model that sleeps is woken by its first call."""
     return True
-
-
-def _is_call(request: Request) -> bool:
-    """Calls do not wait for what Serve's controller has to say."""
-    return request.method == "POST" and request.path.startswith("/v2/models/")
 
 
 class Region:
@@ -55,15 +58,14 @@ class Region:
         """`instance` names this ingress and no other before or after it."""
         self._catalogue = Catalogue(manifests)
         self._manifests = {manifest.name: manifest for manifest in manifests}
-        self._replicas = replicas
         self._observe = observe
         self._clock = clock
-        self._observed_s = float("-inf")
-        self._roused_s: dict[str, float] = {}
-        gate = RegionGate(lambda: slots(config.models, self._catalogue.standings))
+        self._observed_s = clock()
+        self._watching: asyncio.Task[None] | None = None
+        gate = RegionGate(lambda: slots(config.models, self._catalogue.standings), clock)
         self._load = Load(config.name, config.region, instance, gate, self._catalogue, clock)
-        forwarding = Forwarding(self._catalogue, replicas, gate, self._load, clock)
-        self._face = OpenInference(self._catalogue, forwarding, _always_ready)
+        self._forwarding = Forwarding(self._catalogue, replicas, gate, self._load, clock)
+        self._face = OpenInference(self._catalogue, self._forwarding, _always_ready)
         self._sampling = Sampling(self._face.handle)
         self._control: Mapping[str, tuple[str, Callable[[Request], Response]]] = {
             "/isochrone/report": ("GET", self._report),
@@ -72,21 +74,34 @@ class Region:
 
     async def handle(self, request: Request) -> Response:
         """The answer, also where it is a refusal; nothing is raised but cancellation."""
-        if self._observed_s < 0 or not _is_call(request):
-            await self._look()
+        if self._watching is None:
+            await self._begin()
         if request.path in self._control:
             return self._controlled(request)
         if request.path == "/isochrone/sample":
             return await self._sampled(request)
         return await self._face.handle(request)
 
-    async def _look(self) -> None:
-        """See how the replicas stand, unless that was seen just now."""
-        now_s = self._clock()
-        if now_s - self._observed_s < OBSERVED_S:
-            return
-        self._observed_s = now_s  # whoever comes meanwhile takes what was seen before
-        self._catalogue.observe(await self._observe())
+    async def _begin(self) -> None:
+        """Watch the replicas from now on, as long as this process lives."""
+        looked = asyncio.Event()
+        # no group holds this task: it ends with the process, and tells its failures itself
+        self._watching = asyncio.get_running_loop().create_task(self._watch(looked))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST_S):
+                await looked.wait()
+
+    async def _watch(self, looked: asyncio.Event) -> None:
+        while True:
+            try:
+                seen = await self._observe()
+            except Exception:  # whatever Serve fails with: calls and reports go on without it
+                _log.exception("how the replicas stand cannot be seen")
+            else:
+                self._observed_s = self._clock()
+                self._catalogue.observe(seen, self._observed_s)
+            looked.set()
+            await asyncio.sleep(OBSERVED_S)
 
     def _controlled(self, request: Request) -> Response:
         method, answer = self._control[request.path]
@@ -108,20 +123,19 @@ class Region:
             return problem_response(error)
 
     def _report(self, request: Request) -> Response:
+        """What is known, and as the field `age` how old that is, in seconds."""
         report = self._load.endpoint_report(ready=True, draining=False)
-        return json_response(told_to(request.headers, report))
+        age_s = self._clock() - self._observed_s
+        if age_s > OLD_S:
+            old = f"Serve's controller: its replicas were last seen {age_s:.0f} s ago"
+            report = replace(report, pressure=Pressure(degraded=(old,)))
+        response = json_response(told_to(request.headers, report))
+        response.headers.append((b"age", b"%d" % age_s))
+        return response
 
     def _wake(self, request: Request) -> Response:
         wake = read_json(request.body, Wake, "wake")
         held = self._catalogue.model(wake.model, wake.version)
-        if held.state is ModelState.COLD and self._may_rouse(held.name):
-            self._replicas[held.name].rouse()
+        self._forwarding.rouse(held.name)
         expected_s = 0.0 if held.state is ModelState.WARM else held.load_s
         return json_response(Waking(held.name, held.version, held.state, expected_s), 202)
-
-    def _may_rouse(self, model: str) -> bool:
-        now_s = self._clock()
-        if now_s - self._roused_s.get(model, float("-inf")) < ROUSED_S:
-            return False
-        self._roused_s[model] = now_s
-        return True

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 
 from cloud.asgi import closing
 from cloud.config import CloudConfig, ModelConfig
+from cloud.report import UP
 from edge_agent.runtime.calls import Calls
 from edge_agent.runtime.gate import OpenGate
 from edge_agent.runtime.infer import Inference
@@ -27,7 +28,8 @@ class Replica:
         """Load the model and have it answer its warm-up samples: a replica that runs is warm."""
         at_once = min(model.max_ongoing_requests, max(1, int(model.num_cpus)))
         self._pool = Pool([package], slots=at_once, clock=monotonic)
-        gate = OpenGate(model.max_ongoing_requests)
+        gate = self._gate = OpenGate(model.max_ongoing_requests)
+        self._longest_run_s = model.longest_run_s
         instance = secrets.token_hex(8)
         load = Load(config.name, config.region, instance, gate, self._pool, monotonic)
         calls = Calls(
@@ -37,6 +39,7 @@ class Replica:
         inference = Inference(calls, load, body_limit_bytes=config.body_bytes, room=room)
         self._face = OpenInference(self._pool, inference, self._pool.is_healthy)
         await self._pool.load(package.name)
+        self._ready_s = monotonic()
 
     async def answer(self, request: Request) -> Response:
         """A whole answer."""
@@ -66,7 +69,11 @@ class Replica:
         """
         if not self._pool.is_healthy():
             raise Unavailable("the model can no longer answer")
+        if self._gate.longest_s > self._longest_run_s:
+            raise Unavailable(f"a run goes on for {self._gate.longest_s:.0f} s")
 
     async def _ask(self, request: Request) -> Response:
         request.received_s = monotonic()  # the sender's instants mean nothing here
-        return await self._face.handle(request)
+        response = await self._face.handle(request)
+        response.headers.append((UP, b"%.6f" % (monotonic() - self._ready_s)))
+        return response

@@ -15,6 +15,7 @@ class Replicas(Protocol):
         Raises:
             Overloaded: too many calls wait already.
             Unavailable: no replica can be reached.
+            UnusableAnswer: the replica died with the call inside, which may have run.
         """
         ...
 

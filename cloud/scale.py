@@ -31,13 +31,13 @@ class Standing:
         return ModelState.LOADING if self.starting else ModelState.COLD
 
 
-def slots(models: Iterable[ModelConfig], standings: Mapping[str, Standing]) -> int:
-    """How many calls can run at this moment, all models together; 0 where all are asleep."""
-    return sum(
-        standings[model.name].running * model.max_ongoing_requests
+def slots(models: Iterable[ModelConfig], standings: Mapping[str, Standing]) -> Mapping[str, int]:
+    """How many calls of each model can run at this moment; 0 where it is asleep."""
+    return {
+        model.name: standings[model.name].running * model.max_ongoing_requests
         for model in models
         if model.name in standings
-    )
+    }
 
 
 def ingress_ongoing(models: Iterable[ModelConfig]) -> int:

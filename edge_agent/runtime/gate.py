@@ -8,6 +8,7 @@ from typing import Protocol
 from router.admission.limit import Lease, Limit
 from router.admission.queue import Ticket
 from router.errors import IsochroneError
+from router.process.clock import Clock, monotonic
 
 
 class Filling(Protocol):
@@ -141,16 +142,24 @@ class OpenGate:
 
     crowded = False
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, clock: Clock = monotonic) -> None:
         self.slots = slots
         self.queued = 0
+        self._clock = clock
         self._limit = Limit(sys.maxsize)
         self._coming: dict[Entry, Lease] = {}
+        self._begun_s: dict[_OpenSlot, float] = {}
 
     @property
     def in_flight(self) -> int:
         """Calls that run."""
         return self._limit.in_flight
+
+    @property
+    def longest_s(self) -> float:
+        """How long the oldest of them has been running, whether or not anybody waits for it."""
+        now_s = self._clock()
+        return now_s - min(self._begun_s.values(), default=now_s)
 
     def stand_aside(self, due_s: float) -> Lease:  # noqa: ARG002 - Gate's
         """A lease, at once."""
@@ -180,7 +189,9 @@ class OpenGate:
         if lease is None:  # it has left
             return
         batch = entry.batch()
-        if batch.begin(_OpenSlot(lease)):
+        slot = _OpenSlot(lease, self._begun_s)
+        self._begun_s[slot] = self._clock()
+        if batch.begin(slot):
             batch.settle()
 
 
@@ -189,9 +200,11 @@ class _OpenSlot:
 
     alone = False
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, begun_s: "dict[_OpenSlot, float]") -> None:
         self._lease = lease
+        self._begun_s = begun_s
 
     def release(self, stretch: float | None = None) -> None:  # noqa: ARG002 - Slot's
         """It has ended."""
+        self._begun_s.pop(self, None)
         self._lease.release()

@@ -24,7 +24,7 @@ from edge_agent.runtime.package import described, write_package
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 ALPHABET = "_abcdefghij"
-START_S = 60.0
+START_S = 120.0
 STOP_S = 40.0
 
 
@@ -100,6 +100,45 @@ def write_talk(store: Path):
     return write_package(store, manifest, {"model.onnx": data})
 
 
+def write_spin(store: Path):
+    """A model that counts to x, one by one: a few hundred thousand a second."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["goes"]),
+            helper.make_node("Add", ["count", "one"], ["next"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("count", TensorProto.INT64, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("goes", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.INT64, [1]),
+        ],
+    )
+    data = graph_bytes(
+        [helper.make_node("Loop", ["x", "yes", "zero"], ["y"], body=body)],
+        [helper.make_tensor_value_info("x", TensorProto.INT64, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, [1])],
+        [
+            numpy_helper.from_array(np.array(True), "yes"),
+            numpy_helper.from_array(np.array([0]), "zero"),
+            numpy_helper.from_array(np.array([1]), "one"),
+        ],
+    )
+    manifest = Manifest(
+        name="spin",
+        version="1",
+        inputs=(Declared("x", "INT64", (1,)),),
+        outputs=(Declared("y", "INT64", (1,)),),
+        warm_up=(Sample((SampleTensor("x", (1,), (1,)),)),),
+        variants=(described(data, name="fp32", engine="onnx", file="model.onnx"),),
+    )
+    return write_package(store, manifest, {"model.onnx": data})
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory) -> Path:
     """A directory with every package that the tests of this folder use."""
@@ -108,6 +147,7 @@ def store(tmp_path_factory) -> Path:
         write_table(folder, name)
     write_torch_table(folder, "torch-table")
     write_talk(folder)
+    write_spin(folder)
     return folder
 
 
@@ -199,7 +239,7 @@ class Cloud(Process, Client):
             "listen": f"127.0.0.1:{port}",
             "packages": str(store),
             "models": [{"num_cpus": 0.1, **model} for model in models],
-            "body_bytes": 65536,
+            "body_bytes": 6 << 20,
             "ray": {"num_cpus": 3, "object_store_bytes": 80 << 20, "temp_dir": str(ray)},
         }
         self.config = folder / "cloud.yaml"
@@ -212,6 +252,13 @@ class Cloud(Process, Client):
         """Return once it says that it is."""
         line = f"ready http://127.0.0.1:{self.port}\n"
         self.await_(lambda: self.out.read_text() == line, "not ready")
+
+    def replica(self, model: str) -> int:
+        """The process of a model's only replica."""
+        title = f"ray::ServeReplica:here:{model}".encode()
+        pids = [int(member.partition(" ")[0]) for member in self.members()]
+        (found,) = [p for p in pids if title in Path(f"/proc/{p}/cmdline").read_bytes()]
+        return found
 
     def serve_logs(self, model: str) -> list[str]:
         """What Ray Serve logged in the replicas of a model."""
@@ -254,6 +301,7 @@ def cloud(launch, store):
         {"name": "narrow", "max_ongoing_requests": 1, "target_ongoing_requests": 1}
         | {"max_queued_requests": 1},
         {"name": "sleepy", "replicas_min": 0},
+        {"name": "spin"},
     ]
     process = launch(Cloud, store, models)
     process.await_ready()

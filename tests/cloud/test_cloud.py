@@ -1,7 +1,10 @@
 """One real cloud process: Ray, Serve, replicas and all."""
 
 import json
+import os
+import signal
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -79,7 +82,8 @@ def test_a_text_streams_chunk_by_chunk(cloud):
         ("POST", "/v2/models/table/versions/9/infer", BODY, 404),
         ("POST", "/v2/models/table/infer", b"{}", 400),
         ("POST", "/v2/models/table/infer", b"{" + b"[" * 60000, 400),
-        ("POST", "/v2/models/table/infer", b" " * 70000, 413),
+        ("POST", "/v2/models/table/infer", b" " * ((6 << 20) + 1), 413),
+        ("POST", "/v2/models/table/infer", b"{" + b" " * (5 << 20) + b"}", 400),
         ("POST", "/v2/models/table/generate_stream", b"{}", 400),
         ("POST", "/v2/repository/models/table/load", b"", 403),
         ("POST", "/isochrone/wake", b'{"model": "nobody"}', 404),
@@ -107,7 +111,7 @@ def test_answers_tell_of_the_region(cloud):
     assert told.seq_seen == report.seen["eu"] == 7
     assert report.slots >= 5 + 5 + 5 + 1
     states = {model.name: model.state for model in report.models}
-    assert states.keys() == {"table", "torch-table", "talk", "narrow", "sleepy"}
+    assert states.keys() == {"table", "torch-table", "talk", "narrow", "sleepy", "spin"}
     assert states["table"] is ModelState.WARM
 
 
@@ -146,12 +150,17 @@ def test_a_sleeping_model_is_woken_and_answers(cloud):
         assert (status, answer["model"]) == (202, "sleepy")
     cloud.await_(lambda: state_of(cloud, "sleepy") is ModelState.WARM, "sleepy stays cold")
     assert cloud.ask("POST", path, BODY)[0] == 200
+    assert (held_by(cloud, "sleepy").load_s or 0) > 0.1, "a process has started meanwhile"
 
 
 def state_of(cloud, model):
+    return held_by(cloud, model).state
+
+
+def held_by(cloud, model):
     report = decode_endpoint_report(cloud.ask("GET", "/isochrone/report")[2])
     assert report is not None
-    return next(held.state for held in report.models if held.name == model)
+    return next(held for held in report.models if held.name == model)
 
 
 def test_a_client_that_leaves_in_the_middle_of_a_stream_stops_it(cloud):
@@ -162,6 +171,20 @@ def test_a_client_that_leaves_in_the_middle_of_a_stream_stops_it(cloud):
         assert client.recv(100).startswith(b"HTTP/1.1 200")
         assert in_flight(cloud) == 1
     cloud.await_(lambda: in_flight(cloud) == 0, "the stream goes on")
+
+
+def test_a_replica_that_dies_with_a_call_inside_is_no_refusal(cloud):
+    """Whoever is told that nothing has run may ask another, and the call would run twice."""
+    body = json.dumps(
+        {"inputs": [{"name": "x", "shape": [1], "datatype": "INT64", "data": [10**9]}]}
+    ).encode()
+    with ThreadPoolExecutor(1) as clients:
+        asked = clients.submit(cloud.json, "POST", "/v2/models/spin/infer", body)
+        cloud.await_(lambda: in_flight(cloud) == 1, "the call does not begin")
+        time.sleep(1.0)  # it has come to the replica by then
+        os.kill(cloud.replica("spin"), signal.SIGKILL)
+        status, answer = asked.result(20)
+    assert (status, answer["code"]) == (502, "unusable_answer")
 
 
 def in_flight(cloud):

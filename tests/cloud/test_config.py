@@ -8,13 +8,15 @@ import msgspec
 import pytest
 import yaml
 
-from cloud.app import check_port
+from cloud.app import check_port, main
 from cloud.config import CloudConfig, ModelConfig, as_arguments, check, from_arguments
 from cloud.environment import for_ray
 from cloud.serve_file import IMPORT_PATH, write_serve_file
 from router.errors import ConfigError
 
 GOOD = {"name": "here", "region": "us-east", "packages": "store", "models": [{"name": "digits"}]}
+
+GRPC_BYTES = "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"
 
 
 def written(folder: Path, **changes) -> Path:
@@ -65,6 +67,30 @@ def test_a_port_in_use_is_told(tmp_path, listening_port):
     config = check(written(tmp_path, listen=f"127.0.0.1:{listening_port}"))
     with pytest.raises(ConfigError, match="cannot be used"):
         check_port(config)
+
+
+@pytest.mark.parametrize("address", [None, "auto"], ids=["own", "joined"])
+def test_a_joined_rays_own_proxy_may_listen_there_already(
+    tmp_path, listening_port, make_table, monkeypatch, address
+):
+    make_table(tmp_path / "store", "digits")
+    listen = f"127.0.0.1:{listening_port}"
+    file = written(tmp_path, listen=listen, ray={"address": address, "num_cpus": 4})
+    begun: list[str] = []
+    monkeypatch.setattr("os.execve", lambda _program, command, _environment: begun.extend(command))
+    if address is None:
+        with pytest.raises(ConfigError, match="cannot be used"):
+            main(file)
+    else:
+        main(file)
+    assert ("cloud" in begun) == (address is not None)
+
+
+def test_what_goes_to_a_replica_may_be_as_long_as_a_body(tmp_path):
+    made = for_ray({}, Path("/run/token"))
+    with pytest.raises(ConfigError, match="body_bytes"):
+        check(written(tmp_path, body_bytes=int(made[GRPC_BYTES])))
+    check(written(tmp_path, body_bytes=int(made[GRPC_BYTES]) - (1 << 20)))
 
 
 def test_the_environment_holds_a_path_to_our_token_and_no_other_rays():

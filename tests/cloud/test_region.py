@@ -6,7 +6,9 @@ from contextlib import aclosing
 
 import msgspec
 import pytest
+from starlette.requests import Request as AsgiRequest
 
+from cloud.asgi import answered
 from cloud.catalogue import find_package
 from cloud.config import CloudConfig, ModelConfig
 from cloud.region import Region
@@ -16,7 +18,13 @@ from router.errors import Overloaded
 from router.process.clock import monotonic
 from router.wire.codec import decode_request
 from router.wire.http import Request, Response
-from router.wire.report import LOAD_HEADER, decode_call_report, decode_endpoint_report
+from router.wire.report import (
+    LOAD_HEADER,
+    CallReport,
+    decode_call_report,
+    decode_endpoint_report,
+    encode_call_report,
+)
 
 
 class Scripted:
@@ -45,20 +53,40 @@ class Scripted:
         self.roused += 1
 
 
-def region(store, replicas, **standing):
-    async def observe():
+def region(store, replicas, *, observe=None, clock=monotonic, **standing):
+    async def stands():
         return {"table": Standing(**standing)}
 
     config = CloudConfig(
         name="here", region="eu", packages=store, models=(ModelConfig(name="table"),)
     )
     manifest = find_package(store, "table", None).manifest
-    return Region(config, [manifest], {"table": replicas}, observe, instance="one", clock=monotonic)
+    replicas = {"table": replicas}
+    return Region(config, [manifest], replicas, observe or stands, instance="one", clock=clock)
 
 
-def request(path, body=b"{}", method="POST", **headers):
+RAN = (
+    LOAD_HEADER,
+    encode_call_report(
+        CallReport(
+            instance="replica",
+            sequence=1,
+            in_flight=1,
+            slots=1,
+            latency_s=0.004,
+            wait_s=0.0,
+            infer_s=0.004,
+            models_generation=0,
+        )
+    ),
+)
+"""What a replica tells of a call that ran for 4 ms."""
+
+
+def request(path, body=b"{}", method="POST", received_s=None, **headers):
     fields = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-    return Request(method, path, fields, body, received_s=monotonic())
+    now_s = monotonic() if received_s is None else received_s
+    return Request(method, path, fields, body, received_s=now_s)
 
 
 INFER = "/v2/models/table/infer"
@@ -234,6 +262,167 @@ async def test_only_calls_of_a_known_model_are_noted_and_at_once(store):
     answer = await here.handle(request(STREAM, x_isochrone_seq="eu.1=7"))
     assert (await reported(here)).seen == {"eu.1": 7}
     await answer.body.aclose()
+
+
+class Controller:
+    """Serve's controller: answers when it may, and as it is told."""
+
+    def __init__(self):
+        self.was_asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        self.error = None
+        self.running = 1
+
+    async def __call__(self):
+        self.was_asked.set()
+        await self.may_answer.wait()
+        if self.error is not None:
+            raise self.error
+        return {"table": Standing(self.running)}
+
+    async def await_asked(self):
+        """It has been asked once more, and twice where it answers: what it then said is known."""
+        async with asyncio.timeout(5):
+            for _ in range(1 + self.may_answer.is_set()):
+                self.was_asked.clear()
+                await self.was_asked.wait()
+
+
+@pytest.fixture
+def controller(monkeypatch):
+    monkeypatch.setattr("cloud.region.OBSERVED_S", 0.001)
+    return Controller()
+
+
+async def test_a_report_is_what_is_known_and_waits_for_no_controller(store, controller):
+    now = [0.0]
+    here = region(store, Scripted(), observe=controller, clock=lambda: now[0])
+    assert (await reported(here)).models[0].state == "warm"
+    controller.may_answer.clear()
+    await controller.await_asked()
+    now[0] += 12.5
+    answer = await here.handle(request("/isochrone/report", b"", "GET"))
+    assert dict(answer.headers)[b"age"] == b"12"
+    told = decode_endpoint_report(answer.body)
+    assert told is not None
+    assert (told.models[0].state, told.ready, told.slots) == ("warm", True, 5)
+    assert "12 s ago" in told.pressure.degraded[0]
+
+
+async def test_an_ingress_that_has_never_seen_its_replicas_answers_all_the_same(store, controller):
+    controller.may_answer.clear()
+    here = region(store, Scripted(Response(200, [], b"{}")), observe=controller)
+    async with asyncio.timeout(5):
+        assert (await here.handle(request(INFER))).status == 200
+    assert (await reported(here)).models[0].state == "warm", "it has just answered"
+
+
+async def test_an_error_of_the_controller_changes_nothing_and_is_over_when_it_is(
+    store, controller, caplog
+):
+    here = region(store, Scripted(), observe=controller)
+    assert (await reported(here)).slots == 5
+    controller.error = RuntimeError("the controller is gone")
+    await controller.await_asked()
+    assert (await reported(here)).slots == 5
+    assert "the controller is gone" in caplog.text
+    controller.error, controller.running = None, 3
+    await controller.await_asked()
+    assert (await reported(here)).slots == 15
+
+
+async def test_calls_alone_keep_what_is_told_of_the_replicas_up_to_date(store, controller):
+    here = region(store, Scripted(Response(200, [], b"{}")), observe=controller)
+    await here.handle(request(INFER))
+    controller.running = 4
+    await controller.await_asked()
+    answer = await here.handle(request(INFER))
+    told = decode_call_report(dict(answer.headers)[LOAD_HEADER])
+    assert told is not None
+    assert told.slots == 20
+
+
+async def test_a_start_is_told_as_the_load_that_it_is(store):
+    now = [100.0]
+
+    class Starting(Scripted):
+        async def answer(self, request):
+            now[0] += 1.8
+            return await super().answer(request)
+
+    answers = Response(200, [(b"x-isochrone-up", b"0.3"), RAN], b"{}")
+    here = region(store, Starting(answers), clock=lambda: now[0])
+    answer = await here.handle(request(INFER, received_s=100.0))
+    told = decode_call_report(dict(answer.headers)[LOAD_HEADER])
+    assert told is not None
+    assert told.load_s == pytest.approx(1.5)
+    assert told.infer_s == 0.004
+    assert (await reported(here)).models[0].load_s == pytest.approx(1.5)
+    assert b"x-isochrone-up" not in dict(answer.headers)
+    again = await here.handle(request(INFER, received_s=now[0] + 1.8))
+    told = decode_call_report(dict(again.headers)[LOAD_HEADER])
+    assert told is not None
+    assert told.load_s == 0.0, "it was ready before"
+
+
+async def test_a_call_of_a_cold_model_starts_it_though_its_deadline_is_too_short(store):
+    replicas = Scripted()
+    asleep = region(store, replicas)
+    for _ in range(2):
+        answer = await asleep.handle(request(INFER, x_request_timeout_seconds="0.02"))
+        assert answer.status == 504
+    assert replicas.roused == 1
+
+
+async def test_a_call_for_another_region_wakes_nobody(store):
+    replicas = Asked()
+    asleep = region(store, replicas)
+    answer = await asleep.handle(request(INFER, x_isochrone_region="us"))
+    assert (answer.status, json.loads(answer.body)["code"]) == (421, "misdirected")
+    assert (replicas.roused, replicas.requests) == (0, [])
+
+
+async def test_who_waits_is_counted_once(store):
+    here = region(store, Scripted(Response(200, []), b"one"), running=2)
+    answers = [await here.handle(request(STREAM)) for _ in range(50)]
+    for answer in answers:
+        await anext(answer.body)
+    report = await reported(here)
+    assert (report.in_flight, report.queued, report.slots) == (50, 40, 10)
+    for answer in answers:
+        await answer.body.aclose()
+    assert (await reported(here)).in_flight == 0
+
+
+async def test_a_refusal_says_when_a_place_should_be_free(store):
+    now = [0.0]
+    replicas = Scripted(Response(200, []), b"one")
+    here = region(store, replicas, clock=lambda: now[0], running=1)
+    answer = await here.handle(request(STREAM, received_s=0.0))
+    await anext(answer.body)
+    now[0] += 60.0
+    await answer.body.aclose()
+    replicas.script = (Overloaded("full", retry_after_s=1.0),)
+    for _ in range(20):  # refusals hold no place
+        refused = await here.handle(request(STREAM, received_s=now[0]))
+    assert dict(refused.headers)[b"retry-after"] == b"12", "five places of 60 s"
+
+
+async def test_a_client_that_leaves_while_its_body_is_read_is_no_error(store):
+    parts = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive():
+        return parts.pop(0)
+
+    scope = {"type": "http", "method": "POST", "path": INFER, "query_string": b"", "headers": []}
+    asked = Asked(Response(200, [], b"{}"))
+    here = region(store, asked, running=1)
+    await answered(AsgiRequest(scope, receive), 100, monotonic(), here.handle)
+    assert (parts, asked.requests) == ([], [])
 
 
 async def reported(here):

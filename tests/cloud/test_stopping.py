@@ -1,5 +1,7 @@
-"""A cloud process leaves nothing behind, whenever it is told to stop."""
+"""A cloud process leaves nothing behind, whenever it is told to stop, and ends with its Ray."""
 
+import os
+import signal
 import subprocess
 
 import pytest
@@ -32,3 +34,13 @@ def test_a_model_without_a_package_is_told_before_ray_starts(launch_cloud):
     assert process.process.wait(20) == 1
     assert "holds no usable package of nobody" in process.err.read_text()
     assert not process.ray.exists()
+
+
+def test_a_cloud_process_whose_raylet_dies_ends_with_an_error(launch_cloud):
+    process = launch_cloud([{"name": "table"}])
+    process.await_ready()
+    (raylet,) = [one for one in process.members() if one.endswith(" raylet")]
+    os.kill(int(raylet.partition(" ")[0]), signal.SIGKILL)
+    assert process.process.wait(100) == 1
+    assert "raylet of this machine has died" in process.err.read_text()
+    assert process.members() == []
