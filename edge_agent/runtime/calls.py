@@ -64,7 +64,9 @@ class Call(AsyncIterator[InferResponse]):
         """Have the first part here."""
         ask = self._ask
         self.wait_s = self._calls.clock() - self._asked_s
-        self._parts = self._calls.holder.request(ask.model, ask.version, ask.request)
+        self._parts = self._calls.holder.request(
+            ask.model, ask.version, ask.request, ask.deadline_s
+        )
         self._first = await self._next()
 
     async def __anext__(self) -> InferResponse:
@@ -173,10 +175,11 @@ class Calls:
         """
         asked_s = self.clock()
         loan = self.holder.lend(ask.model, ask.version)
-        if loan is None:
-            loan = self.holder.lend(ask.model, await self._warm(ask))
-        if loan is None:
-            return await self._only_part(ask)
+        while loan is None:
+            version = await self._warm(ask)
+            loan = self.holder.lend(ask.model, version)
+            if loan is None and self.holder.state(ask.model, version) is ModelState.WARM:
+                return await self._only_part(ask)  # else it has left again in this very moment
         outputs = asyncio.get_running_loop().create_future()
         turn = self._begin(ask, loan, asked_s, partial(_pass_on, outputs))
         try:
@@ -274,6 +277,6 @@ class Calls:
         place = self.gate.stand_aside(held.load_s or _LOAD_S)
         try:
             async with in_time(ask.deadline_s - self.clock()):
-                return await self.holder.load(ask.model, ask.version)
+                return await self.holder.load(ask.model, ask.version, ask.deadline_s)
         finally:
             place.release()

@@ -7,7 +7,7 @@ load belongs to no caller: it runs in the loader's thread to its end, whoever st
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from functools import partial
 from math import inf
 
@@ -21,6 +21,7 @@ from edge_agent.runtime.one_load import OneLoad
 from edge_agent.runtime.outlook import Outlook
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.quarantine import Quarantine
+from edge_agent.runtime.residency import NoRoomNow
 from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.runtime.state import Step, after
 from edge_agent.runtime.workshop import ColdStart, ModelMoved, Workshop
@@ -37,6 +38,9 @@ from router.wire.message import InferRequest, InferResponse
 from router.wire.report import HeldModel, ModelState
 
 _log = logging.getLogger(__name__)
+_LEAST_STAY_S, _STAY_LOADS, _LONGEST_STAY_S = 2.0, 5.0, 30.0
+"""A model that others wait for stays for so many times its load, between these: then two models
+under room for one are loaded thirty times a minute at most, and most of the time one answers."""
 _DOUBTED_S = 600.0
 """A size for which there was no room may be what else went on: after that it is measured again."""
 
@@ -72,6 +76,8 @@ class Held:
         self._loading: asyncio.Future[Loaded] | None = None
         self._drained: asyncio.Future[None] | None = None
         self._began_s = 0.0
+        self._warm_s = 0.0
+        """When it became warm."""
         self._back_off = BackOff()
         self._running = 0
         self._wished = 0
@@ -94,29 +100,52 @@ class Held:
         name, version = self.package.name, self.package.version
         return HeldModel(name, version, self.state, self.outlook.load_s, self._file_bytes, active)
 
-    async def load(self) -> Model:
+    async def load(self, until_s: float | None = None) -> Model:
         """The model, warm; callers at the same time share one load.
+
+        With `until_s`, an instant, a caller waits: for room that is in use, and for the end of an
+        unload. One without has idle models put away at once, and is refused else.
 
         Raises:
             Unavailable, NoSpace: it cannot be loaded (the cause says why), or is being unloaded.
             NotFound: it was removed.
         """
+        with ExitStack() as line:
+            is_in_line = False
+            while (model := self._warm_model()) is None:
+                if self._drained is not None:
+                    if until_s is None and not self._put_away:
+                        raise self._leaving()
+                    await asyncio.shield(self._drained)
+                    continue
+                try:
+                    loading = self._loading or self._begin(in_turn=until_s is not None)
+                except NoRoomNow:
+                    left_s = 0.0 if until_s is None else self._left_s(until_s)
+                    if left_s <= 0:
+                        raise
+                    if is_in_line:
+                        await self._workshop.residents.turn(self, left_s)
+                    else:
+                        line.enter_context(self._workshop.residents.in_line(self))
+                        is_in_line = True
+                    continue
+                await asyncio.wait([loading])
+                if self.failure is not None and not (
+                    until_s is not None and isinstance(self.failure, NoRoomNow)
+                ):
+                    raise self._refusal()
+                if until_s is None and self._warm_model() is None:
+                    raise self._leaving()  # another wanted it loaded to its end, then gone
+            return model
+
+    def _warm_model(self) -> Model | None:
         self.check_alive()
-        if self._model is not None and self.state is ModelState.WARM:
-            return self._model
-        if self._drained is not None:
-            if not self._put_away:
-                raise self._leaving()
-            await asyncio.shield(self._drained)
-            return await self.load()
-        if self._loading is None:
-            self._loading = self._begin()
-        await asyncio.wait([self._loading])
-        if self.failure is not None:
-            raise self._refusal()
-        if self._model is None or self.state is not ModelState.WARM:
-            raise self._leaving()  # who waited before us wanted it loaded to its end, then gone
-        return self._model
+        return self._model if self.state is ModelState.WARM else None
+
+    def _left_s(self, until_s: float) -> float:
+        """How long it may wait for room, so that there is time left to load it."""
+        return until_s - self.expected_s - self._clock()
 
     def wake(self) -> None:
         """Begin a load that nobody waits for, where it is cold; or as soon as it is.
@@ -127,14 +156,14 @@ class Held:
         self.check_alive()
         self._is_wanted_back = self._drained is not None and self._put_away
         if self.state is ModelState.COLD:
-            self._loading = self._begin()
+            self._begin()
 
     def try_again(self) -> None:
         """Begin a load that nobody waits for, where it is cold, fits, and need not wait."""
         if self.state is ModelState.COLD and self.may_load and not self._retired:
             try:
-                self._loading = self._begin()
-            except NoSpace as error:
+                self._begin()
+            except (NoSpace, NoRoomNow) as error:
                 if not self._is_unfit:
                     _log.warning("%s", error.message)
                 self._is_unfit = True
@@ -196,9 +225,11 @@ class Held:
         self._put_away = True
         self._drain(cause)
 
-    async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
-        """The answers to one request; a cold model is loaded first."""
-        model = await self.load()
+    async def request(
+        self, request: InferRequest, until_s: float | None = None
+    ) -> AsyncGenerator[InferResponse, None]:
+        """The answers to one request; a cold model is loaded first, as `load` does."""
+        model = await self.load(until_s)
         with self._in_use(model):
             parts = model.request(request)
             if isinstance(parts, AsyncGenerator):
@@ -230,6 +261,27 @@ class Held:
         """It is in memory, no call runs, and it need not stay."""
         idle = self.state is ModelState.WARM and not self._running
         return idle and not self._workshop.kept(self.package)
+
+    @property
+    def pinned(self) -> bool:
+        """It has to stay in memory."""
+        return self._workshop.kept(self.package)
+
+    @property
+    def rested(self) -> bool:
+        """Its least stay is over."""
+        stay_s = min(_LONGEST_STAY_S, max(_LEAST_STAY_S, _STAY_LOADS * self.expected_s))
+        return self.state is ModelState.WARM and self._clock() - self._warm_s >= stay_s
+
+    @property
+    def leaving(self) -> bool:
+        """It gives its memory back once its running calls have ended."""
+        return self.state is ModelState.DRAINING
+
+    def stay(self) -> None:
+        """Keep the memory after all, unless it was unloaded on demand."""
+        if self._put_away:
+            self.recall()
 
     @property
     def expected_s(self) -> float:
@@ -267,14 +319,15 @@ class Held:
         is_due = self._put_away and self.outlook.foresees(self._clock())
         return is_due and self._workshop.residents.has_room(self)
 
-    def _begin(self) -> asyncio.Future[Loaded]:
+    def _begin(self, *, in_turn: bool = False) -> asyncio.Future[Loaded]:
         if self._retired:
             raise NotFound(f"{self.title} was removed")
         if not self.may_load:
             raise self._refusal()
         if self._clock() - self._too_large_s >= _DOUBTED_S:
             self.size_bytes, self._too_large_s = self._file_sizes_bytes, inf
-        self._workshop.residents.admit(self)
+        residents = self._workshop.residents
+        (residents.admit_in_turn if in_turn else residents.admit)(self)
         self.failure = None
         self._put_away = self._is_dismissed = self._is_unfit = False
         self._began_s = self._clock()
@@ -289,7 +342,8 @@ class Held:
             timeout_s=self._workshop.upkeep.load_timeout_s,
         )
         self._load.outcome.add_done_callback(self._finish)
-        return self._load.outcome
+        self._loading = self._load.outcome
+        return self._loading
 
     def _finish(self, loading: asyncio.Future[Loaded]) -> None:
         self._loading = None
@@ -309,14 +363,15 @@ class Held:
         self.outlook.loaded(self._clock(), cold_start.load_s)
         try:
             self._workshop.residents.admit(self)
-        except NoSpace as unfit:
+        except (NoSpace, NoRoomNow) as unfit:
             self._too_large_s = self._clock()
             self._workshop.loader.submit(shut_down, loaded.model)
             self._fail(unfit)
             return
         self._load = None
         self._model, self._variant = loaded.model, loaded.variant
-        self._back_off.succeeded(self._clock())
+        self._warm_s = self._clock()
+        self._back_off.succeeded(self._warm_s)
         self._move(Step.ANSWERED, cold_start=cold_start)
 
     def _fail(self, error: BaseException) -> None:
@@ -339,9 +394,12 @@ class Held:
     def _refusal(self) -> IsochroneError:
         """What callers hear of a failed load: its cause names files, so it is not in the text."""
         wait_s = self._wait_s
-        if isinstance(self.failure, NoSpace):
-            refusal: IsochroneError = NoSpace(
-                self.failure.message, retry_after_s=wait_s, reasons=self.failure.reasons
+        if isinstance(self.failure, NoSpace | NoRoomNow):
+            never = isinstance(self.failure, NoSpace)
+            refusal: IsochroneError = type(self.failure)(
+                self.failure.message,
+                retry_after_s=None if never else wait_s,
+                reasons=self.failure.reasons,
             )
         elif isinstance(self.failure, PackageError):
             refusal = Unloadable(f"{self.title} cannot be loaded here")
@@ -383,6 +441,8 @@ class Held:
         self._running -= 1
         if self.state is ModelState.DRAINING:
             self._release_if_idle()
+        elif not self._running and self._workshop.residents.awaited:
+            self._workshop.residents.changed()
 
     def _lose(self, model: Model) -> None:
         """Its process died; of several calls that saw it, the first says so."""

@@ -67,8 +67,13 @@ class Holder(Shelf, Protocol):
         """The version that is to answer a call, warm or not."""
         ...
 
-    async def load(self, name: str, version: str | None = None) -> str:
-        """Have a model warm; callers at the same time share one load. Returns which version."""
+    async def load(
+        self, name: str, version: str | None = None, until_s: float | None = None
+    ) -> str:
+        """Have a model warm; callers at the same time share one load. Returns which version.
+
+        With `until_s`, an instant, room that is in use is waited for.
+        """
         ...
 
     def lend(self, name: str, version: str | None = None) -> Loan | None:
@@ -79,7 +84,7 @@ class Holder(Shelf, Protocol):
         ...
 
     def request(
-        self, name: str, version: str | None, request: InferRequest
+        self, name: str, version: str | None, request: InferRequest, until_s: float | None = None
     ) -> AsyncIterator[InferResponse]:
-        """The answers of a model."""
+        """The answers of a model, which is loaded first where it is cold, as by `load`."""
         ...

@@ -17,9 +17,10 @@ from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.process_engine import ProcessModel
 from edge_agent.runtime.proven import Proofs
 from edge_agent.runtime.quarantine import Quarantine
+from edge_agent.runtime.residency import NoRoomNow
 from edge_agent.runtime.start import Build, start
 from edge_agent.runtime.thread import Warming
-from router.errors import IsochroneError, NoSpace
+from router.errors import IsochroneError
 from router.process.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -203,5 +204,5 @@ def as_failure(title: str, error: BaseException) -> IsochroneError:
     if isinstance(error, IsochroneError):
         return error
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
-        return NoSpace(f"{title} does not fit into this machine's memory")
+        return NoRoomNow(f"{title} does not fit into this machine's memory now")
     return PackageError(f"{title} failed to load: {error!r}; see the log")

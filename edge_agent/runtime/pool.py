@@ -192,10 +192,13 @@ class Pool:
         """
         self._open(name, version).wake()
 
-    async def load(self, name: str, version: str | None = None) -> str:
+    async def load(
+        self, name: str, version: str | None = None, until_s: float | None = None
+    ) -> str:
         """Have a model warm; callers at the same time share one load. Returns which version.
 
-        Where none was named and the one that was loaded fails, another stands in for it.
+        With `until_s`, an instant, room that is in use is waited for. Where no version was named
+        and the one that was loaded fails, another stands in for it.
 
         Raises:
             NotFound: no such model or version is held.
@@ -205,12 +208,12 @@ class Pool:
         """
         held = self._open(name, version)
         try:
-            await held.load()
-        except (Unavailable, NoSpace):
+            await held.load(until_s)
+        except (Unavailable, NoSpace, NotFound):
             failed, held = held, self._find(name, version)
             if held is failed:
                 raise
-            await held.load()
+            await held.load(until_s)
         return held.package.version
 
     async def unload(self, name: str, version: str | None = None) -> None:
@@ -311,7 +314,7 @@ class Pool:
         return None if lineage is None else lineage.preferred().package.version
 
     async def request(
-        self, name: str, version: str | None, request: InferRequest
+        self, name: str, version: str | None, request: InferRequest, until_s: float | None = None
     ) -> AsyncIterator[InferResponse]:
         """The answers of a model: one, or several where it streams; a cold one is loaded first.
 
@@ -319,7 +322,8 @@ class Pool:
             NotFound, Unavailable, NoSpace: as `load`.
             BadRequest: the inputs do not fit the model.
         """
-        parts = self._open(name, await self.load(name, version)).request(request)
+        found = await self.load(name, version, until_s)
+        parts = self._open(name, found).request(request, until_s)
         try:
             async for part in parts:
                 yield part

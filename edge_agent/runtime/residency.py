@@ -10,9 +10,14 @@ from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from router.errors import NoSpace
+from router.errors import NoSpace, Unavailable
 
+RETRY_S = 1.0
 K = TypeVar("K", bound=Hashable)
+
+
+class NoRoomNow(Unavailable):
+    """It does not fit beside what is in use at this moment."""
 
 
 @dataclass(slots=True)
@@ -64,23 +69,44 @@ class Residency(Generic[K]):
         """Who of `idle` is worth least; None where none of them is in memory."""
         return next(iter(self._by_worth(idle)), None)
 
-    def make_room(self, name: K, size_bytes: int, idle: Collection[K]) -> list[K]:
+    def make_room(
+        self, name: K, size_bytes: int, idle: Collection[K], kept: Collection[K] = ()
+    ) -> list[K]:
         """Who of `idle` has to leave so that `name` fits, the one worth least first.
 
-        They count as gone from now on.
+        They count as gone from now on. Those in `kept` never leave.
 
         Raises:
-            NoSpace: it does not fit even without them; everybody stays.
+            NoSpace: it never fits beside those that are kept; everybody stays.
+            NoRoomNow: it does not fit even without the idle ones; everybody stays.
         """
-        others = self.taken_bytes - self.sizes().get(name, 0)
-        excess = others + size_bytes - self.budget_bytes
+        excess = self._excess(name, size_bytes)
         victims = self._victims(excess, [one for one in idle if one != name])
         freed = sum(self._residents[victim].size_bytes for victim in victims)
         if freed < excess and not self._overcommit:
-            raise self._refusal(name, size_bytes, others, idle)
+            raise self._refusal(name, size_bytes, idle, kept)
         for victim in victims:
             self._clock = max(self._clock, self._residents.pop(victim).worth)
         return victims
+
+    def would_leave(
+        self, name: K, size_bytes: int, leaving: Collection[K], others: Collection[K]
+    ) -> list[K]:
+        """Who of `others` has to leave as well, so that `name` fits once they all are gone.
+
+        None does where it would not fit even then. They count as present.
+        """
+        excess = self._excess(name, size_bytes)
+        excess -= sum(self._residents[one].size_bytes for one in leaving if one != name)
+        victims = self._victims(excess, [one for one in others if one != name])
+        freed = sum(self._residents[victim].size_bytes for victim in victims)
+        return victims if freed >= excess else []
+
+    def _excess(self, name: K, size_bytes: int) -> int:
+        return self._others_bytes(name) + size_bytes - self.budget_bytes
+
+    def _others_bytes(self, name: K) -> int:
+        return self.taken_bytes - self.sizes().get(name, 0)
 
     def _victims(self, excess: int, idle: Collection[K]) -> list[K]:
         victims: list[K] = []
@@ -99,15 +125,20 @@ class Residency(Generic[K]):
         present = (name for name in names if name in self._residents)
         return sorted(present, key=lambda name: self._residents[name].worth)
 
-    def _refusal(self, name: K, size_bytes: int, others: int, idle: Collection[K]) -> NoSpace:
-        held = {other: size for other, size in self.sizes().items() if other not in {name, *idle}}
-        alone = size_bytes > self.budget_bytes
-        return NoSpace(
+    def _refusal(
+        self, name: K, size_bytes: int, idle: Collection[K], kept: Collection[K]
+    ) -> NoSpace | NoRoomNow:
+        sizes, others = self.sizes(), self._others_bytes(name)
+        held = {other: size for other, size in sizes.items() if other not in {name, *idle}}
+        text = (
             f"{name} takes {size_bytes} bytes of memory; models may take {self.budget_bytes}, of"
-            f" which {sum(held.values())} are in use ({others} with idle models)",
-            retry_after_s=None if alone else 1.0,
-            reasons={str(other): f"in use: {size} bytes" for other, size in held.items()},
+            f" which {sum(held.values())} are in use ({others} with idle models)"
         )
+        reasons = {str(other): f"in use: {size} bytes" for other, size in held.items()}
+        stays = sum(sizes.get(one, 0) for one in kept if one != name)
+        if size_bytes + stays > self.budget_bytes:
+            return NoSpace(text, reasons=reasons)
+        return NoRoomNow(text, retry_after_s=RETRY_S, reasons=reasons)
 
     def _value(self, resident: _Resident) -> None:
         resident.worth = self._clock + resident.uses * resident.load_s / resident.size_bytes

@@ -30,11 +30,11 @@ class SlowingPool(Pool):
         """Nobody runs a model past `request`, and none share a run."""
 
     async def request(
-        self, name: str, version: str | None, request: InferRequest
+        self, name: str, version: str | None, request: InferRequest, until_s: float | None = None
     ) -> AsyncIterator[InferResponse]:
         """The answers of a model, after the time that they take."""
         await in_thread(self.threads, time.sleep, SERVICE_S * self.factor)
-        async for part in super().request(name, version, request):
+        async for part in super().request(name, version, request, until_s):
             yield part
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from itertools import count
 from threading import Event
@@ -12,11 +13,14 @@ import pytest
 
 from deploy.demo.prose import write_prose
 from edge_agent.runtime import held, loading, memory, onnx_engine
+from edge_agent.runtime.calls import Ask, Calls
 from edge_agent.runtime.checked import checked_copy
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.pool import Pool
+from edge_agent.runtime.residency import NoRoomNow
 from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved
+from edge_agent.slots import SlotGate
 from router.errors import NoSpace
 from router.wire.message import InferRequest
 from router.wire.report import ModelState as State
@@ -216,7 +220,7 @@ def test_where_memory_runs_out_in_a_load_the_other_models_go_on(large, sized, sp
         "from edge_agent.runtime import memory\n"
         "from edge_agent.runtime.package import open_package\n"
         "from edge_agent.runtime.pool import Pool\n"
-        "from router.errors import NoSpace\n"
+        "from edge_agent.runtime.residency import NoRoomNow\n"
         "from tests.edge_agent.runtime.sized import ones\n"
         "async def main():\n"
         "    pool = Pool([open_package(Path(path)) for path in sys.argv[2:]], slots=2)\n"
@@ -228,7 +232,7 @@ def test_where_memory_runs_out_in_a_load_the_other_models_go_on(large, sized, sp
         "    for _ in range(2):\n"
         "        try:\n"
         "            await pool.load('large')\n"
-        "        except NoSpace as error:\n"
+        "        except NoRoomNow as error:\n"
         "            print(error.message)\n"
         "        await call()\n"
         "    await pool.close()\n"
@@ -243,7 +247,7 @@ def test_where_memory_runs_out_in_a_load_the_other_models_go_on(large, sized, sp
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    refusals = ["large 1 does not fit into this machine's memory"] * 2
+    refusals = ["large 1 does not fit into this machine's memory now"] * 2
     assert done.stdout.splitlines() == refusals, done.stderr
 
 
@@ -405,3 +409,105 @@ async def test_unloading_while_in_use_waits_and_those_who_come_are_told(sized, c
         assert [len(task.result()) for task in calls] == [1] * 8
         assert [event.step for event in events][-2:] == ["drain", "drained"]
         assert len(await call(pool, "a")) == 1
+
+
+@asynccontextmanager
+async def asked(packages, room_for, monkeypatch):
+    """Calls of a pool whose models take 16 MiB each, with room for so many of them."""
+    file_bytes = packages[0].manifest.variants[0].bytes
+    monkeypatch.setattr(memory, "private_bytes", lambda: 0)  # so that all count as their files
+    events: list[ModelMoved] = []
+    upkeep = Upkeep(budget_bytes=int(file_bytes * (room_for + 0.5)))
+    pool = Pool(packages, slots=2, on_event=events.append, upkeep=upkeep)
+    gate = SlotGate(2, 64, time.monotonic, lambda: 0.01)
+    try:
+        yield Calls(pool, gate, time.monotonic, lambda *_: None), pool, events
+    finally:
+        await pool.close()
+
+
+def ask(name, within_s=20.0):
+    return Ask(name, None, ones(), time.monotonic() + within_s, 1)
+
+
+async def test_models_that_share_too_little_room_have_their_turns(sized, monkeypatch):
+    """Two callers of each at once: both are answered, and nobody is refused."""
+    monkeypatch.setattr(held, "_LEAST_STAY_S", 0.3)
+    monkeypatch.setattr(held, "_STAY_LOADS", 0.0)
+    answered = {"a": 0, "b": 0}
+    async with asked(sized[:2], 1, monkeypatch) as (calls, _, events):
+        over_s = time.monotonic() + 2.5
+
+        async def keep_asking(name):
+            while time.monotonic() < over_s:
+                await calls.answer(ask(name))
+                answered[name] += 1
+
+        async with asyncio.TaskGroup() as group:
+            for name in "aabb":
+                group.create_task(keep_asking(name))
+        loads = [event.name for event in events if event.step == "load"]
+    assert min(answered.values()) >= 10, answered
+    assert loads == (["a", "b"] * len(loads))[: len(loads)], "in turns"
+    assert 3 <= len(loads) <= 2 + 2.5 / 0.3, "and each has its stay"
+    assert not [event for event in events if event.error]
+
+
+async def test_a_call_waits_for_the_room_of_one_that_runs(sized, monkeypatch):
+    monkeypatch.setattr(held, "_LEAST_STAY_S", 0.0)
+    monkeypatch.setattr(held, "_STAY_LOADS", 0.0)
+    async with asked(sized[:2], 1, monkeypatch) as (calls, pool, _), asyncio.TaskGroup() as group:
+        await pool.load("a")
+        loan = pool.lend("a")
+        waiting = group.create_task(calls.answer(ask("b")))
+        await asyncio.sleep(0.1)
+        assert (pool.state("a"), pool.state("b")) == (State.DRAINING, State.COLD)
+        behind = group.create_task(calls.answer(ask("a")))
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        assert not behind.done(), "it is cold, not gone"
+        loan.give_back()
+        await asyncio.wait([waiting, behind])
+    assert [task.result().part.model_name for task in (waiting, behind)] == ["b", "a"]
+
+
+async def test_when_nobody_waits_for_its_room_any_more_a_model_stays(sized, monkeypatch):
+    monkeypatch.setattr(held, "_LEAST_STAY_S", 0.0)
+    monkeypatch.setattr(held, "_STAY_LOADS", 0.0)
+    async with asked(sized[:2], 1, monkeypatch) as (calls, pool, events):
+        await pool.load("a")
+        loan = pool.lend("a")
+        with pytest.raises(NoRoomNow, match=r"b 1 takes \d+ bytes") as caught:
+            await calls.answer(ask("b", within_s=0.3))
+        assert caught.value.retry_after_s is not None
+        assert pool.state("a") is State.WARM
+        loan.give_back()
+        await calls.answer(ask("a"))
+        assert [event.name for event in events if event.step == "load"] == ["a"]
+
+
+async def test_what_fits_beside_none_that_is_kept_is_refused_for_good(sized, monkeypatch):
+    monkeypatch.setattr(memory, "private_bytes", lambda: 0)
+    upkeep = Upkeep(budget_bytes=20 * MIB, keep_warm=frozenset("a"))
+    pool = Pool(sized, upkeep=upkeep)
+    try:
+        await pool.load("a")
+        with pytest.raises(NoSpace, match="models may take") as caught:
+            await pool.load("b", None, time.monotonic() + 20.0)
+        assert caught.value.retry_after_s is None
+    finally:
+        await pool.close()
+
+
+async def test_a_call_waits_until_an_unload_is_over(sized, monkeypatch):
+    async with asked(sized[:1], 1, monkeypatch) as (calls, pool, events):
+        await pool.load("a")
+        loan = pool.lend("a")
+        await pool.dismiss("a")
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(calls.answer(ask("a")))
+            await asyncio.sleep(0.05)
+            assert not waiting.done()
+            loan.give_back()
+        assert waiting.result().part.model_name == "a"
+        assert [event.name for event in events if event.step == "load"] == ["a", "a"]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.runtime.residency import Residency
+from edge_agent.runtime.residency import NoRoomNow, Residency
 from router.errors import NoSpace
 
 
@@ -49,7 +49,7 @@ def test_old_merit_fades():
 
 def test_a_refusal_says_what_was_needed_and_who_is_in_the_way():
     residency = _with(100, ("busy", 70, 1), ("idle", 20, 1))
-    with pytest.raises(NoSpace) as caught:
+    with pytest.raises(NoRoomNow) as caught:
         residency.make_room("new", 40, ["idle"])
     assert caught.value.message == (
         "new takes 40 bytes of memory; models may take 100, of which 70 are in use"
@@ -98,7 +98,7 @@ def test_the_budget_is_never_passed_and_nobody_in_use_leaves(steps):
         before = residency.sizes()
         try:
             leaving = residency.make_room(name, size_bytes, idle_names)
-        except NoSpace:
+        except (NoSpace, NoRoomNow):
             assert residency.sizes() == before
             fixed = sum(size for one, size in before.items() if one not in {name, *idle_names})
             assert fixed + size_bytes > 100
