@@ -23,7 +23,7 @@ class Guide:
     `next` is the endpoint that was named last.
     """
 
-    __slots__ = ("_asked", "_chooser", "_clock", "_spare", "next")
+    __slots__ = ("_asked", "_chooser", "_clock", "_of_trial", "_spare", "next")
 
     def __init__(
         self, asked: Asked, first: Scored, chooser: Chooser, spare: Spare, clock: Clock
@@ -33,9 +33,11 @@ class Guide:
         self._chooser = chooser
         self._spare = spare
         self._clock = clock
+        self._of_trial = False
 
     def choose(self, tried: Sequence[Permit]) -> Permit | None:
         """Whom to ask next, of those that were not tried."""
+        self._of_trial = self.next.candidate.held is not None
         scored = self._best_but(tried)
         if scored is None:
             return None
@@ -53,7 +55,12 @@ class Guide:
         return scored.permit
 
     def may_repeat(self) -> bool:
-        """There is leave for one more try of what may have run."""
+        """There is leave for one more try of what may have run.
+
+        After a trial always: it was made for us, and there is one at a time.
+        """
+        if self._of_trial and self._asked.query.repeatable:
+            return True
         return self._spare.repeat(self._asked.record, self._clock())
 
     def is_due(self) -> bool:

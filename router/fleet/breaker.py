@@ -1,15 +1,18 @@
 """When failures stop the traffic, and what lets it flow again: failure as a state of its own.
 
 A breaker counts exactly, over the last ten seconds, and never touches an estimate of latency: a
-penalty there would keep out for good what has long recovered. Once open it is a quarantine: only
-trials go there, one at a time, and only a failed *trial* doubles the time until the next; what had
-been sent before does not lengthen it.
+penalty there would keep out for good what has long recovered. Once open it is a quarantine: it is
+tested at a fixed pace where it can be, and only trials go there, one at a time. Only a failed trial
+doubles the time until the next; neither a failed test does, nor what had been sent before. Two good
+tests in a row close it, at the end of that time: no request need be a trial.
 """
 
 from dataclasses import dataclass
 
 _WINDOW_S = 10
 FIRST_S = 1.0
+TESTS_COUNT = 2
+"""So many good tests in a row are as good as a good trial."""
 LONGEST_S = 30.0
 
 
@@ -34,8 +37,10 @@ class Breaker:
         "_good",
         "_in_a_row",
         "_numbers",
+        "_passed",
         "_pause_s",
         "_tolerance",
+        "opened_s",
         "tested",
         "trial",
         "until_s",
@@ -50,6 +55,8 @@ class Breaker:
         self._in_a_row = 0
         self._pause_s = FIRST_S
         self._closed_s = -LONGEST_S
+        self._passed = 0
+        self.opened_s = -LONGEST_S
         self.tested = False
         self.why: str | None = None
         self.until_s = 0.0
@@ -75,6 +82,7 @@ class Breaker:
         if self.open:
             if trial:
                 self.trial = self.tested = False
+                self._passed = 0
                 self._pause_s = min(2 * self._pause_s, LONGEST_S)
                 self.until_s = now_s + self._pause_s
             return
@@ -96,13 +104,25 @@ class Breaker:
         again = now_s - self._closed_s < LONGEST_S
         self._pause_s = min(2 * self._pause_s, LONGEST_S) if again else FIRST_S
         self.why = why
+        self.opened_s = now_s
+        self._passed = 0
         self.until_s = now_s + self._pause_s
 
     def pass_test(self, now_s: float) -> None:
-        """What is not a request has succeeded: one request may be a trial now."""
+        """What is not a request has succeeded: one request may be a trial, when its time comes."""
         if self.open:
             self.tested = True
-            self.until_s = now_s
+            self._passed += 1
+            if self._passed >= TESTS_COUNT and now_s >= self.until_s:
+                self.close(now_s)
+
+    def fail_test(self, now_s: float, why: str) -> None:
+        """What is not a request has failed."""
+        if self.open:
+            self.tested = False
+            self._passed = 0
+        else:
+            self.fail(now_s, why, trial=False)
 
     def close(self, now_s: float) -> None:
         """One good trial is enough."""
@@ -113,6 +133,7 @@ class Breaker:
         """Begin anew, as with a process that was not there before."""
         self.why = None
         self.trial = self.tested = False
+        self._passed = 0
         self._in_a_row = 0
         self._closed_s = -LONGEST_S
         self._numbers = [-_WINDOW_S] * _WINDOW_S

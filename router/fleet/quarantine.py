@@ -65,7 +65,7 @@ class Quarantine:
         if good:
             breaker.pass_test(now_s)
         else:
-            breaker.fail(now_s, "its sample fails", trial=True)
+            breaker.fail_test(now_s, "its sample fails")
         if breaker.open is not was_open:
             self._turned(holding, now_s)
 
@@ -80,8 +80,7 @@ class Quarantine:
             holding
             for holding in (*self._held, *self._doubted)
             if is_testable(holding)
-            and now_s - holding.sampled_s >= again_s
-            and now_s >= holding.breaker.until_s
+            and now_s - max(holding.sampled_s, holding.breaker.opened_s) >= again_s
         ]
         self._doubted.clear()
         return tested

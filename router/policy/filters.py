@@ -47,8 +47,12 @@ def not_on_trial(query: Query, candidate: Candidate) -> str | None:
 
 
 def in_use(query: Query, candidate: Candidate) -> str | None:
-    """Not held back for its failures; where they are long enough ago, a trial may go there."""
-    if candidate.held is not None and query.now_s < candidate.held_until_s:
+    """Not held back for its failures; where they are long enough ago, a trial may go there.
+
+    What may not be repeated is no trial: were it to fail, it could not be answered elsewhere.
+    """
+    too_early = query.now_s < candidate.held_until_s
+    if candidate.held is not None and (too_early or not query.repeatable):
         return candidate.held
     return None
 

@@ -199,6 +199,25 @@ def test_a_pulled_version_that_is_not_active_is_neither_used_nor_woken_unless_it
     assert world.wakes == ["eu.a"]
 
 
+def test_a_trial_that_fails_is_answered_elsewhere_whatever_is_left_of_the_budget():
+    world = World(names=("eu.a", "us.b"), retries=0.0)
+    site = world.ledger.site("eu.a")
+    assert site is not None
+    breaker = site.holdings["digits", "1"].breaker
+    breaker.trip(world.now_s - 5, "3 calls failed in a row")
+    breaker.pass_test(world.now_s)
+    site.settle(world.now_s)
+    once = world.ask(repeatable=False)
+    assert [sent.to for sent in world.open] == ["us.b"], "what may not be repeated is no trial"
+    world.open[0].answer()
+    client = world.ask()
+    assert [sent.to for sent in world.open] == ["eu.a"]
+    world.open[0].answer(500)
+    world.open[0].answer()
+    assert (once.status, client.status) == (200, 200)
+    assert world.ended[-1].repeats == 0
+
+
 def test_want_of_a_connection_here_is_blamed_on_no_endpoint():
     world = World(names=("eu.a", "eu.b"))
     client = world.ask()

@@ -286,15 +286,66 @@ def test_after_a_good_sample_one_request_may_bring_a_failing_model_back():
     assert only(ledger).held_until_s == math.inf, "we can test it ourselves"
     assert ledger.suspects(2.5, 1.0) == [], "not at once"
     (holding,) = ledger.suspects(3.0, 1.0)
+    holding.sampled_s = 3.0
     ledger.sampled(holding, None, 3.0)
-    assert ledger.suspects(4.5, 1.0) == [], "the pause has doubled"
-    assert ledger.suspects(5.0, 1.0) == [holding]
+    assert ledger.suspects(3.5, 1.0) == []
+    assert ledger.suspects(4.0, 1.0) == [holding]
     ledger.sampled(holding, call_report(9), 5.0)
-    assert only(ledger).held_until_s == 5.0
+    assert only(ledger).held_until_s == 3.0, "a request may be a trial"
     call(ledger, Outcome.ANSWERED, 5.1)
     assert only(ledger).held is None
     assert ledger.suspects(9.0, 1.0) == []
     assert only(ledger).ramp_from_s == 5.1, "it comes back step by step"
+
+
+def failing(ledger: Ledger):
+    for _ in range(3):
+        call(ledger, Outcome.FAILED, 2.0)
+    (site,) = ledger.sites()
+    return site.holdings["digits", "1"]
+
+
+def sampled(ledger: Ledger, holding, now_s: float, *, good: bool) -> None:
+    assert ledger.suspects(now_s, 1.0) == [holding]
+    holding.sampled_s = now_s
+    ledger.sampled(holding, call_report(100 + int(now_s)) if good else None, now_s)
+
+
+def test_samples_are_run_every_second_however_often_they_fail():
+    ledger = proven(EDGE)
+    holding = failing(ledger)
+    for second in range(3, 63):
+        assert ledger.suspects(second - 0.1, 1.0) == []
+        sampled(ledger, holding, float(second), good=False)
+    assert holding.held_until_s == math.inf
+
+
+def test_two_good_samples_bring_it_back_where_no_request_may_be_a_trial():
+    ledger = proven(EDGE)
+    holding = failing(ledger)
+    for second in range(3, 33):
+        sampled(ledger, holding, float(second), good=False)
+    sampled(ledger, holding, 33.0, good=True)
+    assert holding.held is not None
+    sampled(ledger, holding, 34.0, good=False)
+    sampled(ledger, holding, 35.0, good=True)
+    assert holding.held is not None, "two in a row"
+    sampled(ledger, holding, 36.0, good=True)
+    assert holding.held is None
+    assert holding.ramp_from_s == 36.0
+
+
+def test_good_samples_of_what_fails_requests_bring_it_back_later_and_later():
+    ledger = proven(EDGE)
+    holding = failing(ledger)
+    sampled(ledger, holding, 3.0, good=True)
+    call(ledger, Outcome.FAILED, 3.5)  # the trial
+    assert holding.held_until_s == math.inf
+    for second in (4, 5):
+        sampled(ledger, holding, float(second), good=True)
+    assert holding.held is not None, "a failed trial doubles the time"
+    sampled(ledger, holding, 6.0, good=True)
+    assert holding.held is None
 
 
 def test_one_sample_at_a_time_and_none_of_what_is_not_warm():

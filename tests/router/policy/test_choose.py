@@ -5,6 +5,7 @@ from random import Random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from router.fleet.endpoint import Endpoint
 from router.fleet.index import NEAR_COUNT
@@ -133,13 +134,14 @@ def assert_same(plan: Plan, book: Plan) -> None:
 @given(
     count=st.integers(1, 10),
     steps=STEPS,
+    repeatable=st.booleans(),
     required=st.none() | st.frozensets(st.sampled_from(REGIONS), min_size=1),
     length=st.integers(0, 10**6),
     preferred=st.dictionaries(st.sampled_from(REGIONS), st.floats(0, 0.2)),
     seed=st.integers(0, 9),
 )
 def test_the_kept_ranks_give_the_same_answer_as_the_composition(
-    count, steps, required, length, preferred, seed
+    count, steps, repeatable, required, length, preferred, seed
 ):
     life = Life(count)
     for step in steps:
@@ -152,6 +154,7 @@ def test_the_kept_ranks_give_the_same_answer_as_the_composition(
         required_regions=required,
         body_bytes=length,
         preferred=preferred,
+        repeatable=repeatable,
     )
     plan = choose(POLICY, query, life.ledger, Random(seed))
     book = decide(POLICY, query, life.ledger, Random(seed))
@@ -222,6 +225,25 @@ def test_the_last_lawful_endpoint_is_sent_trials_one_at_a_time():
     plan = choose(POLICY, QUERY, ledger, Random(1))
     assert plan.order == []
     assert [candidate.trial for candidate in plan.busy] == [True]
+
+
+def test_what_may_not_be_repeated_is_no_trial_while_another_can_serve():
+    ledger = proven(2)
+    site = ledger.site("e0")
+    assert site is not None
+    for _ in range(3):
+        lease = ledger.sent(endpoints(2)[0], "digits", "1", 0.5)
+        assert lease is not None
+        ledger.close(lease, Outcome.FAILED, 0.5)
+    site.holdings["digits", "1"].breaker.pass_test(1.9)
+    once = replace(QUERY, repeatable=False)
+    (scored,) = choose(POLICY, QUERY, ledger, Random(1)).order
+    assert scored.permit.endpoint.name == "e0"
+    (scored,) = choose(POLICY, once, ledger, Random(1)).order
+    assert scored.permit.endpoint.name == "e1"
+    assert decide(POLICY, once, ledger, Random(1)).order[0].permit.endpoint.name == "e1"
+    (scored,) = choose(POLICY, once, ledger, Random(1), {"e1"}).order
+    assert scored.permit.endpoint.name == "e0", "there is nobody else"
 
 
 def test_a_ramping_endpoint_gets_one_request_while_others_can_serve():
