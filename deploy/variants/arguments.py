@@ -20,8 +20,10 @@ answer at batch 1. compression: how many times smaller its file must be (below 1
 A data set is an .npz file with one array per input of the model, under the input's name, items
 along the first axis, and optionally `labels` (the right class of each item); or, for a model with
 one input, an .npy file. Without labels, right is what the original answers. Without --evaluation,
-every fifth item of --data or --calibration is held out and judged on; without any data, 64 made-up
-inputs are.
+every fifth item of --data or --calibration is held out and judged on; without any data, the
+package's own warm-up samples are, where they hold data and are 8 or more. Else 64 made-up inputs
+are, of many values and sizes: what is judged on these is kept only with --keep-unproven, unless it
+is the same network in another format (export).
 
 exit codes: 0 kept; {NOT_KEPT} not kept; 1 it could not be made; 2 usage or configuration"""
 
@@ -42,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser, told: str) -> None:
         metavar="KEY=NUMBER,...",
         default={},
         help="go over the package's rule, this time only",
+    )
+    parser.add_argument(
+        "--keep-unproven",
+        action="store_true",
+        help="keep it though it was judged on made-up inputs only",
     )
     add_json_argument(parser)
 

@@ -1,14 +1,16 @@
 """Data sets: inputs of a model, items along the first axis, and what is right for each."""
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from edge_agent.runtime import warmup
+from edge_agent.runtime.made_up import TOP_IDS, Shape, arrays, has_ids, other_sizes
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import ConfigError
 from router.wire.message import InferRequest
@@ -16,6 +18,8 @@ from router.wire.tensor import DATATYPES, Array, Form, Tensor, TensorSpec, fits
 
 LABELS = "labels"
 _MADE_UP_COUNT = 64
+LEAST_CARRIED = 8
+"""Fewer samples than these are too few to judge on."""
 _SEED = 11
 _HELD_OUT = 5
 """Every fifth item."""
@@ -36,7 +40,6 @@ class Dataset:
     datatypes: Mapping[str, str]
     labels: Array | None
     batch: int | None
-    made_up: bool = False
 
     @property
     def items_count(self) -> int:
@@ -46,8 +49,6 @@ class Dataset:
     @property
     def evaluation(self) -> Evaluation:
         """What being right means on these data."""
-        if self.made_up:
-            return "made-up inputs"
         return "agreement" if self.labels is None else "labels"
 
     def requests(self, most: int = _STEP) -> Iterator[InferRequest]:
@@ -84,6 +85,28 @@ class Dataset:
         return self.chosen(places[~held_out]), self.chosen(places[held_out])
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Requests:
+    """Requests as they are asked, each of its own size; what the original answers is right."""
+
+    asked: tuple[InferRequest, ...]
+    evaluation: Evaluation
+    labels: None = None
+
+    @property
+    def items_count(self) -> int:
+        """How many there are."""
+        return len(self.asked)
+
+    def requests(self) -> Iterator[InferRequest]:
+        """All of them."""
+        return iter(self.asked)
+
+    def first(self) -> InferRequest:
+        """The first one."""
+        return self.asked[0]
+
+
 def read(path: Path, package: Package, option: str) -> Dataset:
     """The data set in an .npz or .npy file.
 
@@ -107,18 +130,59 @@ def read(path: Path, package: Package, option: str) -> Dataset:
     return _whole(inputs, package, labels, batch, whole)
 
 
-def made_up(package: Package) -> Dataset:
-    """Inputs from a fixed seed, for a package that came without data.
+def carried(package: Package) -> tuple[InferRequest, ...]:
+    """The warm-up samples of a package, where they hold data and are enough to judge on."""
+    manifest = package.manifest
+    held = [one.data is not None for sample in manifest.warm_up for one in sample.inputs]
+    if manifest.generate or len(manifest.warm_up) < LEAST_CARRIED or not all(held):
+        return ()
+    return warmup.samples(manifest)
+
+
+def made_up(package: Package, answers: Callable[[InferRequest], bool]) -> Requests:
+    """Requests from a fixed seed, of several values, rows and sizes, that the model `answers`.
 
     Raises:
-        PackageError: a warm-up sample is wrong.
+        PackageError: it answers none.
     """
-    rng = np.random.default_rng(_SEED)
-    batch = _batch(package)
-    count = -(-_MADE_UP_COUNT // (batch or 1)) * (batch or 1)
-    inputs = {spec.name: _invented(rng, package, spec, count) for spec in package.takes}
-    datatypes = {spec.name: spec.datatype for spec in package.takes}
-    return Dataset(inputs, datatypes, None, batch, made_up=True)
+    chance = np.random.default_rng(_SEED)
+    generate = package.manifest.generate
+    top_ids = TOP_IDS if has_ids(package.takes) else (0,)
+    if generate is not None:
+        top_ids = (len(generate.alphabet) - 1,)
+    for top_id in top_ids:
+        asked: list[InferRequest] = []
+        for shapes in islice(cycle(_shapes(package)), 2 * _MADE_UP_COUNT):
+            made = arrays(package.takes, shapes, chance, top_id)
+            one = InferRequest(
+                tuple(Tensor(spec.name, spec.datatype, made[spec.name]) for spec in package.takes)
+            )
+            asked += [one] if answers(one) else []
+            if len(asked) == _MADE_UP_COUNT:
+                return Requests(tuple(asked), "made-up inputs")
+    raise PackageError(
+        f"{package.path}: too few made-up inputs are answered to judge on; give --evaluation FILE"
+    )
+
+
+def _shapes(package: Package) -> Iterator[dict[str, Shape]]:
+    """Those of the sample, and others where sizes are left open: one to three rows of each."""
+    if package.manifest.generate is not None:
+        sample = {spec.name: spec.shape for spec in package.takes}
+    else:
+        sample = {one.name: one.shape for one in package.manifest.warm_up[0].inputs}
+    for rows in (1, 2, 3):
+        for which in range(4):
+            yield {
+                spec.name: _resized(spec, sample[spec.name], rows, which) for spec in package.takes
+            }
+
+
+def _resized(spec: TensorSpec, sample: Shape, rows: int, which: int) -> Shape:
+    return tuple(
+        size if declared != -1 else rows if place == 0 else (size, *other_sizes(size))[which]
+        for place, (declared, size) in enumerate(zip(spec.shape, sample, strict=True))
+    )
 
 
 def _whole(
@@ -193,17 +257,6 @@ def _batch(package: Package) -> int | None:
             " variants can be made of models that take items along the first one"
         )
     return next(iter(firsts), None)
-
-
-def _invented(rng: np.random.Generator, package: Package, spec: TensorSpec, count: int) -> Array:
-    datatype, generate = DATATYPES[spec.datatype], package.manifest.generate
-    if generate is not None:
-        return rng.integers(0, len(generate.alphabet), (count, *spec.shape[1:]))
-    samples = warmup.samples(package.manifest)[0].inputs
-    sample = next(one.data for one in samples if one.name == spec.name)
-    if datatype.form is Form.FLOAT:
-        return rng.random((count, *sample.shape[1:])).astype(datatype.dtype)
-    return np.repeat(sample[:1], count, axis=0)  # an index that every table has
 
 
 def _names(package: Package) -> list[str]:

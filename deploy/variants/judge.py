@@ -11,9 +11,9 @@ import msgspec
 
 from deploy.result import tell
 from deploy.variants.arguments import NOT_KEPT
-from deploy.variants.dataset import Dataset, made_up, read
+from deploy.variants.dataset import LEAST_CARRIED, Dataset, Requests, carried, read
 from deploy.variants.draft import Draft, Source
-from deploy.variants.measure import compared
+from deploy.variants.measure import compared, made_up_for
 from deploy.variants.verdict import Comparison, Side, against, told
 from deploy.variants.write import only
 from edge_agent.runtime import verify
@@ -38,12 +38,18 @@ Called = Callable[[Variant, argparse.Namespace], str]
 """What a variant made of another one is called, where the command line does not say."""
 
 
+_UNPROVEN = (
+    "made-up inputs show what it costs, not what it loses on yours: give --evaluation FILE, or a"
+    f" package with {LEAST_CARRIED} warm-up samples that hold data, or --keep-unproven"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Case:
     """One run of the command: what from, judged how, under which rule."""
 
     source: Source
-    judged_on: Dataset
+    judged_on: Dataset | Requests
     rule: KeepIf
 
 
@@ -70,6 +76,8 @@ def judged(
         proven = stamped(package, variant, monotonic)
         comparison = _compared(case, draft, (package, variant))
     reasons = against(comparison, case.rule)
+    if case.judged_on.evaluation == "made-up inputs" and not (draft.exact or args.keep_unproven):
+        reasons.append(_UNPROVEN)
     kept = None if reasons else _keep(args, case, draft, proven, comparison)
     tell(
         args,
@@ -85,13 +93,19 @@ def _case(args: argparse.Namespace, engine: str | None, option: str) -> _Case:
     rule = _rule(package, args.keep_if)
     path: Path | None = getattr(args, "data", None)
     data = None if path is None else read(path, package, option)
+    judged_on: Dataset | Requests
     if args.evaluation is not None:
         judged_on = read(args.evaluation, package, "--evaluation")
     elif data is not None:
         data, judged_on = data.split()
     else:
-        judged_on = made_up(package)
+        judged_on = _without_data(package, variant)
     return _Case(Source(package, variant, data, _say), judged_on, rule)
+
+
+def _without_data(package: Package, variant: Variant) -> Requests:
+    held = carried(package)
+    return Requests(held, "agreement") if held else made_up_for(package, variant)
 
 
 def _chosen(package: Package, wanted: str | None, engine: str | None) -> Variant:

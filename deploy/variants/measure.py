@@ -3,26 +3,30 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, starmap
 
 import numpy as np
 
-from deploy.variants.dataset import Dataset
+from deploy.variants.dataset import Dataset, Requests, made_up
 from deploy.variants.verdict import Comparison, Side
 from edge_agent.runtime.engines import engine
 from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.stopwatch import Stopwatch, Timed, medians_s
+from router.errors import BadRequest
 from router.process.clock import monotonic
+from router.wire.message import InferRequest
 from router.wire.tensor import Array
 
 _ROUNDS = 301
 _MOST_S = 3.0
 _WARMING = 3
-Answers = list[Array]
-"""One array for each output, items along the first axis."""
+Answers = list[list[Array]]
+"""For each request one array for each output, items along the first axis."""
 
 
-def answers(package: Package, variant: Variant, data: Dataset) -> Answers:
+def answers(package: Package, variant: Variant, data: Dataset | Requests) -> Answers:
     """What a variant says of every item.
 
     Raises:
@@ -34,7 +38,7 @@ def answers(package: Package, variant: Variant, data: Dataset) -> Answers:
 
 
 def compared(
-    before: tuple[Package, Variant], after: tuple[Package, Variant], data: Dataset
+    before: tuple[Package, Variant], after: tuple[Package, Variant], data: Dataset | Requests
 ) -> Comparison:
     """A variant beside what was made of it, both in memory, asked in turns.
 
@@ -46,14 +50,50 @@ def compared(
         said = asyncio.run(_answers(old, data)), asyncio.run(_answers(new, data))
         medians_s([old, new], rounds=_WARMING, most_s=_MOST_S)
         times_s = medians_s([old, new], rounds=_ROUNDS, most_s=_MOST_S)
-    right = _verdicts(said[0][0]) if data.labels is None else data.labels
+    right = _right(said[0], data)
     tolerance = before[0].manifest.tolerance
-    before_s, after_s = times_s
+    shares = [_share(each, right, tolerance) for each in said]
     return Comparison(
-        _side(before[1], before_s, right_share(said[0][0], right, tolerance)),
-        _side(after[1], after_s, right_share(said[1][0], right, tolerance)),
+        _side(before[1], times_s[0], shares[0]),
+        _side(after[1], times_s[1], shares[1]),
         deviation(*said),
     )
+
+
+def made_up_for(package: Package, variant: Variant) -> Requests:
+    """Made-up requests that a variant answers.
+
+    Raises:
+        PackageError: it cannot be loaded, or answers too few.
+    """
+    model = engine(variant.engine).build(package, variant, Stopwatch(monotonic), 1)
+
+    def answers_it(request: InferRequest) -> bool:
+        try:
+            asyncio.run(_answer(model, request))
+        except BadRequest:
+            return False
+        return True
+
+    try:
+        model.startup()
+        return made_up(package, answers_it)
+    finally:
+        model.shutdown()
+
+
+def _right(said: Answers, data: Dataset | Requests) -> list[Array]:
+    if data.labels is None:
+        return [_verdicts(outputs[0]) for outputs in said]
+    return np.split(data.labels, np.cumsum([len(outputs[0]) for outputs in said])[:-1])
+
+
+def _share(said: Answers, right: Sequence[Array], tolerance: float) -> float:
+    """Of all items; what has none counts as one."""
+    outputs = [outputs[0] for outputs in said]
+    counts = [len(output) if output.ndim else 1 for output in outputs]
+    shares = [right_share(*pair, tolerance) for pair in zip(outputs, right, strict=True)]
+    return float(np.average(shares, weights=counts))
 
 
 def _side(variant: Variant, latency_s: float, right: float) -> Side:
@@ -77,9 +117,10 @@ def _verdicts(output: Array) -> Array:
     return np.asarray(output.argmax(-1)) if has_scores else output
 
 
-def deviation(some: Sequence[Array], others: Sequence[Array]) -> float:
+def deviation(some: Answers, others: Answers) -> float:
     """The largest difference between two variants' answers; infinite where one is no number."""
-    return max(map(_apart, some, others))
+    pairs = zip(chain.from_iterable(some), chain.from_iterable(others), strict=True)
+    return max(starmap(_apart, pairs))
 
 
 def _apart(one: Array, other: Array) -> float:
@@ -90,7 +131,7 @@ def _apart(one: Array, other: Array) -> float:
 
 
 @contextmanager
-def _loaded(package: Package, variant: Variant, data: Dataset) -> Iterator[Timed]:
+def _loaded(package: Package, variant: Variant, data: Dataset | Requests) -> Iterator[Timed]:
     """The variant's graph in memory, as the file has it: what writes text is left out."""
     stopwatch = Stopwatch(monotonic)
     model = engine(variant.engine).build(package, variant, stopwatch, 1)
@@ -101,10 +142,10 @@ def _loaded(package: Package, variant: Variant, data: Dataset) -> Iterator[Timed
         model.shutdown()
 
 
-async def _answers(timed: Timed, data: Dataset) -> Answers:
-    parts = [
-        [tensor.data for tensor in part.outputs]
-        for request in data.requests()
-        async for part in timed.model.request(request)
-    ]
-    return [np.concatenate(column) for column in zip(*parts, strict=True)]
+async def _answers(timed: Timed, data: Dataset | Requests) -> Answers:
+    return [await _answer(timed.model, request) for request in data.requests()]
+
+
+async def _answer(model: Model, request: InferRequest) -> list[Array]:
+    (part,) = [part async for part in model.request(request)]
+    return [tensor.data for tensor in part.outputs]

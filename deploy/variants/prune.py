@@ -9,10 +9,10 @@ import onnx
 from deploy.variants import arguments, cut_layers
 from deploy.variants.cut import Joint, cut, unread
 from deploy.variants.cut_graph import Graph
-from deploy.variants.dataset import made_up
+from deploy.variants.dataset import Requests
 from deploy.variants.draft import Draft, Source, as_torch
 from deploy.variants.judge import judged
-from deploy.variants.measure import Answers, answers, deviation
+from deploy.variants.measure import Answers, answers, deviation, made_up_for
 from deploy.variants.teach import Lesson, Teaching, teach
 from deploy.variants.write import only
 from edge_agent.runtime.manifest import Architecture, Variant
@@ -123,16 +123,17 @@ def _check_same(source: Source, draft: Draft, full: Draft) -> None:
     Raises:
         PackageError: it does not, so the graph is not what it was taken for.
     """
-    said = [_said(source, each) for each in (draft, full)]
-    scale = max(1.0, *(float(abs(output).max()) for output in said[1]))
+    data = made_up_for(source.package, source.variant)
+    said = [_said(source, each, data) for each in (draft, full)]
+    scale = max(1.0, *(float(abs(one).max()) for outputs in said[1] for one in outputs))
     if not deviation(*said) <= _CLOSE * scale:
         raise PackageError(f"{source.where}: could not be cut without changing what is left")
 
 
-def _said(source: Source, draft: Draft) -> Answers:
+def _said(source: Source, draft: Draft, data: Requests) -> Answers:
     try:
         with only(source.package, draft, "cut") as (package, variant):
-            return answers(package, variant, made_up(source.package))
+            return answers(package, variant, data)
     except (PackageError, BadRequest) as error:
         raise PackageError(f"{source.where}: cannot be run once cut: {error.message}") from error
 

@@ -53,10 +53,19 @@ def arrays(
     """By input, an array of the chosen shape.
 
     Ids are 0 to `top_id`, masks 1, segments 0, pictures 0 to 1 (UINT8: 0 to 255), a sampling rate
-    16000, lengths the largest open size, texts a few words, other numbers standard normal.
+    16000, lengths the largest open size, texts a few words, other numbers -1 to 1.
     """
     length = _length(specs, chosen)
     return {spec.name: _array(spec, chosen[spec.name], chance, top_id, length) for spec in specs}
+
+
+def other_sizes(size: int) -> tuple[int, ...]:
+    """Sizes that a model of texts or pictures is likely to take as well as this one."""
+    if size < 16:
+        return 16, 24, 40
+    if size % 32 == 0:
+        return max(32, size // 64 * 32), size + 32, size * 2
+    return size // 2, size + 5, size * 2
 
 
 def has_ids(specs: Sequence[TensorSpec]) -> bool:
@@ -115,7 +124,7 @@ def _array(
         return np.array(chance.random(shape) < 0.5 if shape else False)
     if form is Form.INT:
         return _whole(spec, shape, chance, top_id).astype(dtype)
-    drawn = chance.random(shape) if _is_image(spec) else chance.standard_normal(shape)
+    drawn = chance.random(shape) if _is_image(spec) else chance.uniform(-1, 1, shape)
     return _as(spec.datatype, np.asarray(drawn))
 
 

@@ -57,7 +57,7 @@ class Declared(Settings, frozen=True):
 
 
 class SampleTensor(Settings, frozen=True):
-    """One input of a warm-up sample, row-major; without `data`, numbers from a fixed seed."""
+    """One input of a warm-up sample, row-major; without `data`, made up from a fixed seed."""
 
     name: TensorName
     shape: tuple[Annotated[int, Meta(ge=1, le=MAX_DIMENSION)], ...]

@@ -100,12 +100,7 @@ def _shapes(takes: Sequence[TensorSpec], sample: Mapping[str, Shape]) -> Iterato
 
 
 def _other(declared: int, size: int) -> int:
-    """Where it is open, a size that a model of pictures or texts is likely to take beside this."""
-    if declared != -1:
-        return size
-    if size == 1:
-        return 16
-    return size // 2 if size >= 64 else size * 2
+    return made_up.other_sizes(size)[0] if declared == -1 else size
 
 
 class _Trial:

@@ -5,6 +5,7 @@ from math import prod
 
 import numpy as np
 
+from edge_agent.runtime.made_up import arrays
 from edge_agent.runtime.manifest import Manifest, Sample, SampleTensor
 from edge_agent.runtime.package import PackageError
 from router.errors import BadRequest
@@ -58,11 +59,13 @@ def _check(where: str, manifest: Manifest, part: InferResponse) -> None:
 
 
 def _request(manifest: Manifest, datatypes: Mapping[str, str], sample: Sample) -> InferRequest:
-    tensors = []
     for given in sample.inputs:
         _check_size(manifest, given, datatypes[given.name])
+    made = _made(manifest, sample)
+    tensors = []
+    for given in sample.inputs:
         try:
-            data = _data(given, datatypes[given.name])
+            data = made[given.name] if given.data is None else _data(given, datatypes[given.name])
         except (ValueError, TypeError, OverflowError) as error:
             raise PackageError(
                 f"{manifest.name}/{manifest.version}/model.yaml: warm_up: data of {given.name}"
@@ -84,9 +87,7 @@ def _check_size(manifest: Manifest, given: SampleTensor, datatype_name: str) -> 
 
 def _data(given: SampleTensor, datatype_name: str) -> Array:
     datatype = DATATYPES[datatype_name]
-    count = prod(given.shape)
-    if given.data is None:
-        return _made(count, datatype.form).astype(datatype.dtype).reshape(given.shape)
+    assert given.data is not None
     if datatype.form is Form.TEXT:
         flat = np.empty(len(given.data), object)
         flat[:] = [str(element).encode() for element in given.data]
@@ -94,9 +95,11 @@ def _data(given: SampleTensor, datatype_name: str) -> Array:
     return np.array(given.data, datatype.dtype).reshape(given.shape)
 
 
-def _made(count: int, form: Form) -> Array:
-    if form is Form.TEXT:
-        return np.array([b""] * count, object)
-    if form in (Form.FLOAT, Form.NONE):
-        return np.random.default_rng(_SEED).random(count)
-    return np.zeros(count, np.uint8)  # an index that every table has
+def _made(manifest: Manifest, sample: Sample) -> dict[str, Array]:
+    """What stands for data that the sample lacks; positive, which most graphs can compute."""
+    shapes = {one.name: one.shape for one in sample.inputs if one.data is None}
+    if manifest.generate is not None:  # whose alphabet may lack any letter
+        return {name: np.full(shape, b"", object) for name, shape in shapes.items()}
+    takes = [spec for spec in manifest.takes() if spec.name in shapes]
+    made = arrays(takes, shapes, np.random.default_rng(_SEED))
+    return {name: np.abs(one) if one.dtype.kind == "f" else one for name, one in made.items()}

@@ -76,11 +76,27 @@ def dense(tmp_path):
     return write_package(tmp_path / "store", manifest, {"dense.onnx": data}).path
 
 
+KEEP = ("--keep-unproven",)
+
+
+def test_what_was_judged_on_made_up_inputs_is_kept_only_when_asked(dense, run):
+    rule = ("--keep-if", "accuracy_loss=1,speed_up=0")
+    before = _content(dense)
+    code, result, printed = run("quantize", dense, *rule)
+    assert (code, result["ok"], result["evaluation"]) == (3, False, "made-up inputs")
+    assert "not kept, because made-up inputs show what it costs" in printed.out
+    assert "--evaluation FILE" in printed.out
+    assert _content(dense) == before
+    code, result, _ = run("quantize", dense, *rule, *KEEP)
+    assert (code, result["ok"]) == (0, True)
+    assert [one.batch for one in open_package(dense).manifest.variants] == [None, "none"]
+
+
 @pytest.mark.parametrize("mode", ["dynamic", "static"])
 def test_a_large_network_is_smaller_and_faster_in_8_bits(dense, run, tmp_path, mode):
     np.save(tmp_path / "typical.npy", np.random.default_rng(3).random((100, 512), np.float32))
     data = ("--calibration", tmp_path / "typical.npy") if mode == "static" else ()
-    code, result, printed = run("quantize", dense, "--mode", mode, *data)
+    code, result, printed = run("quantize", dense, "--mode", mode, *data, *KEEP)
     assert code == 0, printed.out
     assert result["ok"]
     assert result["compression"] > 3.5
@@ -140,7 +156,9 @@ def test_a_pruned_network_learns_again_what_it_lost(store, run, images):
 
 
 def test_an_onnx_network_is_pruned_too(dense, run):
-    code, result, printed = run("prune", dense, "--share", "0.3", "--keep-if", "accuracy_loss=1")
+    code, result, printed = run(
+        "prune", dense, "--share", "0.3", "--keep-if", "accuracy_loss=1", *KEEP
+    )
     assert code == 0, printed.out
     assert result["compression"] > 1.5
     assert "cut: Gemm" in printed.out
@@ -178,7 +196,7 @@ def test_data_without_an_evaluation_are_split(store, run, images):
 
 
 def test_what_a_source_had_lost_counts_for_what_is_made_of_it(dense, run):
-    run("prune", dense, "--share", "0.05", "--keep-if", "speed_up=0,accuracy_loss=1")
+    run("prune", dense, "--share", "0.05", "--keep-if", "speed_up=0,accuracy_loss=1", *KEEP)
     source = open_package(dense).manifest.variants[1]
     assert source.made
     lost = source.made.right_share_before - source.made.right_share
@@ -192,7 +210,7 @@ def test_a_variant_that_fails_on_disk_leaves_the_package_as_it_was(dense, run, m
     before = _content(dense)
     monkeypatch.setattr("pathlib.Path.replace", _full)
     with pytest.raises(PackageError, match="No space left"):
-        run("quantize", dense, "--keep-if", "speed_up=0")
+        run("quantize", dense, "--keep-if", "speed_up=0", *KEEP)
     assert _content(dense) == before
 
 

@@ -1,13 +1,19 @@
 """Data sets: what fits a package, and what is said of one that does not."""
 
+import msgspec
 import numpy as np
 import pytest
 
-from deploy.variants.dataset import made_up, read
+from deploy.variants.dataset import carried, made_up, read
 from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
 from edge_agent.runtime.package import Package, PackageError, described
 from router.errors import ConfigError
 from router.wire.tensor import TensorSpec
+
+
+def every(_request):
+    return True
+
 
 X, Y = TensorSpec("x", "FP32", (-1, 3)), TensorSpec("y", "FP32", (-1, 4))
 
@@ -59,7 +65,7 @@ def test_a_fixed_batch_takes_whole_batches_only(tmp_path, saved, batch):
     data = read(saved(x=np.ones((3 * batch - 1, 3), np.float32)), package, "--d")
     assert [request.inputs[0].shape for request in data.requests()] == [(batch, 3)] * 2
     assert data.first().inputs[0].shape == (batch, 3)
-    assert made_up(package).items_count == 64
+    assert {one.inputs[0].shape for one in made_up(package, every).asked} == {(batch, 3)}
 
 
 def test_every_fifth_item_is_held_out(tmp_path, saved):
@@ -70,9 +76,44 @@ def test_every_fifth_item_is_held_out(tmp_path, saved):
 
 
 def test_made_up_inputs_are_the_same_every_time(tmp_path):
-    first, second = made_up(_package(tmp_path)), made_up(_package(tmp_path))
-    assert np.array_equal(first.inputs["x"], second.inputs["x"])
+    first, second = (made_up(_package(tmp_path), every) for _ in range(2))
+    assert np.array_equal(first.asked[5].inputs[0].data, second.asked[5].inputs[0].data)
     assert first.evaluation == "made-up inputs"
+    assert first.items_count == 64
+
+
+BERT = tuple(TensorSpec(name, "INT64", (-1, -1)) for name in ("input_ids", "attention_mask"))
+
+
+def test_made_up_inputs_differ_in_values_and_in_every_open_size(tmp_path):
+    asked = made_up(_package(tmp_path, *BERT), every).asked
+    shapes = {request.inputs[0].shape for request in asked}
+    assert {rows for rows, _ in shapes} == {1, 2, 3}
+    assert len({length for _, length in shapes}) >= 4
+    ids = [set(request.inputs[0].data.ravel().tolist()) for request in asked]
+    assert len(set.union(*ids)) > 500
+    assert len({request.inputs[0].data.tobytes() for request in asked}) == len(asked)
+    assert all((request.inputs[1].data == 1).all() for request in asked)
+
+
+def test_made_up_ids_are_those_that_the_model_has(tmp_path):
+    asked = made_up(_package(tmp_path, *BERT), lambda one: one.inputs[0].data.max() < 300).asked
+    highest = max(request.inputs[0].data.max() for request in asked)
+    assert 90 <= highest < 300
+
+
+def test_a_model_that_answers_nothing_made_up_is_not_judged(tmp_path):
+    with pytest.raises(PackageError, match="give --evaluation"):
+        made_up(_package(tmp_path), lambda _: False)
+
+
+@pytest.mark.parametrize(("count", "carries"), [(8, True), (7, False)])
+def test_what_a_package_carries_counts_from_eight_samples_on(tmp_path, count, carries):
+    package = _package(tmp_path)
+    sample = Sample((SampleTensor("x", (1, 3), (0.5, 1.0, 2.0)),))
+    manifest = msgspec.structs.replace(package.manifest, warm_up=(sample,) * count)
+    assert bool(carried(Package(tmp_path, manifest))) == carries
+    assert not carried(package), "made-up data are none that it carries"
 
 
 ONES = np.ones((6, 3), np.float32)
@@ -112,6 +153,6 @@ def test_too_few_items_are_not_held_out(tmp_path, saved):
         read(saved(x=ONES[:3]), _package(tmp_path), "--d").split()
 
 
-def test_inputs_without_items_are_refused(tmp_path):
+def test_inputs_without_items_are_refused(tmp_path, saved):
     with pytest.raises(PackageError, match="no first dimension in common"):
-        made_up(_package(tmp_path, TensorSpec("x", "FP32", ())))
+        read(saved(x=ONES[:, 0]), _package(tmp_path, TensorSpec("x", "FP32", ())), "--d")
