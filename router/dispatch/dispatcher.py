@@ -270,8 +270,9 @@ class Dispatcher:
         able = within(quickest, left_s)
         if able:
             best = surest(able, sigmas)
-        if best.seconds.net < left_s:
-            self._warm(best, plan.query)
+        cold = [s for s in able or [best] if s.candidate.state is ModelState.COLD]
+        if cold and best.seconds.net < left_s:
+            self._warm(min(cold, key=lambda s: least_s(s.seconds)), best, plan.query)
         candidate = best.candidate
         self._ledger.doubt(candidate.endpoint, plan.query.model, candidate.version)
         needs_s = best.seconds.total + sigmas * best.seconds.sigma
@@ -325,7 +326,12 @@ class Dispatcher:
         if self._ledger.missed(cold.endpoint, query.model, cold.version, sooner_s):
             self._effects.wake(plan.wake, query.model, cold.version)
 
-    def _warm(self, best: Scored, query: Query) -> None:
-        """Too late for this one; the next will find the model warm."""
-        if best.candidate.state is ModelState.COLD and not best.candidate.woken:
-            self._effects.wake(best.permit, query.model, best.candidate.version)
+    def _warm(self, cold: Scored, best: Scored, query: Query) -> None:
+        """Too late for this one; the next will find the model warm, there or where it is best."""
+        candidate, sooner_s = cold.candidate, best.seconds.total - least_s(cold.seconds)
+        worth = cold is best or (
+            sooner_s > 0
+            and self._ledger.missed(candidate.endpoint, query.model, candidate.version, sooner_s)
+        )
+        if worth and not candidate.woken:
+            self._effects.wake(cold.permit, query.model, candidate.version)

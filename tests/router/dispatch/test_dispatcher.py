@@ -76,6 +76,21 @@ def test_a_cold_model_that_is_believed_slow_is_woken_so_that_it_can_be_tested():
     assert world.wakes == ["eu.a"]
 
 
+def test_who_is_refused_for_a_queue_has_the_cold_model_elsewhere_woken():
+    world = World(names=("eu.a", "us.b"), load_s=5.0)
+    queue, cold = world.ledger.site("eu.a"), world.ledger.site("us.b")
+    assert queue is not None
+    assert cold is not None
+    queue.occupancy.ran(0.5, world.now_s)
+    queue.occupancy.hears("i1", 2, 100, world.now_s)
+    queue.settle(world.now_s)
+    holding = cold.holdings["digits", "1"]
+    holding.state = ModelState.COLD
+    holding.settle(world.now_s)
+    assert world.ask(timeout_s=1.0).code == "overloaded"
+    assert world.wakes == ["us.b"]
+
+
 def test_no_model_is_woken_for_a_deadline_that_its_endpoint_is_too_far_away_for():
     world = World(state=ModelState.COLD)
     assert world.ask(timeout_s=0.001).code == "deadline_exceeded"
