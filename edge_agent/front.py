@@ -86,23 +86,23 @@ class Front:
         if isinstance(response.body, bytes):
             self._write(request, request_id, response.status)
         else:
-            response.body = self._streamed(request, request_id, response.status, response.body)
+            response.body = self._streamed(request, request_id, response, response.body)
         return response
 
     async def _streamed(
-        self, request: Request, request_id: str, status: int, body: AsyncIterator[bytes]
+        self, request: Request, request_id: str, response: Response, body: AsyncIterator[bytes]
     ) -> AsyncGenerator[bytes]:
         ended = _LEFT  # unless the end is reached
         try:
             async for chunk in body:
                 yield chunk
-            code = getattr(body, "code", "")
-            ended = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR) if code else status
+            code = response.end_code()
+            ended = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR) if code else response.status
         except Exception:
             ended = HTTPStatus.INTERNAL_SERVER_ERROR
             raise
         finally:
-            self._write(request, request_id, ended, sent=status)
+            self._write(request, request_id, ended, sent=response.status)
             if (close := getattr(body, "aclose", None)) is not None:
                 await close()
 

@@ -235,7 +235,8 @@ class Inference:
             request = await self._read(target.request, partial(_text_request, metadata), held)
             call = await self.calls.open(self._ask(target, request))
         fields = self.measured(target, call, [generate.EVENT_STREAM])
-        return Response(200, fields, generate.Events(call, request))
+        events = generate.Events(call, request)
+        return Response(200, fields, events, lambda: events.code)
 
     def expect(self, target: Target) -> ModelMetadata:
         """A request has come: from here on reports say so to whoever sent it.

@@ -156,8 +156,8 @@ class Attempt:
                 return self._on_head(event, number)
             case Chunk(data):
                 return self._on_chunk(data, number)
-            case End():
-                return self._on_end(number)
+            case End(code):
+                return self._on_end(number, code)
             case Lost():
                 return self._on_lost(event, number)
 
@@ -195,12 +195,12 @@ class Attempt:
             return [Cancel(number), *self._fall(endless)]
         return []
 
-    def _on_end(self, number: int) -> list[Command]:
+    def _on_end(self, number: int, code: str) -> list[Command]:
         self._done = True
         answered = self._settle(Settle(number, Outcome.ANSWERED))
         whole = self._tries[number]
         if self._streaming or whole.head is None:
-            return [*answered, Finish()]
+            return [*answered, Finish(code)]
         body = b"".join(whole.body)
         return [*answered, *self._cancel_but(number), Deliver(number, whole.head, body)]
 

@@ -63,7 +63,9 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """The end of it."""
+    """The end of it; `code` is that of an error which the client was told in its last part."""
+
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

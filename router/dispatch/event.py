@@ -23,7 +23,9 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The answer is whole."""
+    """The answer is whole; `code` is that of an error which its last chunk tells."""
+
+    code: str = ""
 
 
 class Cause(Enum):

@@ -5,12 +5,14 @@ import re
 import httptools
 
 from router.dispatch.event import Answer, Cause, Chunk, End, Head, Lost
+from router.wire.headers import END
 
 HEAD_BYTES = 64 << 10
 """Longest head of an answer, interim ones before it included."""
 _CHUNK_OVERHEAD = 16
 """Framing bytes that go with each byte of a chunked body at most, beside those of a head."""
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_CODE = re.compile(rb"[a-z_]{1,32}")
 _SWITCHING = 101
 
 
@@ -28,6 +30,7 @@ class ResponseReader:
         "_body_bytes",
         "_chunked",
         "_complete",
+        "_end_code",
         "_events",
         "_fed_bytes",
         "_head_only",
@@ -55,6 +58,7 @@ class ResponseReader:
         self._interim = False
         self._started = False
         self._complete = False
+        self._end_code = ""
         self._chunked = False
         self._until_close = False
         self._fed_bytes = 0
@@ -77,7 +81,7 @@ class ResponseReader:
         except _Malformed as error:
             self._fail(str(error))
         if self._complete:
-            events.append(End())
+            events.append(End(self._end_code))
         return events
 
     def close(self, *, clean: bool) -> Answer:
@@ -110,9 +114,11 @@ class ResponseReader:
             self.reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser; also for trailers, which nobody here needs."""
+        """Called by the parser; also for trailers, of which one counts."""
         if not (self._started or self._complete):
             self._headers.append((name.lower(), value.strip(b" \t")))
+        elif not self._complete and name.lower() == END and (known := _CODE.fullmatch(value)):
+            self._end_code = known[0].decode()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""

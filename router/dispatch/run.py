@@ -159,10 +159,12 @@ class Run:
                 self.exchange.start(head.status, self._headers(number, head))
             case Forward(data):
                 self.exchange.write(data)
-            case Finish():
+            case Finish(code):
                 self.exchange.finish()
                 if self.exchange.gone:  # it was shorter than announced
-                    self.record.cut(UnusableAnswer.code)
+                    code = UnusableAnswer.code
+                if code:
+                    self.record.cut(code)
             case Abort(code):
                 self.record.cut(code)
                 self.exchange.abort()

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import msgspec
 
 from router.process.request_head import Refusal
-from router.wire.headers import REQUEST_ID
+from router.wire.headers import END, REQUEST_ID
 from router.wire.http import Headers
 from router.wire.problem import Problem
 
@@ -44,6 +44,11 @@ def encode_head(status: int, headers: Headers, *own: bytes) -> bytes:
 def encode_chunk(data: bytes) -> bytes:
     """One chunk of a chunked body (RFC 9112 §7.1); `data` is not empty."""
     return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def encode_end(code: str) -> bytes:
+    """The end of a chunked body that an error has ended (RFC 9112 §7.1.2)."""
+    return b"0\r\n%b: %b\r\n\r\n" % (END, code.encode("ascii"))
 
 
 def encode_refusal(refusal: Refusal, request_id: bytes) -> bytes:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-from router.process.answer import CONTINUE, LAST_CHUNK, encode_chunk, encode_head
+from router.process.answer import CONTINUE, LAST_CHUNK, encode_chunk, encode_end, encode_head
 from router.process.received import Received
 from router.wire.http import Headers, first
 
@@ -154,8 +154,11 @@ class HttpExchange:
             self._left -= len(chunk)
         self._carrier.send(chunk)
 
-    def finish(self) -> None:
-        """The end of a streamed answer; less than was announced cuts the connection."""
+    def finish(self, code: str = "") -> None:
+        """The end of a streamed answer; less than was announced cuts the connection.
+
+        `code` goes into a trailer, where there are chunks.
+        """
         if not self._may(_State.STREAMING):
             return
         if self._left and not self._silent:
@@ -163,7 +166,7 @@ class HttpExchange:
             return
         self._ends(_State.ENDED)
         if self._chunked:
-            self._carrier.send(LAST_CHUNK)
+            self._carrier.send(encode_end(code) if code else LAST_CHUNK)
         self._carrier.ended(keep=self._keep)
 
     def abort(self) -> None:

@@ -36,8 +36,8 @@ class Exchange(Protocol):
         """One chunk of a streamed answer, sent at once."""
         ...
 
-    def finish(self) -> None:
-        """The end of a streamed answer."""
+    def finish(self, code: str = "") -> None:
+        """The end of a streamed answer; `code` is that of the error which its last chunk tells."""
         ...
 
     def abort(self) -> None:

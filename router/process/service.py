@@ -46,6 +46,7 @@ async def _serve(handler: Handler, exchange: Exchange) -> None:
     exchange.start(response.status, response.headers)
     try:
         await _pass_on(exchange, chunk, response.body)
+        exchange.finish(response.end_code())
     except Exception as error:  # the head has left: that it does not end is all that can be told
         _log.exception("%s %s broke off", request.method, request.path)
         exchange.abort()
@@ -61,7 +62,6 @@ async def _pass_on(exchange: Exchange, chunk: bytes | None, rest: AsyncIterator[
             exchange.write(chunk)
             await flow.wait()
             chunk = await anext(rest, None)
-        exchange.finish()
     finally:
         if (close := getattr(rest, "aclose", None)) is not None:
             await close()  # cancelled: what it holds is let go now

@@ -64,7 +64,7 @@ class Case:
     def write(self, chunk: bytes) -> None:
         """As `respond`."""
 
-    def finish(self) -> None:
+    def finish(self, code: str = "") -> None:
         """As `respond`."""
 
     def abort(self) -> None:

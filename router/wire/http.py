@@ -72,8 +72,13 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One HTTP answer; framing headers (length, connection) are the listener's."""
+    """One HTTP answer; framing headers (length, connection) are the listener's.
+
+    `end_code`, asked after the last chunk of a streamed body, is the code of the error that ended
+    it; empty: none did.
+    """
 
     status: int
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
     body: Body = b""
+    end_code: Callable[[], str] = str

@@ -67,7 +67,7 @@ async def test_a_stream_is_told_by_its_end(play, body, status, outcome):
     fronted, told = play
 
     async def handler(_):
-        return Response(200, [], body)
+        return Response(200, [], body, lambda: body.code)
 
     response = await fronted(handler).handle(REQUEST)
     with suppress(ZeroDivisionError):

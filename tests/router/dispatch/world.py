@@ -52,7 +52,7 @@ class Client:
     def write(self, chunk) -> None:
         self.body += chunk
 
-    def finish(self) -> None:
+    def finish(self, code: str = "") -> None:
         pass
 
     def abort(self) -> None:

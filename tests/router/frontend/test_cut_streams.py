@@ -37,6 +37,18 @@ def whole(exchange):
     exchange.finish()
 
 
+def told(exchange):
+    """As an agent ends a stream that it cannot go on with."""
+    begin(exchange)
+    exchange.write(b'data: {"error":"the model is gone","code":"crashed"}\n\n')
+    exchange.finish("crashed")
+
+
+def told_oddly(exchange):
+    begin(exchange)
+    exchange.finish("such-a-code")
+
+
 async def opened(router, version=b"1.1", timeout=b"30"):
     host, port = router.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -67,6 +79,8 @@ async def ended(router, tmp_path):
         pytest.param(broken, b"30", 502, "unusable_answer", id="the endpoint breaks off"),
         pytest.param(short, b"30", 502, "unusable_answer", id="less than was announced"),
         pytest.param(silent, b"0.3", 504, "deadline_exceeded", id="the deadline passes"),
+        pytest.param(told, b"30", 500, "crashed", id="the endpoint tells of an error"),
+        pytest.param(told_oddly, b"30", 200, None, id="what is no code is passed over"),
         pytest.param(whole, b"30", 200, None, id="whole"),
     ],
 )

@@ -67,6 +67,25 @@ async def test_a_stream_is_passed_on_as_it_comes(serve, tasks):
     assert await anext(parts, None) is None
 
 
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        ("", b"\r\n0\r\n\r\n"),
+        ("deadline_exceeded", b"\r\n0\r\nx-isochrone-end: deadline_exceeded\r\n\r\n"),
+    ],
+)
+async def test_a_stream_that_an_error_ended_says_so_in_a_trailer(serve, tasks, code, end):
+    async def parts():
+        yield b"part"
+
+    async def handler(_):
+        return Response(200, [], parts(), lambda: code)
+
+    talker = await serve(asynchronous(handler, tasks))
+    data = b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+    assert (await talker.ask(data)).endswith(b"part" + end)
+
+
 async def test_a_stream_that_fails_at_once_is_told_as_an_error(serve, tasks):
     async def chunks():
         for chunk in (b"never",):
