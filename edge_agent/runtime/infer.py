@@ -114,8 +114,8 @@ class _Reply:
         try:
             inference.check_answer(size_bytes)
             with Hold(inference.room) as held:
+                held.resize(size_bytes)  # its outputs are in memory already
                 async with in_time(self._ask.deadline_s - inference.calls.clock()), inference.large:
-                    held.resize(size_bytes)
                     encoded = await inference.large.run(partial(self._encoded, answer))
                 held.resize(len(encoded[1]))
         except Exception as error:  # it belongs to who asked

@@ -16,7 +16,7 @@ _DECODED_TIMES = 32
 _DECODED_LEAST = 4 * _UNPACKED_LEAST
 """JSON spells an INT64 in two characters at least."""
 PARAMETERS_BYTES = 64 << 10
-"""Most of the JSON of an object of parameters: of a call, or of a tensor."""
+"""Most of the JSON of one object of parameters, and of the list of wanted outputs."""
 
 ID_CHARACTERS = 1024
 """Most of a request's id, which stands in every part of its answer."""

@@ -6,7 +6,7 @@ out or put them there. Source: open-inference-protocol/specification, protocol/i
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -30,6 +30,7 @@ BINARY_SIZE = "binary_data_size"
 BINARY_WISH = "binary_data"
 BINARY_WISHES = "binary_data_output"
 
+T = TypeVar("T")
 _Name = Annotated[str, Meta(max_length=256)]
 _NOT_ONE = "the body is no inference message"
 
@@ -57,7 +58,7 @@ class _Request(msgspec.Struct):
     inputs: list[_Part]
     id: Annotated[str, Meta(max_length=ID_CHARACTERS)] | None = None
     parameters: msgspec.Raw = _NOTHING
-    outputs: list[_Wish] | None = None
+    outputs: msgspec.Raw = _NOTHING
 
 
 class _Response(msgspec.Struct):
@@ -165,7 +166,7 @@ def decode_request(
     read = read_json(text, _Request, _NOT_ONE, most_bytes=None)
     return InferRequest(
         inputs=_tensors("inputs", read.inputs, take, bound),
-        outputs=_wishes(read.outputs or ()),
+        outputs=_wishes(read.outputs),
         id=read.id or "",
         parameters=_parameters(read.parameters),
     )
@@ -183,7 +184,7 @@ def decode_outline(text: bytes) -> Outline | None:
     sizes = [one.size for one in inputs if one.size is not None]
     if len(sizes) < len(inputs):
         return None
-    outputs = _wishes(read.outputs or ())
+    outputs = _wishes(read.outputs)
     plain_bytes = sum(sizes) if all(one.is_plain for one in inputs) else None
     return Outline(inputs, outputs, read.id or "", _parameters(read.parameters), plain_bytes)
 
@@ -312,13 +313,19 @@ def _shape(part: _Part) -> tuple[int, ...]:
 
 
 def _parameters(text: msgspec.Raw) -> dict[str, Parameter]:
+    return _read(text, _Parameters, "parameters") or {}
+
+
+def _read(text: msgspec.Raw, kind: type[T], what: str) -> T | None:
+    """A part of a message that may be left out, as `kind`; its JSON is bounded."""
     given = memoryview(text)
     if not given or bytes(given[:5]) == b"null":
-        return {}
-    return read_json(given, _Parameters, "parameters", most_bytes=PARAMETERS_BYTES)
+        return None
+    return read_json(given, kind, what, most_bytes=PARAMETERS_BYTES)
 
 
-def _wishes(wishes: Sequence[_Wish]) -> tuple[RequestedOutput, ...]:
+def _wishes(text: msgspec.Raw) -> tuple[RequestedOutput, ...]:
+    wishes = _read(text, list[_Wish], "outputs") or []
     _refuse_twice("outputs", [wish.name for wish in wishes])
     return tuple(map(_wish, wishes))
 

@@ -67,10 +67,15 @@ class SoakedAgent:
         """What its processes have said."""
         return self._log.read_text()
 
+    @property
+    def pid(self) -> int:
+        """Of its process."""
+        assert self._process is not None
+        return self._process.pid
+
     def rss_bytes(self) -> int:
         """Resident memory."""
-        assert self._process is not None
-        text = Path(f"/proc/{self._process.pid}/status").read_text()
+        text = Path(f"/proc/{self.pid}/status").read_text()
         (found,) = re.findall(r"VmRSS:\s+(\d+) kB", text)
         return int(found) << 10
 
