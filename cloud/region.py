@@ -92,12 +92,16 @@ class Region:
                 await looked.wait()
 
     async def _watch(self, looked: asyncio.Event) -> None:
+        failing = False
         while True:
             try:
                 seen = await self._observe()
             except Exception:  # whatever Serve fails with: calls and reports go on without it
-                _log.exception("how the replicas stand cannot be seen")
+                if not failing:
+                    _log.exception("how the replicas stand cannot be seen")
+                failing = True
             else:
+                failing = False
                 self._observed_s = self._clock()
                 self._catalogue.observe(seen, self._observed_s)
             looked.set()

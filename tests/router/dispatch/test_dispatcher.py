@@ -195,6 +195,9 @@ def test_what_may_not_be_repeated_is_not():
     client = world.ask(repeatable=False)
     world.open[0].lose()
     assert (client.status, client.code, len(world.sent)) == (502, "unusable_answer", 1)
+    died = world.ask(repeatable=False)
+    world.open[0].answer(502, endpoint_load_metrics="JSON {}")
+    assert (died.status, len(world.sent)) == (502, 2), "a region's replica died with it inside"
     second = world.ask(repeatable=False)
     world.open[0].lose(Cause.REFUSED)
     world.open[0].answer()
