@@ -118,14 +118,6 @@ class AgentConfig(Settings, frozen=True, kw_only=True):
         if everywhere and not all(router.advertise for router in self.routers):
             raise ValueError("routers: each needs `advertise` where `listen` is every address")
 
-    def in_flight_bytes(self, limit_bytes: int) -> int:
-        """What requests may hold together, where this process may take `limit_bytes`.
-
-        A quarter of that at most: models have their budget, and the process needs something.
-        """
-        most_bytes = max(2 * self.limits.body_bytes, limit_bytes // 4)
-        return min(self.limits.in_flight_bytes, most_bytes)
-
     def upkeep(self, limit_bytes: int) -> Upkeep:
         """How models are kept in memory, where this process may take `limit_bytes`."""
         models = self.models.items()

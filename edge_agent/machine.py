@@ -8,9 +8,9 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.runtime.control_groups import groups, text
 from edge_agent.runtime.cores import usable_cores
 from router.process import log
+from router.process.control_groups import groups, text
 
 _log = logging.getLogger("isochrone.agent")
 _NO_LIMIT_BYTES = 1 << 60

@@ -13,7 +13,9 @@ from router.fleet.store import Store
 from router.policy.region_policy import RegionPolicy
 from router.process import log
 from router.process.clock import monotonic, wall
+from router.process.control_groups import memory_limit_bytes
 from router.process.descriptors import fitted, raised_limit
+from router.process.limits import Room
 from router.process.listener import Listener
 from router.process.output import say
 from router.process.run import keep_on_hangup, run
@@ -50,7 +52,8 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         )
         # a client's request is given a connection to an endpoint as well
         limits = fitted(config.limits, raised_limit(), for_each=2)
-        listener = Listener(router.serve, limits, monotonic)
+        room = Room(limits.held_bytes(memory_limit_bytes()))
+        listener = Listener(router.serve, limits, monotonic, room)
         settled = asyncio.Event()
         background = [
             tasks.create_task(work) for work in (_tick(router, settled), router.follow_geoip())

@@ -4,7 +4,7 @@ import os
 from math import inf
 from pathlib import Path
 
-from edge_agent.runtime.control_groups import groups, text
+from router.process.control_groups import groups, text
 
 
 def usable_cores(root: Path = Path("/")) -> float:

@@ -35,6 +35,13 @@ class Limits(Settings, frozen=True):
         if self.in_flight_bytes < self.body_bytes:
             raise ValueError("in_flight_bytes must not be less than body_bytes")
 
+    def held_bytes(self, memory_bytes: int) -> int:
+        """What requests may hold together, where this process may take `memory_bytes`.
+
+        A quarter of that at most, but room for two bodies: the process needs something itself.
+        """
+        return min(self.in_flight_bytes, max(2 * self.body_bytes, memory_bytes // 4))
+
 
 class Room:
     """The memory that the requests of one process hold, of `limit_bytes`.

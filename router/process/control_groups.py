@@ -3,6 +3,8 @@
 Nothing here raises: what is not there, may not be read, or is written otherwise, tells nothing.
 """
 
+import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,16 @@ def text(path: Path) -> str:
         return path.read_text(errors="replace").strip()
     except (OSError, ValueError):  # a name may be one that no file can have
         return ""
+
+
+def memory_limit_bytes(root: Path = Path("/")) -> int:
+    """The lowest limit that holds for this process: the machine's memory, or that of a group."""
+    total = re.search(r"^MemTotal:\s+(\d+) kB", text(root / "proc" / "meminfo"), re.MULTILINE)
+    limits = [int(total[1]) << 10] if total else []
+    for group in _groups("memory", root):
+        most = text(group / "memory.max") or text(group / "memory.limit_in_bytes")
+        limits += [int(most)] if most.isdecimal() else []
+    return min(limits, default=sys.maxsize)
 
 
 def _groups(controller: str, root: Path) -> Iterator[Path]:
