@@ -80,7 +80,7 @@ class Region:
             return self._controlled(request)
         if request.path == "/isochrone/sample":
             return await self._sampled(request)
-        return await self._face.handle(request)
+        return self._load.vouched(await self._face.handle(request))
 
     async def _begin(self) -> None:
         """Watch the replicas from now on, as long as this process lives."""

@@ -123,7 +123,9 @@ class Agent:
             calls, self.load, body_limit_bytes=config.limits.body_bytes, room=self.room
         )
         face = OpenInference(self.pool, inference, lambda: self.lifecycle.ready)
-        self.public = Public(face, inference, self.pool, self.report, self.lifecycle, self.pressing)
+        self.public = Public(
+            face, inference, self.pool, self.report, self.lifecycle, self.pressing, self.load
+        )
         self.admin = Admin(self.repository, self.pool, self.lifecycle, registry, guard)
         journal = Journal(config.state_file, lambda: f"{rng.getrandbits(64):016x}")
         self.notes = Notes(journal, wall)
@@ -255,7 +257,13 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
         trips = ClientTrips()
         service = front.service(agent.public.begin, asynchronous(front.handle, tasks))
         limits = fitted(config.limits, raised_limit(), for_each=1)
-        public = Listener(noting(service, trips), limits, monotonic, agent.room)
+        public = Listener(
+            noting(service, trips),
+            limits,
+            monotonic,
+            agent.room,
+            refusal_fields=agent.load.fields,
+        )
         admin = Listener(asynchronous(agent.admin.handle, tasks), Limits(), monotonic)
         await public.start(*sockets)
         await admin.start(admin_socket)

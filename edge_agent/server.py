@@ -7,6 +7,7 @@ from edge_agent.lifecycle import Lifecycle
 from edge_agent.pressure import Pressing
 from edge_agent.report import Report
 from edge_agent.runtime.infer import Inference
+from edge_agent.runtime.load import Load
 from edge_agent.runtime.oip import OpenInference, inference_target
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.sample import Sampling
@@ -31,6 +32,7 @@ class Public:
         report: Report,
         lifecycle: Lifecycle,
         pressing: Pressing,
+        load: Load,
     ) -> None:
         self._face = face
         self._inference = inference
@@ -39,6 +41,7 @@ class Public:
         self._report = report
         self._lifecycle = lifecycle
         self._pressing = pressing
+        self._load = load
 
     def begin(
         self, request: Request, tell: Callable[[Response], None]
@@ -49,10 +52,13 @@ class Public:
             return None
         return self._inference.begin(target, tell)
 
-    def handle(self, request: Request) -> Awaitable[Response]:
-        """The answer, also where it is a refusal."""
+    async def handle(self, request: Request) -> Response:
+        """The answer, also where it is a refusal; what a router may have sent brings our load."""
         if request.path in _CONTROL:
-            return self._control(request)
+            return await self._control(request)
+        return self._load.vouched(await self._protocol(request))
+
+    def _protocol(self, request: Request) -> Awaitable[Response]:
         if request.method == "POST" and request.path.startswith("/v2/models/"):
             try:
                 self._pressing.admit()

@@ -97,7 +97,7 @@ class Router:
         self.membership = Membership(map(_member, config.endpoints), law.regions.names, lease)
         sender = f"{config.name}.{rng.getrandbits(32):08x}"  # new: endpoints remember the old one
         prior_s, light_s = _round_trips(config, law)
-        self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s)
+        self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s, rng=rng)
         self._metrics = Metrics(self.registry, self.ledger)
         self.refusals = Refusals(self._metrics.refused)
         self.decisions = Decisions(law.fingerprint)
@@ -110,6 +110,7 @@ class Router:
             chooser=chooser,
             spare=Spare.of(config.retries, config.hedge, config.models),
             clock=clock,
+            wall=wall,
             most_tries=config.tries,
             client_address=law.locator.client_address,
         )

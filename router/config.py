@@ -62,7 +62,8 @@ class RetryConfig(Settings, frozen=True):
     """How often another endpoint may be asked after one that may have done the work already.
 
     At most `share` of the requests of the last ten seconds, and `floor_per_slot_s` a second for
-    each slot of the fleet. Asking on after a refusal or a full endpoint is free.
+    each slot of the fleet. Asking others after a refusal or a full endpoint is free; asking the
+    same ones again has a budget of its own.
     """
 
     share: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2

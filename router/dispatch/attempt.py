@@ -8,15 +8,19 @@ one may run beside the first where that is late (a hedge): the first usable answ
 other try is cancelled.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 
 from router.dispatch.classify import (
     HOLD_BYTES,
     MAY_HAVE_RUN,
     OF_LOSS,
+    REFUSALS,
     TURNED_AWAY,
+    explained,
+    explains,
     may_be_held,
-    of_status,
+    of_answer,
     retry_after_s,
 )
 from router.dispatch.command import (
@@ -47,22 +51,27 @@ from router.errors import (
     NoEndpoint,
     Overloaded,
     Poison,
+    Quarantined,
     UnusableAnswer,
 )
 from router.fleet.outcome import Outcome
 from router.policy.law import Permit
-from router.wire.http import first
-from router.wire.report import LOAD_HEADER
+from router.process.clock import Clock
+from router.wire.problem import Problem
 
 POISON_COUNT = 2
 """A request that crashed so many endpoints is asked of no other."""
+_HARMFUL = frozenset({Outcome.CRASHED, Outcome.QUARANTINED})
+_REFUSED_FOR_GOOD = frozenset({Outcome.UNABLE, Outcome.QUARANTINED, Outcome.REFUSED})
+_WORDS = 300
+"""So many characters of an endpoint's own words stand among the reasons."""
 
 Choose = Callable[[Sequence[Permit]], Permit | None]
 """The next endpoint to ask, given those that were; None: there is none."""
 
 
 class _Try:
-    __slots__ = ("body", "head", "held_bytes", "live", "permit")
+    __slots__ = ("body", "explains", "head", "held_bytes", "live", "permit", "problem")
 
     def __init__(self, permit: Permit) -> None:
         self.permit = permit
@@ -70,6 +79,9 @@ class _Try:
         self.head: Head | None = None
         self.body: list[bytes] = []
         self.held_bytes = 0
+        self.explains = False
+        """It has refused, and is about to say why."""
+        self.problem: Problem | None = None
 
 
 def _nobody(tried: Sequence[Permit]) -> None:
@@ -81,12 +93,14 @@ class Attempt:
 
     `choose` is asked for the next endpoint, `hedge` for one to ask beside a late one, `repeat` for
     leave to ask another after a try that may have run, and `due` whether the deadline is as good as
-    over; what they say is final. What is not `repeatable` needs leave after a refusal as well,
-    unless that brings an agent's report, and so is known to come from before anything has run.
+    over; what they say is final. `reported` tells whether a valid load report came with the head of
+    a try's answer. What is not `repeatable` needs leave after a refusal as well, unless that brings
+    a report, and so is known to come from before anything has run.
     """
 
     __slots__ = (
         "_choose",
+        "_closing",
         "_crashed",
         "_done",
         "_due",
@@ -98,8 +112,11 @@ class Attempt:
         "_owing",
         "_repeat",
         "_repeatable",
+        "_reported",
+        "_stranded",
         "_streaming",
         "_tries",
+        "_wall",
     )
 
     def __init__(
@@ -110,14 +127,18 @@ class Attempt:
         repeat: Callable[[], bool] = lambda: True,
         hedge: Choose = _nobody,
         due: Callable[[], bool] = lambda: False,
+        reported: Callable[[int], bool] = lambda _: True,
+        wall: Clock = lambda: 0.0,
         repeatable: bool = True,
         most: int = 3,
         crashed: int = 0,
     ) -> None:
-        """`crashed`: so many endpoints were lost with this request before."""
+        """`crashed`: so many endpoints were lost with this request before; `wall` reads dates."""
         self._choose = choose
         self._repeat = repeat
         self._due = due
+        self._reported = reported
+        self._wall = wall
         self._repeatable = repeatable
         self._hedge = hedge
         self._most = most
@@ -128,6 +149,9 @@ class Attempt:
         self._hedged = False
         self._owing = False
         self._expired = False
+        self._closing = -1
+        """The try whose explanation is awaited, where nothing else is left to do."""
+        self._stranded = False
         self._done = False
 
     @property
@@ -151,7 +175,7 @@ class Attempt:
             case HedgeDue():
                 return self._on_hedge_due()
             case _ if not self._tries[number].live:
-                return []
+                return self._overhear(event, number)
             case Head():
                 return self._on_head(event, number)
             case Chunk(data):
@@ -162,21 +186,29 @@ class Attempt:
                 return self._on_lost(event, number)
 
     def _on_head(self, head: Head, number: int) -> list[Command]:
-        outcome = self._classify(head.status)
-        if outcome is not Outcome.ANSWERED:
-            wait_s = retry_after_s(head.headers) if outcome is Outcome.BUSY else None
-            if outcome in TURNED_AWAY and not self._repeatable:
-                self._owing = self._owing or first(head.headers, LOAD_HEADER) is None
-            return self._fall(Settle(number, outcome, f"answered {head.status}", wait_s))
-        self._tries[number].head = head
+        made, reported = self._tries[number], self._reported(number)
+        unknown = made.permit.endpoint.reports and not reported
+        if head.status >= 300 or unknown:
+            wait_s = retry_after_s(head.headers, self._wall)
+            outcome = self._classify(head.status, made.permit, wait_s, reported=reported)
+            if outcome is not Outcome.ANSWERED:
+                if outcome in TURNED_AWAY and not (self._repeatable or reported):
+                    self._owing = True
+                made.explains = explains(head.headers)
+                why = f"answered {head.status}{' without a load report' * unknown}"
+                told_s = wait_s if outcome is Outcome.BUSY else None
+                return self._fall(Settle(number, outcome, why, told_s))
+        made.head = head
         if head.status >= 400 or may_be_held(head.headers):
             return []
         self._streaming = True
         return [*self._cancel_but(number), Begin(number, head)]
 
-    def _classify(self, status: int) -> Outcome:
-        """What a status says of its endpoint; a deadline that is not over is not why it failed."""
-        outcome = of_status(status)
+    def _classify(
+        self, status: int, permit: Permit, wait_s: float | None, *, reported: bool
+    ) -> Outcome:
+        """What a head says of its endpoint; a deadline that is not over is not why it failed."""
+        outcome = of_answer(status, permit.endpoint, reported=reported, again_s=wait_s)
         if outcome is not Outcome.LATE:
             return outcome
         if not self._due():
@@ -196,13 +228,35 @@ class Attempt:
         return []
 
     def _on_end(self, number: int, code: str) -> list[Command]:
+        whole = self._tries[number]
+        if whole.head is not None and whole.head.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            whole.problem = explained(b"".join(whole.body))
+            if self._is_quarantine(whole):
+                return self._fall(Settle(number, Outcome.QUARANTINED, "answered 422"))
         self._done = True
         answered = self._settle(Settle(number, Outcome.ANSWERED))
-        whole = self._tries[number]
         if self._streaming or whole.head is None:
             return [*answered, Finish(code)]
         body = b"".join(whole.body)
         return [*answered, *self._cancel_but(number), Deliver(number, whole.head, body)]
+
+    def _is_quarantine(self, made: _Try) -> bool:
+        """The model's process died of this request before, and no other's need have."""
+        code = made.problem.code if made.problem is not None else ""
+        return code == Quarantined.code and made.permit.endpoint.reports
+
+    def _overhear(self, event: Event, number: int) -> list[Command]:
+        """What comes after a try was settled: at most an explanation of its refusal."""
+        made = self._tries[number]
+        if not made.explains:
+            return []
+        if isinstance(event, Chunk):
+            made.body.append(event.data)
+            return []
+        made.explains = False
+        if isinstance(event, End):
+            made.problem = explained(b"".join(made.body))
+        return self._give_up() if number == self._closing else []
 
     def _on_lost(self, lost: Lost, number: int) -> list[Command]:
         why = f"{lost.cause.value} ({lost.detail})" if lost.detail else lost.cause.value
@@ -228,18 +282,20 @@ class Attempt:
         settled = self._settle(settle)
         if any(t.live for t in self._tries):
             return settled
-        return settled + self._next()
-
-    def _next(self) -> list[Command]:
-        stranded = False
         if self._may_go_on():
             permit = self._fresh(self._choose)
-            stranded = permit is None
+            self._stranded = permit is None
             if permit is not None and (not self._owing or self._repeat()):
                 self._owing = False
-                return [self._send(permit)]
+                return [*settled, self._send(permit)]
+        if self._tries[settle.number].explains:
+            self._closing = settle.number
+            return settled
+        return settled + self._give_up()
+
+    def _give_up(self) -> list[Command]:
         self._done = True
-        return [GiveUp(self._verdict(), stranded=stranded, owing=self._owing)]
+        return [GiveUp(self._verdict(), stranded=self._stranded, owing=self._owing)]
 
     def _may_go_on(self) -> bool:
         unsent = self._ended and self._ended[-1].outcome is Outcome.UNSENT  # as would be the next
@@ -248,7 +304,7 @@ class Attempt:
 
     @property
     def _crashes(self) -> int:
-        return self._crashed + sum(s.outcome is Outcome.CRASHED for s in self._ended)
+        return self._crashed + sum(s.outcome in _HARMFUL for s in self._ended)
 
     def _fresh(self, choose: Choose) -> Permit | None:
         """Whom to ask; never who was asked."""
@@ -291,18 +347,34 @@ class Attempt:
 
     def _verdict(self) -> IsochroneError:
         """Why there is no answer: the worst that was seen decides what the client is told."""
-        reasons = {self._tries[s.number].permit.endpoint.name: s.why for s in self._ended}
+        reasons = {self._tries[s.number].permit.endpoint.name: self._why(s) for s in self._ended}
         outcomes = {s.outcome for s in self._ended}
-        if self._crashes >= POISON_COUNT:
+        if self._crashes >= POISON_COUNT and outcomes != {Outcome.QUARANTINED}:
             return Poison("endpoints were lost while this request was there", reasons=reasons)
         if self._expired:
             return DeadlineExceeded("the deadline passed at the endpoint", reasons=reasons)
         if Outcome.UNSENT in outcomes and not (self._owing or self._crashes):
             return Overloaded("this router has no connection to spare", retry_after_s=1.0)
-        if Outcome.BUSY in outcomes and not (self._owing or self._crashes):
+        if Outcome.BUSY in outcomes and not (self._owing or Outcome.CRASHED in outcomes):
             waits_s = [s.retry_after_s for s in self._ended if s.retry_after_s is not None]
             full = "every endpoint that may serve this is full"
             return Overloaded(full, retry_after_s=min(waits_s, default=1.0), reasons=reasons)
+        if outcomes <= _REFUSED_FOR_GOOD:
+            for problem in self._problems():
+                kind = REFUSALS[problem.code]
+                return kind(problem.error, reasons={**problem.reasons, **reasons})
         if outcomes - {Outcome.REFUSED}:
             return UnusableAnswer("no endpoint gave a usable answer", reasons=reasons)
         return NoEndpoint("no endpoint can be reached", retry_after_s=1.0, reasons=reasons)
+
+    def _why(self, settle: Settle) -> str:
+        """Why a try came to nothing, with the endpoint's own words."""
+        problem = self._tries[settle.number].problem
+        return settle.why if problem is None else f"{settle.why}: {problem.error[:_WORDS]}"
+
+    def _problems(self) -> Iterator[Problem]:
+        """What endpoints have refused for good, the last one first."""
+        for settle in reversed(self._ended):
+            problem = self._tries[settle.number].problem
+            if problem is not None and problem.code in REFUSALS:
+                yield problem

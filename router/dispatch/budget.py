@@ -9,6 +9,27 @@ fixed rate, which would drown a small fleet. Each worker has its own part of the
 WINDOW_S = 10
 
 
+class Seconds:
+    """How often something happened, by second, over the last ten and the present one."""
+
+    def __init__(self) -> None:
+        self._seconds = [-1] * (WINDOW_S + 1)
+        self._counts = [0] * (WINDOW_S + 1)
+
+    def add(self, now_s: float) -> None:
+        """Once more."""
+        second = int(now_s)
+        slot = second % (WINDOW_S + 1)
+        if self._seconds[slot] != second:
+            self._seconds[slot] = second
+            self._counts[slot] = 0
+        self._counts[slot] += 1
+
+    def since(self, second: int) -> int:
+        """How often from that second on."""
+        return sum(n for n, s in zip(self._counts, self._seconds, strict=True) if s >= second)
+
+
 class RetryBudget:
     """At most `share` of the requests of the last ten seconds, plus a floor.
 
@@ -18,14 +39,23 @@ class RetryBudget:
     all that may.
     """
 
-    def __init__(self, share: float, floor_per_slot_s: float, *, workers: int = 1) -> None:
-        """`floor_per_slot_s` is in retries per second for each slot of the fleet."""
+    def __init__(
+        self,
+        share: float,
+        floor_per_slot_s: float,
+        *,
+        workers: int = 1,
+        requests: Seconds | None = None,
+    ) -> None:
+        """`floor_per_slot_s` is in retries per second for each slot of the fleet.
+
+        Budgets that share `requests` count what clients ask for together.
+        """
         self._share = share
         self._floor_per_slot_s = floor_per_slot_s / workers
         self._floor = 0.0
-        self._seconds = [-1] * (WINDOW_S + 1)
-        self._requests = [0] * (WINDOW_S + 1)
-        self._retries = [0] * (WINDOW_S + 1)
+        self.requests = requests if requests is not None else Seconds()
+        self._retries = Seconds()
 
     def resize(self, slots: int) -> None:
         """The fleet has so many slots now."""
@@ -33,32 +63,21 @@ class RetryBudget:
 
     def requested(self, now_s: float) -> None:
         """What a client has asked for has been sent."""
-        self._requests[self._slot(now_s)] += 1
+        self.requests.add(now_s)
 
     def take(self, now_s: float) -> bool:
         """Leave to try once more; False: the budget is used up."""
         if self.left(now_s) < 1.0:
             return False
-        self._retries[self._slot(now_s)] += 1
+        self._retries.add(now_s)
         return True
 
     def left(self, now_s: float) -> float:
         """How many retries there is leave for."""
         second = int(now_s)
-        requests = self._sum(self._requests, second - WINDOW_S + 1)
-        retries = self._sum(self._retries, second - WINDOW_S)
+        requests = self.requests.since(second - WINDOW_S + 1)
+        retries = self._retries.since(second - WINDOW_S)
         return self._share * requests + self._floor - retries
-
-    def _sum(self, counts: list[int], since: int) -> int:
-        return sum(n for n, s in zip(counts, self._seconds, strict=True) if s >= since)
-
-    def _slot(self, now_s: float) -> int:
-        second = int(now_s)
-        slot = second % (WINDOW_S + 1)
-        if self._seconds[slot] != second:
-            self._seconds[slot] = second
-            self._requests[slot] = self._retries[slot] = 0
-        return slot
 
 
 class HedgeBudget:

@@ -1,13 +1,26 @@
 """What the head of an answer, or the loss of one, says of the endpoint that was asked."""
 
+import re
+from collections.abc import Mapping
+from email.utils import mktime_tz, parsedate_tz
+from http import HTTPStatus
+
 from router.dispatch.event import Cause
+from router.errors import BadRequest, IsochroneError, NoSpace, Quarantined, TooLarge, Unavailable
+from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.outcome import Outcome
+from router.process.clock import Clock
 from router.wire.http import Headers, first
+from router.wire.peer_json import read_json
+from router.wire.problem import Problem
 
 HOLD_BYTES = 1 << 20
 """Answers up to this length are held until they are whole."""
 LONGEST_RETRY_S = 60.0
 """An endpoint that is full is asked again after this long at the latest, whatever it says."""
+
+_SECONDS = re.compile(rb"[0-9]+(\.[0-9]*)?")
+_LONGEST_DATE = 64
 
 _OF_STATUS = {
     404: Outcome.UNABLE,  # it does not serve this model after all; another may
@@ -28,8 +41,32 @@ OF_LOSS = {
 }
 MAY_HAVE_RUN = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.LATE})
 """Asking another after one of these may do the work twice."""
-TURNED_AWAY = frozenset({Outcome.BUSY, Outcome.UNABLE})
+TURNED_AWAY = frozenset({Outcome.BUSY, Outcome.UNABLE, Outcome.QUARANTINED})
 """Nothing has run, as far as the endpoint can be believed."""
+REFUSALS: Mapping[str, type[IsochroneError]] = {
+    one.code: one for one in (NoSpace, Quarantined, Unavailable)
+}
+"""What an endpoint refuses for good is told to the client in its own words, by code."""
+_REFUSAL_BYTES = 64 << 10
+
+
+def of_answer(status: int, endpoint: Endpoint, *, reported: bool, again_s: float | None) -> Outcome:
+    """What the head of an answer says of the endpoint that was asked.
+
+    `reported`: a valid load report came with it; `again_s` is its Retry-After. An endpoint that
+    reports puts a report on every answer, so something else has answered without one: that counts
+    as a failure, unless the status alone says that nothing was done. (Of the cloud tier, the
+    proxies before an ingress refuse requests in their own words.)
+    """
+    outcome = of_status(status)
+    if endpoint.reports and not reported:
+        by_a_proxy = endpoint.tier is Tier.CLOUD and status >= HTTPStatus.BAD_REQUEST
+        return Outcome.FAILED if outcome is Outcome.ANSWERED and not by_a_proxy else outcome
+    if status == HTTPStatus.INSUFFICIENT_STORAGE and again_s is not None:
+        return Outcome.BUSY  # the model fits once others have gone
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and again_s is None and endpoint.reports:
+        return Outcome.UNABLE  # an agent that may serve it later says when
+    return outcome
 
 
 def of_status(status: int) -> Outcome:
@@ -42,12 +79,50 @@ def of_status(status: int) -> Outcome:
     return Outcome.ANSWERED
 
 
-def retry_after_s(headers: Headers) -> float | None:
-    """Seconds; the other form of the field, a date, is not understood (RFC 9110 §10.2.3)."""
+def retry_after_s(headers: Headers, wall: Clock) -> float | None:
+    """Seconds until the endpoint wants to be asked again, from either form of the field.
+
+    A date (RFC 9110 §10.2.3) counts from the answer's own `Date`, else from `wall`. None where the
+    field is absent, or neither a number nor a date.
+    """
     value = first(headers, b"retry-after")
-    if value is None or not value.isdigit():
+    if value is None:
         return None
-    return min(float(value), LONGEST_RETRY_S)
+    if _SECONDS.fullmatch(value):
+        return min(float(value), LONGEST_RETRY_S)
+    until_s = _instant_s(value)
+    if until_s is None:
+        return None
+    sent_s = _instant_s(first(headers, b"date"))
+    left_s = until_s - (wall() if sent_s is None else sent_s)
+    return min(max(0.0, left_s), LONGEST_RETRY_S)
+
+
+def _instant_s(value: bytes | None) -> float | None:
+    """An HTTP date in seconds since 1970."""
+    if value is None or len(value) > _LONGEST_DATE:
+        return None
+    try:
+        parts = parsedate_tz(value.decode("ascii"))
+        return None if parts is None else float(mktime_tz(parts))
+    except (ValueError, OverflowError, IndexError):  # as many dates are garbage as there are texts
+        return None
+
+
+def explains(headers: Headers) -> bool:
+    """A short JSON body follows the head of a refusal."""
+    length = first(headers, b"content-length")
+    if length is None or not 0 < int(length) <= _REFUSAL_BYTES:
+        return False
+    return b"json" in (first(headers, b"content-type") or b"").lower()
+
+
+def explained(body: bytes) -> Problem | None:
+    """What an endpoint says of its refusal; None where the body is not one of ours."""
+    try:
+        return read_json(body, Problem, "refusal")
+    except (BadRequest, TooLarge):
+        return None
 
 
 def may_be_held(headers: Headers) -> bool:

@@ -132,7 +132,7 @@ class Dispatcher:
         if now_s >= self._look_s:
             self._look_s = now_s + LOOK_S
             slots = sum(site.occupancy.slots for site in self._ledger.sites())
-            self._runner.spare.retries.resize(slots)
+            self._runner.spare.resize(slots)
 
     def news(self, site: Site) -> None:
         """An endpoint was heard of: it may have room for somebody who waits."""
@@ -157,14 +157,20 @@ class Dispatcher:
         if alone:
             self._turns.freed([model], now_s)
 
-    def _wait(self, asked: Asked, now_s: float) -> None:
+    def _wait(self, asked: Asked, now_s: float, before: IsochroneError | None = None) -> None:
+        """Put it in line, or refuse it; `before` is why its last run came to nothing."""
         prospect = self._outlook.of(asked.query, asked.lane, now_s)
         if not prospect.slots:
             self._refuse(asked, self._nobody(self._plan(asked, now_s)))
             return
         error = self._waiting.join(asked, prospect, now_s)
-        if error is not None:
-            self._refuse(asked, error)
+        if error is None:
+            return
+        if before is not None:
+            error.reasons = {**before.reasons, **error.reasons}
+            if error.retry_after_s is not None and before.retry_after_s is not None:
+                error.retry_after_s = max(error.retry_after_s, before.retry_after_s)
+        self._refuse(asked, error)
 
     # A decision, now or when its turn in line has come.
 
@@ -228,7 +234,7 @@ class Dispatcher:
         if gave_up is None:
             self._end(asked, None)
         elif self._may_wait_on(asked, gave_up, now_s):
-            self._wait(asked, now_s)
+            self._wait(asked, now_s, gave_up.error)
         else:
             self._refuse(asked, gave_up.error)
         if self.gate.waiting:
@@ -238,7 +244,7 @@ class Dispatcher:
         """Everybody was full, or nobody but who is full is left to ask, and may be asked."""
         error, in_time = gave_up.error, now_s < asked.query.deadline_s
         if isinstance(error, Overloaded):
-            return in_time
+            return in_time and self._runner.spare.repeat_full(asked.record, now_s)
         if not (gave_up.stranded or isinstance(error, NoEndpoint)):
             return False
         plan = self._plan(asked, now_s)

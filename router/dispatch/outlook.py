@@ -52,6 +52,10 @@ class Prospect:
         """What the quickest is predicted to take for this query, once asked."""
         return min((seconds(query, c) for c in self.quickest), key=lambda s: s.total)
 
+    def opens_s(self, now_s: float) -> float:
+        """When the first of them may be asked again, after all have said that they are full."""
+        return earliest_s(self.able, now_s)
+
     def shared_with(self, other: "Prospect") -> float:
         """The share of these slots that are the other's as well."""
         if other is self:
@@ -121,6 +125,17 @@ def too_late(needs_s: float, least_s: float, left_s: float) -> Overloaded | Dead
     if least_s > left_s:
         return DeadlineExceeded(text)
     return Overloaded(text, retry_after_s=needs_s - left_s)
+
+
+def earliest_s(candidates: Iterable[Candidate], now_s: float) -> float:
+    """When the first of these may be asked again; `now_s` where one may be at any time."""
+    return min((c.full_until_s if c.held is None else now_s for c in candidates), default=now_s)
+
+
+def opens_s(plan: Plan, useless: Container[str]) -> float:
+    """When the first that a plan's request may wait for may be asked again."""
+    waited_for = (c for c in plan.busy if c.endpoint.name not in useless)
+    return earliest_s(waited_for, plan.query.now_s)
 
 
 def soonest_s(plan: Plan) -> float:

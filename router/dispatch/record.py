@@ -44,7 +44,9 @@ class Record:
 
     `plan` is the last that was made for it, `explained` the same with everybody's seconds or reason
     where that was asked for, `tried` its last tries of `tries_count`, `beyond` how
-    many came before these, by endpoint and reason; `waited_s` the time that it spent in line here;
+    many came before these, by endpoint and reason; `repeats` and `full_repeats` how often it was
+    sent again after it may have run, and after every endpoint was full; `waited_s` the time that it
+    spent in line here;
     `status` and `code` are those of the end, `sent` is the status that the client was told, 0 where
     it was told none: an answer that was cut off has `sent` 200 and the `status` of the error that
     cut it. A client that left has `status` 0. Instants are monotonic.
@@ -59,6 +61,7 @@ class Record:
     tries_count: int = 0
     beyond: dict[tuple[str, str], int] = field(default_factory=dict)
     repeats: int = 0
+    full_repeats: int = 0
     hedges: int = 0
     waited_s: float = 0.0
     status: int = 0

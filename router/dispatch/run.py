@@ -24,7 +24,7 @@ from router.dispatch.command import (
     Send,
     Settle,
 )
-from router.dispatch.event import Cause, ClientGone, End, Event, Head, Lost
+from router.dispatch.event import Cause, Chunk, ClientGone, End, Event, Head, Lost
 from router.dispatch.guide import Guide
 from router.dispatch.rewrite import downstream_headers, readable_refusal, server_timing
 from router.dispatch.spare import Spare
@@ -34,6 +34,7 @@ from router.errors import IsochroneError, UnusableAnswer
 from router.policy.explain import explanation
 from router.policy.pick import Scored
 from router.policy.policy import Plan
+from router.process.clock import Clock
 from router.wire.headers import EXPLAIN
 
 _log = logging.getLogger("isochrone.router")
@@ -44,12 +45,14 @@ class Means(Reach):
     """What every run works with.
 
     `chooser` gives the next endpoint to ask, `spare` how much may be done beside what clients asked
-    for. At most `most_tries` endpoints are asked in one run.
+    for. At most `most_tries` endpoints are asked in one run. `wall` is for the dates that endpoints
+    send.
     """
 
     chooser: Chooser
     spare: Spare
     most_tries: int
+    wall: Clock
     running: "Timers[Run]" = field(default_factory=Timers)
     hedging: "Timers[Run]" = field(default_factory=Timers)
 
@@ -78,17 +81,19 @@ class Run:
         self.record = asked.record
         self.ended = ended
         self.guide = Guide(asked, plan.order[0], means.chooser, means.spare, means.clock)
+        self.tries = Tries(means, asked, plan.why)
         self.attempt = Attempt(
             self.guide.next.permit,
             self.guide.choose,
             repeat=self.guide.may_repeat,
             hedge=self.guide.hedge,
             due=self.guide.is_due,
+            reported=self.tries.reported,
+            wall=means.wall,
             repeatable=self.query.repeatable,
             most=means.most_tries,
             crashed=asked.crashed,
         )
-        self.tries = Tries(means, asked, plan.why)
         self.gave_up: GiveUp | None = None
 
     def begin(self) -> None:
@@ -122,8 +127,13 @@ class Run:
     def _advance(self, event: Event, number: int) -> None:
         if isinstance(event, Head):
             self.tries.begun(event, number)
+        elif isinstance(event, Chunk):
+            self.tries.made[number].empty = False
         elif isinstance(event, End | Lost):
-            self.tries.made[number].call = None
+            made = self.tries.made[number]
+            made.call = None
+            if isinstance(event, End) and event.code:
+                made.succeeded = False
         self._obey(self.attempt.on(event, number))
 
     def _obey(self, commands: Iterable[Command]) -> None:

@@ -31,13 +31,14 @@ class Runner:
         chooser: Chooser,
         spare: Spare,
         clock: Clock,
+        wall: Clock,
         most_tries: int,
         client_address: Callable[[str, Headers], str] = lambda peer, _: peer,
     ) -> None:
         self.spare = spare
         self.clock = clock
         reach = sender.encode(), ledger, upstream, clock, client_address
-        self._means = Means(*reach, chooser, spare, most_tries)
+        self._means = Means(*reach, chooser, spare, most_tries, wall)
         self.running: Timers[Run] = self._means.running
         self.hedging: Timers[Run] = self._means.hedging
 

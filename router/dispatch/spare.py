@@ -18,6 +18,9 @@ LATE_SIGMAS = 2.0
 """An answer is late when it is this many standard deviations over its prediction."""
 BUSY_SHARE = 0.5
 """Nothing is hedged to an endpoint that has so many of its slots in use."""
+FULL_SHARE, FULL_FLOOR_PER_SLOT_S = 1.0, 1.0
+"""What found every endpoint full may be sent again: as often as requests are sent, and beyond that
+as often in a second as the fleet has slots. Back-off alone stays below the latter."""
 
 
 class Spare:
@@ -28,6 +31,9 @@ class Spare:
     ) -> None:
         """`hedges` None: nothing is hedged; nor are calls for the models in `unhedged`."""
         self.retries = retries
+        self.full_retries = RetryBudget(
+            FULL_SHARE, FULL_FLOOR_PER_SLOT_S, requests=retries.requests
+        )
         self.hedge_budget = hedges
         self._unhedged = unhedged
 
@@ -42,6 +48,11 @@ class Spare:
             {name for name, model in models.items() if not model.hedge},
         )
 
+    def resize(self, slots: int) -> None:
+        """The fleet has so many slots now."""
+        self.retries.resize(slots)
+        self.full_retries.resize(slots)
+
     def requested(self, now_s: float) -> None:
         """What a client has asked for has been sent."""
         self.retries.requested(now_s)
@@ -52,6 +63,12 @@ class Spare:
         """Leave, paid for, to ask another endpoint after a try that may have run."""
         may = record.query.repeatable and self.retries.take(now_s)
         record.repeats += may
+        return may
+
+    def repeat_full(self, record: Record, now_s: float) -> bool:
+        """Leave, paid for, to send a request again that found every endpoint full."""
+        may = self.full_retries.take(now_s)
+        record.full_repeats += may
         return may
 
     def hedges(self, query: Query) -> bool:

@@ -18,6 +18,8 @@ from router.process.clock import Clock
 from router.wire.http import Headers, Request, first
 from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
 
+_WORKING = frozenset({"infer", "generate", "generate_stream"})
+"""Actions in which the model runs."""
 _STILL_OF_USE = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.CANCELLED, Outcome.UNSENT})
 
 
@@ -45,6 +47,15 @@ class Try:
     call: Call | None = None
     report: CallReport | None = None
     first_byte_s: float | None = None
+    succeeded: bool = False
+    """The head says that the model has run, or runs."""
+    empty: bool = True
+    """No byte of a body has come."""
+
+    @property
+    def worked(self) -> bool:
+        """There is an answer that only the model can have given."""
+        return self.succeeded and not self.empty
 
     def cancel(self) -> None:
         """Nobody wants its answer, or the rest of it."""
@@ -85,18 +96,25 @@ class Tries:
         """Take in what the head of an answer says of its endpoint."""
         made = self.made[number]
         value = first(head.headers, LOAD_HEADER)
-        made.report = decode_call_report(value) if value is not None else None
+        report = decode_call_report(value) if value is not None else None
+        if report is not None and _is_of(report, made.scored.permit.endpoint):
+            made.report = report
+        made.succeeded = head.status < 300 and self._asked.query.action in _WORKING
         if made.lease is not None and made.lease.open:
             now_s = self._reach.clock()
             made.first_byte_s = now_s - made.lease.sent_s
-            self._reach.ledger.answered(made.lease, made.report, now_s)
+            self._reach.ledger.answered(made.lease, made.report, now_s, worked=made.succeeded)
+
+    def reported(self, number: int) -> bool:
+        """A valid load report came with the head of its answer."""
+        return self.made[number].report is not None
 
     def settle(self, settle: Settle) -> None:
         """One has ended."""
         now_s, asked = self._reach.clock(), self._asked
         made = self.made[settle.number]
         if made.lease is not None:
-            self._close(made.lease, settle, now_s)
+            self._close(made, made.lease, settle, now_s)
         if settle.outcome not in _STILL_OF_USE:
             asked.useless.add(made.scored.permit.endpoint.name)
         asked.crashed += settle.outcome is Outcome.CRASHED
@@ -126,8 +144,16 @@ class Tries:
         method = "GET" if asked.method == "HEAD" else asked.method  # not every server takes HEAD
         return Request(method, asked.path, headers, asked.body, query=asked.query)
 
-    def _close(self, lease: Lease, settle: Settle, now_s: float) -> None:
+    def _close(self, made: Try, lease: Lease, settle: Settle, now_s: float) -> None:
         ledger = self._reach.ledger
+        if made.worked and made.first_byte_s is not None and settle.outcome is Outcome.ANSWERED:
+            ledger.timed(lease, made.first_byte_s, now_s)
         ledger.close(lease, settle.outcome, now_s, settle.retry_after_s)
         if settle.outcome is Outcome.UNABLE and self._asked.query.action == "infer":
             ledger.lacks(lease, now_s)
+
+
+def _is_of(report: CallReport, endpoint: Endpoint) -> bool:
+    """It names no other endpoint and no other region."""
+    name_fits = not report.name or report.name == endpoint.name
+    return name_fits and (not report.region or report.region == endpoint.region)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from router.admission.gate import Gate
 from router.dispatch.asked import Asked
-from router.dispatch.outlook import Lane, may_wait, soonest_s
+from router.dispatch.outlook import Lane, may_wait, opens_s, soonest_s
 from router.policy.policy import Plan
 
 LANES_COUNT = 4
@@ -82,7 +82,7 @@ class Turns:
     def _start(self, asked: Asked, blocked: set[Lane], now_s: float) -> bool:
         """Decide for whose turn it is; False: it has to wait on, and its lane is blocked."""
         plan = self._plan(asked, now_s)
-        if not plan.order and may_wait(plan, asked.useless):
+        if not plan.order and self._may_wait(asked, plan):
             blocked.add(asked.lane)
             return False
         self._serving = True
@@ -92,3 +92,10 @@ class Turns:
         finally:
             self._serving = False
         return True
+
+    @staticmethod
+    def _may_wait(asked: Asked, plan: Plan) -> bool:
+        """Somebody may have room for it before its deadline."""
+        if not may_wait(plan, asked.useless):
+            return False
+        return opens_s(plan, asked.useless) < asked.query.deadline_s

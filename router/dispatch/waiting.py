@@ -53,6 +53,10 @@ class Waiting:
         wait_s = 0.0 if came_back else self._wait_s(asked, prospect, now_s)
         needs = prospect.seconds(structs.replace(query, now_s=now_s))
         left_s = query.deadline_s - now_s
+        opens_s = prospect.opens_s(now_s) - now_s
+        if least_s(needs) <= left_s < opens_s + least_s(needs):
+            text = f"every endpoint that may serve this is full for another {opens_s:.1f} s"
+            return Overloaded(text, retry_after_s=opens_s)
         if wait_s + needs.total > left_s:
             return too_late(wait_s + needs.total, least_s(needs), left_s)
         asked.exchange.watch(gone=partial(self._left, asked))

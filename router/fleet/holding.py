@@ -48,6 +48,8 @@ class Holding:
         "ramps_from_s",
         "rank_byte_s",
         "rank_s",
+        "refusals",
+        "refused_s",
         "sampled_s",
         "samples",
         "sampling",
@@ -83,6 +85,10 @@ class Holding:
         self.measured_load_s: float | None = None
         self.warm_at_s = 0.0
         self.full_until_s = 0.0
+        self.refusals = 0
+        """How often it has refused in a row; what was sent before the last one was known counts
+        with it."""
+        self.refused_s = -math.inf
         self.taught_s = -math.inf
         self.ramps_from_s = -math.inf
         self.sampled_s = -math.inf

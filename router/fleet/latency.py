@@ -10,6 +10,8 @@ _BURST_SHARE = -math.log1p(-FLOOR)
 """Samples that follow each other within this share of `TAU_S` weigh that least."""
 MOST_SPREAD = 0.2
 """The most that one sample weighs in a spread: one alone, however long after the last, has none."""
+LEAST_S = 1e-4
+"""Whatever was measured, one request holds a slot for as long as this."""
 _LEAST_SPREAD = 0.1
 """Lengths must differ by this share of their mean before a slope is believed."""
 
@@ -89,6 +91,8 @@ class ServiceTime:
 
     def observe(self, seconds: float, body_bytes: int, now_s: float) -> None:
         """One request of that length took so long."""
+        if seconds < LEAST_S:
+            seconds = LEAST_S
         past = (now_s - self._at_s) / TAU_S
         weight = FLOOR if past < _BURST_SHARE else -math.expm1(-past)
         self._at_s = now_s

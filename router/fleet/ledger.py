@@ -8,8 +8,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import nsmallest
 from operator import attrgetter
+from random import Random
 from types import MappingProxyType
 
+from router.fleet.back_off import back_off_s
 from router.fleet.breaker import Tolerance
 from router.fleet.endpoint import Candidate, Endpoint, Shortlist, Tier
 from router.fleet.holding import Holding
@@ -40,7 +42,7 @@ class Ledger:
     """Every endpoint's record.
 
     `prior_rtt_s` gives a round trip to each region for endpoints not yet measured, `light_rtt_s`
-    the least that is possible.
+    the least that is possible. `rng` spreads back-offs (None: they are exact).
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class Ledger:
         light_rtt_s: Mapping[str, float] = MappingProxyType({}),
         thresholds: Thresholds | None = None,
         tolerance: Tolerance | None = None,
+        rng: Random | None = None,
     ) -> None:
+        self._rng = rng
         self._light_rtt_s = light_rtt_s
         self.generation = 0
         self._prior_rtt_s = prior_rtt_s
@@ -172,8 +176,10 @@ class Ledger:
         site.sent(sequence)
         return lease
 
-    def answered(self, lease: Lease, report: CallReport | None, now_s: float) -> None:
-        """The first byte of an answer has come."""
+    def answered(
+        self, lease: Lease, report: CallReport | None, now_s: float, *, worked: bool = True
+    ) -> None:
+        """The first byte of an answer has come; `worked`: it says that the model has run."""
         site, holding = lease.site, lease.holding
         elapsed_s = now_s - lease.sent_s
         lease.answered = True
@@ -181,12 +187,14 @@ class Ledger:
             site.late_s = 0.0
             site.settle(now_s)
         if report is None:
-            site.heard_s = now_s
-            if not site.endpoint.reports and holding is not None:
-                self._served(lease, holding, 0.0, max(0.0, elapsed_s - site.path.mean_s), now_s)
-                site.refresh()
+            if site.endpoint.reports:  # it is not that endpoint which has answered
+                self._watch.hurry(site)
+            else:
+                lease.vouched = True
+                site.heard_s = now_s
             return
-        if report.infer_s > 0:  # a refusal says nothing of the network or the model
+        lease.vouched = True
+        if worked and report.infer_s > 0:  # a refusal says nothing of the network or the model
             rtt_s = elapsed_s - report.wait_s - report.infer_s
             site.path.observe(rtt_s, lease.body_bytes, now_s)
             if holding is not None:
@@ -197,6 +205,16 @@ class Ledger:
         site.heard(report, now_s, 1)
         if site.stale:
             self._watch.hurry(site)
+
+    def timed(self, lease: Lease, first_byte_s: float, now_s: float) -> None:
+        """A model that ran at an endpoint without reports has answered after so many seconds.
+
+        Called when the whole answer is there, before the lease is closed.
+        """
+        site, holding = lease.site, lease.holding
+        if holding is not None and not site.endpoint.reports:
+            run_s = max(0.0, first_byte_s - site.path.mean_s)
+            self._served(lease, holding, 0.0, run_s, now_s)
 
     def close(
         self, lease: Lease, outcome: Outcome, now_s: float, retry_after_s: float | None = None
@@ -216,6 +234,7 @@ class Ledger:
         well = outcome is _ANSWERED and not (lease.trial or site.late_s or site.health.missed)
         if well and holding is not None:  # as nearly always
             holding.breaker.succeed(now_s)
+            holding.refusals = 0
             if site.occupancy.counts_without(lease.sequence, len(own)):
                 return
         else:
@@ -368,15 +387,24 @@ class Ledger:
         self._quarantine.judge_call(lease, outcome, now_s)
         if outcome is Outcome.BUSY and holding is not None:
             site.occupancy.fill(others, now_s)
-            self._fill(holding, retry_after_s, now_s)
+            self._back_off(lease, holding, retry_after_s or 0.0, now_s)
+        elif outcome is _ANSWERED and holding is not None:
+            holding.refusals = 0
 
-    def _fill(self, holding: Holding, retry_after_s: float | None, now_s: float) -> None:
-        """It is full. One slot should be free after one service time.
+    def _back_off(self, lease: Lease, holding: Holding, told_s: float, now_s: float) -> None:
+        """It is full: when to send there again.
 
-        Who reports its load need not be taken at its word, which is in whole seconds.
+        A report is finer than whole seconds, so an endpoint that reports is taken at its word for
+        the last of them only once it has refused again.
         """
-        told_s = None if holding.endpoint.reports else retry_after_s
-        holding.full_until_s = now_s + (told_s or holding.service_s)
+        if lease.sent_s > holding.refused_s:  # else it left before the last refusal was known
+            holding.refusals += 1
+            holding.refused_s = now_s
+        if holding.endpoint.reports and holding.refusals == 1:
+            told_s -= 1.0
+        pause_s = back_off_s(holding.refusals, holding.service_s, self._rng)
+        until_s = now_s + max(pause_s, told_s)
+        holding.full_until_s = max(until_s, holding.full_until_s)
         self._timetable.settle(holding.site, now_s)
 
     def _join(self, member: Member, now_s: float) -> None:

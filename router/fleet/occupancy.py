@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from router.fleet.congestion import price
 from router.fleet.endpoint import ANY_COUNT
-from router.fleet.latency import Ewma
+from router.fleet.latency import LEAST_S, Ewma
 from router.fleet.priors import SERVICE_S
 from router.fleet.waiting import place
 
@@ -14,8 +14,6 @@ _T = TypeVar("_T")
 
 REPORT_LASTS_S = 10.0
 """What one replica of a cloud region said counts for this long."""
-LEAST_TURN_S = 1e-4
-"""Whatever an endpoint says, it holds a slot for as long as this."""
 LIMIT_LASTS_S = 10.0
 """How long the load at which an endpoint refused is not sent there again."""
 USUAL_WEIGHT = 1 / 8
@@ -113,7 +111,7 @@ class Occupancy:
     def ran(self, infer_s: float, now_s: float) -> None:
         """Something held a slot there for so long."""
         turn_s = self._turn.observe(infer_s, now_s)
-        self.turn_s = turn_s if turn_s > LEAST_TURN_S else LEAST_TURN_S
+        self.turn_s = turn_s if turn_s > LEAST_S else LEAST_S
 
     def fill(self, count: int, now_s: float) -> None:
         """It refused when so many were there; for a while that counts as its limit."""

@@ -9,6 +9,8 @@ class Outcome(Enum):
     ANSWERED = "answered"
     BUSY = "busy"
     UNABLE = "unable"
+    QUARANTINED = "quarantined"
+    """It refused a request that has crashed its model before."""
     FAILED = "failed"
     """It answered that it failed."""
     CRASHED = "crashed"

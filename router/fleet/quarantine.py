@@ -13,8 +13,8 @@ START_S = 5.0
 """Whoever is first heard of this soon after the router's own start needs no slow start."""
 
 _FAULTS = (Outcome.FAILED, Outcome.CRASHED)
-_ANSWERS = (Outcome.ANSWERED, Outcome.BUSY, Outcome.UNABLE, Outcome.FAILED)
-"""The endpoint as a whole is there."""
+_ANSWERS = (Outcome.BUSY, Outcome.UNABLE, Outcome.QUARANTINED, Outcome.FAILED)
+"""If the endpoint itself says so, it is there as a whole."""
 
 
 class Quarantine:
@@ -55,7 +55,7 @@ class Quarantine:
             self._judge_model(lease, holding, outcome, now_s)
         if outcome is Outcome.REFUSED:
             self.judge(site, Sign.CALL_REFUSED, now_s)
-        elif (lease.trial or site.health.missed) and outcome in _ANSWERS:
+        elif (lease.trial or site.health.missed) and _is_there(lease, outcome):
             self.judge(site, Sign.CALL_ANSWERED, now_s)
 
     def judge_sample(self, holding: Holding, *, good: bool, now_s: float) -> None:
@@ -90,6 +90,7 @@ class Quarantine:
         site.health = UNPROVEN
         for holding in site.holdings.values():
             holding.breaker.forget()
+            holding.refusals = 0
             holding.samples = site.endpoint.reports
             self._held.pop(holding, None)
 
@@ -138,6 +139,11 @@ def is_testable(holding: Holding) -> bool:
     """Its sample can be run now."""
     warm = holding.state is ModelState.WARM
     return warm and holding.samples and not holding.sampling and holding.out is None
+
+
+def _is_there(lease: Lease, outcome: Outcome) -> bool:
+    """The endpoint itself has answered."""
+    return outcome is Outcome.ANSWERED or (outcome in _ANSWERS and lease.vouched)
 
 
 def _is_at_fault(lease: Lease, now_s: float) -> bool:

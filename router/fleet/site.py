@@ -17,8 +17,9 @@ from router.wire.report import CallReport, EndpointReport, HeldModel, ModelState
 class Lease:
     """One request at an endpoint; closing it twice is the same as once.
 
-    `trial` says that it tests a quarantine. `place` is the load that it was sent at, `cold_s` how
-    long it may have to wait for a load of the model.
+    `trial` says that it tests a quarantine, `vouched` that the endpoint itself has answered.
+    `place` is the load that it was sent at, `cold_s` how long it may have to wait for a load of the
+    model.
     """
 
     __slots__ = (
@@ -32,6 +33,7 @@ class Lease:
         "sequence",
         "site",
         "trial",
+        "vouched",
     )
 
     def __init__(
@@ -45,6 +47,7 @@ class Lease:
         self.place = site.occupancy.place
         self.cold_s = 0.0
         self.answered = False
+        self.vouched = False
         self.trial = False
         self.open = True
 

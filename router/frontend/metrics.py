@@ -69,7 +69,8 @@ class Metrics:
         )
         self._retries = Counter(
             "isochrone_retries",
-            "Tries made after one that may have run, out of the retry budget.",
+            "Requests sent again, out of a budget: after a try that may have run, and after every"
+            " endpoint was full.",
             registry=registry,
         )
         self._hedges = Counter(
@@ -115,7 +116,7 @@ class Metrics:
             self._waited.observe(record.waited_s)
         if record.code and not record.tried and record.sent:
             self._shed.labels(record.code, str(record.query.priority)).inc()
-        if record.repeats or record.hedges:
+        if record.repeats or record.full_repeats or record.hedges:
             self._count_spare(record)
 
     def refused(self, code: str) -> None:
@@ -134,7 +135,7 @@ class Metrics:
             self._tries.labels(endpoint, why).inc(count)
 
     def _count_spare(self, record: Record) -> None:
-        self._retries.inc(record.repeats)
+        self._retries.inc(record.repeats + record.full_repeats)
         self._hedges.labels("sent").inc(record.hedges)
         won = sum(t.answered and t.why == "hedge" for t in record.tried)
         self._hedges.labels("won").inc(won)
@@ -224,11 +225,20 @@ class FleetCollector(Collector):
     def _own(self) -> Iterator[Metric]:
         spare = self._runner.spare
         hedges_left = spare.hedge_budget.left if spare.hedge_budget is not None else 0.0
-        retries_left = spare.retries.left(self._runner.clock())
+        now_s = self._runner.clock()
         for name, text, value in (
             ("isochrone_in_flight", "Requests in this router.", len(self._runner.running)),
             ("isochrone_queue_length", "Requests in line.", self._dispatcher.gate.waiting),
-            ("isochrone_retry_budget_left", "Retries there is leave for.", retries_left),
+            (
+                "isochrone_retry_budget_left",
+                "Retries after a try that may have run that there is leave for.",
+                spare.retries.left(now_s),
+            ),
+            (
+                "isochrone_full_retry_budget_left",
+                "Requests that found every endpoint full that there is leave to send again.",
+                spare.full_retries.left(now_s),
+            ),
             ("isochrone_hedge_budget_left", "Hedges there is leave for.", hedges_left),
         ):
             gauge = GaugeMetricFamily(name, text)

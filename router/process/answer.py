@@ -51,10 +51,10 @@ def encode_end(code: str) -> bytes:
     return b"0\r\n%b: %b\r\n\r\n" % (END, code.encode("ascii"))
 
 
-def encode_refusal(refusal: Refusal, request_id: bytes) -> bytes:
-    """A whole answer after which the connection ends."""
+def encode_refusal(refusal: Refusal, request_id: bytes, more: Headers = ()) -> bytes:
+    """A whole answer after which the connection ends, with some `more` fields."""
     body = msgspec.json.encode(Problem(refusal.message, refusal.code))
-    fields = [(b"content-type", b"application/json"), (REQUEST_ID, request_id)]
+    fields = [(b"content-type", b"application/json"), (REQUEST_ID, request_id), *more]
     if refusal.retry_after_s is not None:
         fields.append((b"retry-after", b"%d" % refusal.retry_after_s))
     head = encode_head(

@@ -6,6 +6,7 @@ its time is over.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -21,6 +22,7 @@ from router.process.request_head import Refusal, bad
 from router.process.request_reader import RequestReader, Stage
 from router.process.sockets import reset_at_close
 from router.process.tcp_info import round_trip_s
+from router.wire.http import Headers
 from router.wire.problem import problem_answer
 
 PIPELINED = 16
@@ -56,6 +58,7 @@ class Host(Protocol):
     date: bytes
     draining: bool
     in_flight: int
+    refusal_fields: Callable[[], Headers]
 
     def admit(self, connection: "Connection") -> bool:
         """Count a new connection, if there is room."""
@@ -126,7 +129,7 @@ class Connection(asyncio.Protocol):
         self._reader = RequestReader(host.limits, host.clock, address, host.room, host.heads)
         if not host.admit(self):
             self._deaf = True
-            self._transport.write(encode_refusal(_FULL, host.new_id()))
+            self._transport.write(encode_refusal(_FULL, host.new_id(), host.refusal_fields()))
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
@@ -374,8 +377,9 @@ class Connection(asyncio.Protocol):
         """The client may still be sending: closing at once would take the answer from it."""
         self._refusal = None
         self._until_s = self._host.clock() + LINGER_S
-        request_id = self._reader.request_id or self._host.new_id()
-        self._transport.write(encode_refusal(refusal, request_id))
+        host = self._host
+        request_id = self._reader.request_id or host.new_id()
+        self._transport.write(encode_refusal(refusal, request_id, host.refusal_fields()))
         if self._eof:
             self._transport.close()
         elif self._transport.can_write_eof():

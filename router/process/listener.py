@@ -6,6 +6,7 @@ of answers and the drain are ours. TLS, HTTP/2 and compression are a proxy's wor
 
 import asyncio
 import socket
+from collections.abc import Callable
 from email.utils import formatdate
 from random import Random
 
@@ -14,6 +15,7 @@ from router.process.connection import Connection
 from router.process.exchange import Service
 from router.process.known_heads import KnownHeads
 from router.process.limits import Limits, Room
+from router.wire.http import Headers
 
 __all__ = ["Limits", "Listener"]
 
@@ -24,7 +26,8 @@ _SWEEPS = 8
 class Listener:
     """Serves HTTP/1.1 on its listening sockets, until it is drained.
 
-    `in_flight` counts the requests that the service has and has not answered.
+    `in_flight` counts the requests that the service has and has not answered. `refusal_fields` go
+    with the answers that it gives before there is a request for the service.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class Listener:
         clock: Clock,
         room: Room | None = None,
         rng: Random | None = None,
+        refusal_fields: Callable[[], Headers] = tuple,
     ) -> None:
         """`room` is given where the service holds memory of it, too.
 
         `rng` makes the ids of refused requests that named none.
         """
         self._rng = rng or Random()
+        self.refusal_fields = refusal_fields
         self.service = service
         self.limits = limits
         self.room = room or Room(limits.in_flight_bytes)

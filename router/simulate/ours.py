@@ -69,7 +69,13 @@ class OurRouter:
         self.membership = Membership(configured, scenario.regions, LEASE)
         sender = f"{entry.name}.{rng.getrandbits(32):08x}"
         prior_s, light_s = _round_trips(stage, index)
-        self.ledger = Ledger(prior_s, sender, tolerance=settings.tolerance, light_rtt_s=light_s)
+        self.ledger = Ledger(
+            prior_s,
+            sender,
+            tolerance=settings.tolerance,
+            light_rtt_s=light_s,
+            rng=Random(sender),  # so that back-offs leave the choices as they were
+        )
         chooser = Chooser(settings.policy, self.ledger, rng)
         self.runner = Runner(
             sender=sender,
@@ -78,6 +84,7 @@ class OurRouter:
             chooser=chooser,
             spare=Spare.of(settings.retries, settings.hedge, {}),
             clock=clock,
+            wall=clock,
             most_tries=stage.world.scenario.tries,
         )
         self.prober = Prober(

@@ -149,6 +149,7 @@ class EndpointReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 class CallReport(msgspec.Struct, frozen=True, kw_only=True):
     """What one answer says of the endpoint that gave it.
 
+    `name` and `region` are the endpoint's own, empty where an older one does not say them.
     `in_flight` counts what runs and what waits; `latency_s` is the recent service time at that;
     `wait_s` and `infer_s` are what this request itself cost; `load_s` is the part of the wait that
     a cold start of the model took, 0 where it was warm or the endpoint does not tell.
@@ -164,6 +165,8 @@ class CallReport(msgspec.Struct, frozen=True, kw_only=True):
     models_generation: Count
     seq_seen: Count = 0
     load_s: Seconds = 0.0
+    name: str = ""
+    region: str = ""
 
 
 class Wake(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -202,12 +205,16 @@ class _Orca(msgspec.Struct):
     application_utilization: float
     named_metrics: dict[str, float]
     instance: str
+    name: str = ""
+    region: str = ""
 
 
-_NUMBERS = tuple(f for f in CallReport.__struct_fields__ if f != "instance")
+_TEXTS = ("instance", "name", "region")
+_NUMBERS = tuple(f for f in CallReport.__struct_fields__ if f not in _TEXTS)
 _numbers_of = attrgetter(*_NUMBERS)
 _NAMED = ",".join(f'"{name}":%r' for name in _NUMBERS)
-_ORCA = f'JSON {{"application_utilization":%r,"named_metrics":{{{_NAMED}}},"instance":%s}}'
+_TOLD = ",".join(f'"{name}":%s' for name in _TEXTS)
+_ORCA = f'JSON {{"application_utilization":%r,"named_metrics":{{{_NAMED}}},{_TOLD}}}'
 """Goes with every answer, and is filled in faster than it is encoded."""
 _quoted = lru_cache(maxsize=256)(lambda text: msgspec.json.encode(text).decode())
 
@@ -215,7 +222,8 @@ _quoted = lru_cache(maxsize=256)(lambda text: msgspec.json.encode(text).decode()
 def encode_call_report(report: CallReport) -> bytes:
     """The value of the `endpoint-load-metrics` header."""
     utilization = report.in_flight / max(1, report.slots)
-    told = _ORCA % (utilization, *_numbers_of(report), _quoted(report.instance))
+    texts = _quoted(report.instance), _quoted(report.name), _quoted(report.region)
+    told = _ORCA % (utilization, *_numbers_of(report), *texts)
     return told.encode()
 
 
@@ -225,7 +233,8 @@ def decode_call_report(value: bytes) -> CallReport | None:
         return None
     try:
         orca = read_json(value[len(_PREFIX) :], _Orca, "load report")
-        fields = {**orca.named_metrics, "instance": orca.instance}
+        texts = {"instance": orca.instance, "name": orca.name, "region": orca.region}
+        fields = {**orca.named_metrics, **texts}
         return msgspec.convert(fields, CallReport, strict=False)
     except (BadRequest, TooLarge, msgspec.ValidationError):
         return None

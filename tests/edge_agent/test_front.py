@@ -16,6 +16,10 @@ from edge_agent.front import Front
 from edge_agent.lifecycle import Listening
 from edge_agent.runtime.onnx_engine import OnnxModel
 from router.process.exchange import Exchange
+from router.process.limits import Limits
+from router.process.listener import Listener
+from router.process.service import asynchronous
+from router.process.sockets import address_of, bind
 from router.wire.http import Request, first
 from router.wire.report import LOAD_HEADER, decode_call_report
 
@@ -190,3 +194,46 @@ async def test_a_deadline_that_passes_in_the_queue_is_told(store):
         late = play.ask(rows(1), (b"x-request-timeout-seconds", b"0.05"))
         assert (await late.answer())[0] in (503, 504)
         assert (await first_one.answer())[0] == 200
+
+
+BAD = b"content-length: x\r\n\r\n"
+LONG = b"content-length: 99999\r\n\r\n"
+ANSWERED = {
+    "metadata": (b"GET /v2/models/double", b"\r\n", 200),
+    "readiness of a model": (b"GET /v2/models/double/ready", b"\r\n", 200),
+    "no such path": (b"POST /v2/models/double/nothing", b"content-length: 0\r\n\r\n", 404),
+    "no such method": (b"GET /v2/models/double/infer", b"\r\n", 405),
+    "no such model": (b"POST /v2/models/none/infer", b"content-length: 2\r\n\r\n{}", 404),
+    "a bad body": (b"POST /v2/models/double/infer", b"content-length: 2\r\n\r\n{}", 400),
+    "a body that is too long": (b"POST /v2/models/double/infer", LONG, 413),
+    "bad framing": (b"POST /v2/models/double/infer", BAD, 400),
+    "a head that is too long": (b"GET /" + b"x" * 20_000, b"\r\n", 431),
+}
+
+
+@pytest.mark.parametrize(("line", "rest", "status"), ANSWERED.values(), ids=ANSWERED)
+@pytest.mark.parametrize("pressed", [False, True], ids=["", "memory is short"])
+async def test_every_answer_that_a_router_may_get_brings_a_report(
+    store, line, rest, status, pressed
+):
+    async with opened(store) as play, asyncio.TaskGroup() as tasks:
+        agent = play.agent
+        agent.pressing.refuses = pressed
+        limits = Limits(body_bytes=1000, header_bytes=8192)
+        service = asynchronous(agent.public.handle, tasks)
+        listener = Listener(service, limits, time.monotonic, refusal_fields=agent.load.fields)
+        sock = bind("127.0.0.1:0")
+        host, _, port = address_of(sock).rpartition(":")
+        await listener.start(sock)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(line + b" HTTP/1.1\r\nhost: a\r\n" + rest)
+        async with asyncio.timeout(SOON_S):
+            head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")
+        fields = dict(field.split(b": ", 1) for field in head[1:-2])
+        told = int(head[0].split()[1])
+        assert told == status or (pressed and told == 503)
+        report = decode_call_report(fields[LOAD_HEADER])
+        assert report is not None
+        assert (report.name, report.region, report.infer_s) == ("e", "eu", 0.0)
+        writer.close()
+        await listener.drain(0.0)

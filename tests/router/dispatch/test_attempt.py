@@ -39,7 +39,6 @@ from router.fleet.endpoint import Endpoint, FrozenCandidate
 from router.fleet.outcome import Outcome
 from router.policy.law import Permit, permit
 from router.policy.query import Query
-from router.wire.report import LOAD_HEADER
 
 QUERY = Query("r1", "digits", now_s=0.0, deadline_s=30.0)
 
@@ -210,14 +209,16 @@ TURNED_AWAY = [404, 421, 429, 503, 507]
 
 @pytest.mark.parametrize("status", TURNED_AWAY)
 def test_what_may_not_be_repeated_is_only_where_an_agent_has_turned_it_away(status):
-    for headers, last in (([], GiveUp), ([(LOAD_HEADER, b"1")], Send)):
-        machine = attempt(EDGE, CLOUD, repeat=lambda: False, repeatable=False)
+    for reported, last in ((False, GiveUp), (True, Send)):
+        machine = attempt(
+            EDGE, CLOUD, repeat=lambda: False, repeatable=False, reported=lambda _, r=reported: r
+        )
         machine.start()
-        assert isinstance(machine.on(Head(status, headers), 0)[-1], last)
+        assert isinstance(machine.on(Head(status, []), 0)[-1], last)
 
 
 def test_what_may_have_run_is_not_begun_anew_after_waiting():
-    machine = attempt(EDGE, repeat=lambda: False, repeatable=False)
+    machine = attempt(EDGE, repeat=lambda: False, repeatable=False, reported=lambda _: False)
     machine.start()
     assert isinstance(error_of(machine.on(FULL, 0)), UnusableAnswer)
 

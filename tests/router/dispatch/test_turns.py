@@ -102,7 +102,7 @@ def test_a_sweep_looks_again_only_where_something_may_have_changed():
     full(world)
     looks = watched(world)
     for site in world.ledger.sites():
-        site.holdings["digits", "1"].full_until_s = world.now_s + 60
+        site.holdings["digits", "1"].full_until_s = world.now_s + 20
     for number in range(100):
         regions = frozenset({"eu", f"r{number}"})
         world.ask(required_regions=regions)

@@ -197,6 +197,7 @@ def test_who_was_asked_in_vain_waits_for_who_is_only_full(status):
 def test_who_may_not_be_asked_again_is_told_at_once(status, changes, asked):
     world = beside_a_full_one(**changes)
     client = world.ask(priority=1, **asked)
+    world.open[1].reports = False
     world.open[1].answer(status)
     assert (client.status, client.code) == (502, "unusable_answer")
 

@@ -23,10 +23,28 @@ from router.policy.policy import Policy
 from router.policy.query import Query
 from router.wire.http import Request, first
 from router.wire.problem import problem_answer
-from router.wire.report import EndpointReport, HeldModel, Lease, ModelState
+from router.wire.report import (
+    LOAD_HEADER,
+    CallReport,
+    EndpointReport,
+    HeldModel,
+    Lease,
+    ModelState,
+    encode_call_report,
+)
 
 WARM = ModelState.WARM
-
+NOTHING_NEW = CallReport(
+    instance="i1",
+    sequence=0,
+    in_flight=0,
+    slots=1,
+    latency_s=0.0,
+    wait_s=0.0,
+    infer_s=0.0,
+    models_generation=1,
+)
+REPORT = encode_call_report(NOTHING_NEW)
 
 REGIONS = {"eu": 0.01, "us": 0.08}
 
@@ -87,8 +105,10 @@ class Client:
 class Sent:
     """One try, as an endpoint sees it: an `upstream.Call` that the test plays."""
 
-    def __init__(self, to: str, request: Request, on_event) -> None:
+    def __init__(self, to: str, request: Request, on_event, *, reports: bool = True) -> None:
         self.to = to
+        self.reports = reports
+        self.report = REPORT
         self.request = request
         self._on_event = on_event
         self.over = False
@@ -100,19 +120,26 @@ class Sent:
 
     def resume(self) -> None: ...
 
-    def answer(self, status: int = 200, **headers: str) -> None:
+    def answer(self, status: int = 200, body: bytes = b"ok", /, **headers: str) -> None:
+        """As an agent does: with a report, and when it is full with a time to come back."""
         if self.over:
             return
-        fields = [(n.replace("_", "-").encode(), v.encode()) for n, v in headers.items()]
-        self._on_event(Head(status, [(b"content-length", b"2"), *fields]))
-        if not self.over:
-            self._on_event(Chunk(b"ok"))
+        if status in (429, 503) and self.reports:
+            headers = {"retry_after": "1", **headers}
+        fields = [(n.replace("_", "-").encode(), v.encode()) for n, v in headers.items() if v]
+        self._on_event(Head(status, [*self.head(len(body)), *fields]))
+        if not self.over and body:
+            self._on_event(Chunk(body))
         if not self.over:
             self.over = True
             self._on_event(End())
 
+    def head(self, length: int | None = None) -> list[tuple[bytes, bytes]]:
+        fields = [] if length is None else [(b"content-length", b"%d" % length)]
+        return [*fields, (LOAD_HEADER, self.report)] if self.reports else fields
+
     def begin(self) -> None:
-        self._on_event(Head(200, []))
+        self._on_event(Head(200, self.head()))
         self._on_event(Chunk(b"part"))
 
     def end(self) -> None:
@@ -126,7 +153,7 @@ class Sent:
 
 
 class World:
-    """A dispatcher before endpoints that do what the test says; `slots` by endpoint and region."""
+    """A dispatcher before endpoints that do what the test says; those of `foreign` don't report."""
 
     def __init__(self, *, slots: int = 1, names=("eu.a",), state=WARM, **changes: Any) -> None:
         self.now_s = 100.0
@@ -136,9 +163,13 @@ class World:
         self.slots = slots
         load_s = changes.pop("load_s", 0.5)
         held = tuple(HeldModel(name, "1", state, load_s=load_s) for name in ("digits", "alone"))
-        endpoints = [Endpoint(name, f"http://{name}:1", name.split(".")[0]) for name in names]
+        foreign = changes.pop("foreign", ())
+        endpoints = [
+            Endpoint(name, f"http://{name}:1", name.split(".")[0], reports=name not in foreign)
+            for name in names
+        ]
         members = [Member(e, slots=slots, models=held) for e in endpoints]
-        self.ledger = Ledger(REGIONS, "r1")
+        self.ledger = Ledger(REGIONS, "r1", rng=Random(2))
         self.ledger.follow(Membership(members, list(REGIONS), Lease()), self.now_s)
         self.report(held)
         self.spare = Spare(
@@ -155,6 +186,7 @@ class World:
             chooser=self.chooser,
             spare=self.spare,
             clock=lambda: self.now_s,
+            wall=lambda: 1e9 + self.now_s,
             most_tries=3,
         )
         self.dispatcher = Dispatcher(
@@ -173,6 +205,9 @@ class World:
     def report(self, held, sequence: int = 1) -> None:
         for site in self.ledger.sites():
             self.ledger.probe_sent(site, self.now_s)
+            if not site.endpoint.reports:
+                self.ledger.probe_ready(site, REGIONS[site.endpoint.region], self.now_s)
+                continue
             told = EndpointReport(
                 wire_version=1,
                 name=site.endpoint.name,
@@ -193,7 +228,8 @@ class World:
 
         class Way:
             def send(self, request, on_event, **_):
-                world.sent.append(Sent(endpoint.name, request, on_event))
+                sent = Sent(endpoint.name, request, on_event, reports=endpoint.reports)
+                world.sent.append(sent)
                 return world.sent[-1]
 
         return Way()
@@ -222,6 +258,7 @@ class World:
         """Time passes, in ticks."""
         for _ in range(round(seconds / 0.01)):
             self.now_s += 0.01
+            self.ledger.sweep(self.now_s)
             self.dispatcher.sweep(self.now_s)
 
     def kill(self, name: str) -> None:

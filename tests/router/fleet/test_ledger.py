@@ -808,6 +808,8 @@ def test_an_endpoint_that_does_not_report_is_timed_from_outside():
     lease = ledger.sent(foreign, "digits", "1", 1.0)
     assert lease is not None
     ledger.answered(lease, None, 1.05)
+    ledger.timed(lease, 0.05, 1.06)
+    ledger.close(lease, Outcome.ANSWERED, 1.06)
     assert only(ledger).service_s == pytest.approx(0.04)
 
 

@@ -10,6 +10,7 @@ from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from random import Random
+from typing import cast
 
 import aiohttp
 import msgspec
@@ -24,7 +25,9 @@ from router.process.exchange import Exchange
 from router.process.limits import Limits
 from router.process.listener import Listener
 from router.process.sockets import address_of, bind
+from router.wire.http import first
 from router.wire.report import (
+    LOAD_HEADER,
     WIRE_VERSION,
     CallReport,
     EndpointReport,
@@ -52,8 +55,31 @@ data_classes:
 KEYS = {"acme": "acme-key", "narrow": "narrow-key", "small": "small-key"}
 
 
+class Reporting:
+    """An exchange whose answers bring a load report, as all of an agent's do."""
+
+    def __init__(self, exchange: Exchange, report: Callable[[], tuple[bytes, bytes]]) -> None:
+        self._exchange = exchange
+        self._report = report
+
+    def __getattr__(self, name: str):
+        return getattr(self._exchange, name)
+
+    def respond(self, status, headers, body) -> None:
+        self._exchange.respond(status, self._with_report(headers), body)
+
+    def start(self, status, headers) -> None:
+        self._exchange.start(status, self._with_report(headers))
+
+    def _with_report(self, headers):
+        return headers if first(headers, LOAD_HEADER) else [*headers, self._report()]
+
+
 class ScriptedEndpoint:
-    """An endpoint whose inference does what `behave` says; it counts what it is asked."""
+    """An endpoint whose inference does what `behave` says; it counts what it is asked.
+
+    Its answers bring a load report while it `vouches`.
+    """
 
     def __init__(self, name: str, region: str, tasks: asyncio.TaskGroup) -> None:
         self.name = name
@@ -61,6 +87,7 @@ class ScriptedEndpoint:
         self.behave: Callable[[Exchange], None] = self.answer
         self.state = ModelState.WARM
         self.deaf = False
+        self.vouches = True
         self.slots = 4
         self.wakes = 0
         self.asked: list[dict[bytes, bytes]] = []
@@ -122,7 +149,8 @@ class ScriptedEndpoint:
             exchange.respond(202, [], b"{}")
         else:
             self.asked.append(dict(request.headers))
-            self.behave(exchange)
+            made = Reporting(exchange, lambda: self.report(0.0)) if self.vouches else exchange
+            self.behave(cast(Exchange, made))
 
     def _full_report(self) -> bytes:
         self.sequence += 1

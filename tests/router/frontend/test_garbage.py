@@ -14,7 +14,7 @@ MANY = 40
 
 
 def refuse(exchange: Exchange) -> None:
-    exchange.respond(503, [], b"{}")
+    exchange.respond(503, [(b"retry-after", b"1")], b"{}")
 
 
 def fail(exchange: Exchange) -> None:

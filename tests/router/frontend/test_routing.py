@@ -299,7 +299,7 @@ async def test_a_cold_endpoint_is_woken_once_and_serves_when_it_is_warm(
     await router.settled(
         lambda: router.router.ledger.site("cold").holdings["digits", "1"].state is ModelState.WARM
     )
-    warm.behave = lambda exchange: exchange.respond(503, [], b"{}")
+    warm.behave = lambda e: e.respond(503, [(b"retry-after", b"1")], b"{}")
     status, told, _ = await router.infer()
     assert (status, told["served_by"], cold.wakes) == (200, "cold", 1)
 

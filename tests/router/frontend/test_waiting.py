@@ -22,7 +22,7 @@ class Counter:
 
     def __call__(self, exchange) -> None:
         if len(self.held) >= self.slots:
-            exchange.respond(503, [], b"{}")
+            exchange.respond(503, [(b"retry-after", b"1")], b"{}")
         else:
             self.held.append(exchange)
 
