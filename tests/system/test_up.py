@@ -54,7 +54,12 @@ def started(command, log):
 
 def descendants_named(folder):
     """The processes whose command line names a file of this run."""
-    found = []
+    return list(of_run(folder).values())
+
+
+def of_run(folder):
+    """The same, by process id."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             try:
@@ -62,7 +67,7 @@ def descendants_named(folder):
             except OSError:
                 continue
             if str(folder).encode() in command:
-                found.append(command)
+                found[int(entry.name)] = command
     return found
 
 
@@ -76,11 +81,13 @@ def test_up_is_ready_its_lines_work_and_ctrl_c_leaves_nothing(cache, tmp_path):
         assert second.returncode == 2
         assert f"127.0.0.1:{port} is in use" in second.stderr
 
+        folder = Path(next(found for line in lines if (found := _PATH.search(line)))[0]).parent
+        for pid in (up.pid, *of_run(folder)):
+            os.kill(pid, signal.SIGHUP)
         answers = [_run_as_it_stands(line) for line in lines if line.startswith(("isoch", "curl"))]
         assert len(answers) == 6
         assert "x-isochrone-endpoint: eu-west-1" in answers[0]
         assert "cloud-us-east" in answers[-1]
-        folder = next(Path(found[0]).parent for line in lines if (found := _PATH.search(line)))
 
         up.send_signal(signal.SIGINT)
         assert up.wait(STOP_S) == 0
