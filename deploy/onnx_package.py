@@ -1,32 +1,34 @@
 """A model package from anyone's ONNX file: the graph itself says what it takes and gives."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
+from deploy import asked_graph, given_sample
+from deploy.asked_graph import Arrays, Asked, Graph
 from deploy.external_data import read_whole
-from edge_agent.runtime import verify, warmup
-from edge_agent.runtime.manifest import (
-    Declared,
-    Manifest,
-    Precision,
-    Sample,
-    SampleTensor,
-)
-from edge_agent.runtime.onnx_engine import declared, open_session, run_session
-from edge_agent.runtime.ort import onnxruntime as ort
+from deploy.given_sample import Given
+from deploy.kept_sample import Kept, as_sample
+from edge_agent.runtime import verify
+from edge_agent.runtime.manifest import Declared, Manifest, Sample
+from edge_agent.runtime.onnx_engine import open_session
+from edge_agent.runtime.onnx_file import precision
 from edge_agent.runtime.package import Package, PackageError, described, write_package
 from edge_agent.runtime.proven import stamped
-from router.errors import BadRequest
+from edge_agent.runtime.unheard import unheard
+from edge_agent.runtime.warmup import stand_ins
 from router.process.clock import monotonic
-from router.wire.tensor import TensorSpec
+from router.wire.tensor import DATATYPES, Form, Tensor, TensorSpec
 
-_FREE_SIZES = (1, 8, 32, 224)
-"""Tried for what a graph leaves open beside the batch: kernels may need room."""
 _FILE = "model.onnx"
+_MOST_METADATA_BYTES = 256 << 10
+_MOST_METADATA = 64
+_MOST_KEY = 256
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,79 +38,111 @@ class Wanted:
     name: str
     version: str = "1"
     labels: tuple[str, ...] = ()
-    precision: Precision = "fp32"
+    samples: tuple[Path, ...] = ()
+    """Files of real requests; without any, they are made up."""
 
 
-def build(onnx: Path, store: Path, wanted: Wanted) -> Package:
+def build(onnx: Path, store: Path, wanted: Wanted, say: Say = unheard) -> Package:
     """A package with one variant, proven to load and to answer before it stands in `store`.
+
+    `say` hears what the person should know, though it is no reason to refuse.
 
     Raises:
         ConfigError: the file cannot be read.
         PackageError: it cannot be served, or that version is there with other content.
     """
     data = read_whole(onnx)
-    manifest = _manifest(str(onnx), data, wanted)
+    graph = asked_graph.graph(str(onnx), open_session(data, str(onnx), threads=1))
+    manifest, files = _described(graph, data, wanted, say)
+    files = {_FILE: data, **files}
     with tempfile.TemporaryDirectory(prefix="isochrone-") as draft:
-        package = write_package(Path(draft), manifest, {_FILE: data})
+        package = write_package(Path(draft), manifest, files)
         for problem in verify.problems(package):
-            raise PackageError(problem)
+            raise PackageError(problem.replace(f"{draft}/", ""))
         proven = tuple(stamped(package, one, monotonic) for one in manifest.variants)
     manifest = msgspec.structs.replace(manifest, variants=proven)
-    return write_package(store, manifest, {_FILE: data})
+    return write_package(store, manifest, files)
 
 
-def _manifest(where: str, data: bytes, wanted: Wanted) -> Manifest:
-    session = open_session(data, where, threads=1)
-    precision = wanted.precision
-    variant = described(
-        data, name=f"onnx-{precision}", engine="onnx", file=_FILE, precision=precision
+def _described(graph: Graph, data: bytes, wanted: Wanted, say: Say) -> tuple[Manifest, Kept]:
+    kind = precision(data)
+    given = [given_sample.read(path, graph.takes, graph.optional) for path in wanted.samples]
+    found = (
+        asked_graph.given(graph, [one.arrays for one in given])
+        if given
+        else asked_graph.asked(graph)
     )
-    takes = declared(session.get_inputs(), where)
-    gives = declared(session.get_outputs(), where)
+    _say_what_json_lacks(found.answers[: len(found.samples)], given, say)
+    samples, kept = _samples(found, given)
     try:
         manifest = Manifest(
             name=wanted.name,
             version=wanted.version,
-            inputs=tuple(map(Declared.of, takes)),
-            outputs=tuple(map(Declared.of, gives)),
+            inputs=tuple(
+                msgspec.structs.replace(Declared.of(spec), optional=spec.name in graph.optional)
+                for spec in found.takes
+            ),
+            outputs=tuple(map(Declared.of, asked_graph.outputs(graph, found.answers))),
             labels=wanted.labels,
-            warm_up=(_sample(takes, 1),),
-            variants=(variant,),
+            metadata=dict(_metadata(graph, say)),
+            warm_up=samples,
+            variants=(
+                described(data, name=f"onnx-{kind}", engine="onnx", file=_FILE, precision=kind),
+            ),
         )
     except ValueError as error:
-        raise PackageError(f"{where}: {error}") from error
-    return _with_sample(where, session, manifest)
+        raise PackageError(f"{graph.where}: {error}") from error
+    return manifest, kept
 
 
-def _with_sample(where: str, session: ort.InferenceSession, manifest: Manifest) -> Manifest:
-    """The manifest with a warm-up sample that the graph answers, and the answer's own shapes."""
-    reasons = []
-    for size in _FREE_SIZES:
-        tried = msgspec.structs.replace(manifest, warm_up=(_sample(manifest.takes(), size),))
-        feeds = {tensor.name: tensor.data for tensor in warmup.samples(tried)[0].inputs}
-        try:
-            results = run_session(session, feeds, tried.gives())
-        except BadRequest as error:
-            reasons.append(error)
-            continue
-        shapes = [tensor.shape for tensor in results]
-        outputs = tuple(map(_shaped, tried.outputs, shapes))
-        return msgspec.structs.replace(tried, outputs=outputs)
-    raise PackageError(
-        f"{where}: answers no made-up input, whatever size is taken for its open dimensions;"
-        " export it with those sizes fixed"
-    ) from reasons[-1]
+def _samples(found: Asked, given: Sequence[Given]) -> tuple[tuple[Sample, ...], Kept]:
+    """Of made-up ones only what is not made up the same way again, as ids that its tables have."""
+    samples, files = [], {}
+    for index, arrays in enumerate(found.samples):
+        again = () if given else _made_again(found.takes, arrays)
+        sample, kept = as_sample(index + 1, found.takes, arrays, again)
+        if given:
+            parameters = dict(given[index].parameters)
+            sample = msgspec.structs.replace(sample, real=True, parameters=parameters)
+        samples.append(sample)
+        files.update(kept)
+    return tuple(samples), files
 
 
-def _sample(takes: Sequence[TensorSpec], size: int) -> Sample:
-    tensors = []
-    for spec in takes:
-        batch, rest = spec.shape[:1], spec.shape[1:]
-        shape = [abs(length) for length in batch] + [size if n == -1 else n for n in rest]
-        tensors.append(SampleTensor(spec.name, tuple(shape)))
-    return Sample(tuple(tensors))
+def _made_again(takes: Sequence[TensorSpec], arrays: Arrays) -> list[str]:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    again = stand_ins(takes, shapes)
+    return [name for name, array in arrays.items() if np.array_equal(array, again[name])]
 
 
-def _shaped(output: Declared, shape: Sequence[int]) -> Declared:
-    """An output whose rank the graph does not state takes that of a real answer."""
-    return output if output.shape else Declared(output.name, output.datatype, (-1,) * len(shape))
+def _metadata(graph: Graph, say: Say) -> Iterator[tuple[str, str]]:
+    """What the file says of itself, as far as there is room."""
+    room = _MOST_METADATA_BYTES
+    held = graph.session.get_modelmeta().custom_metadata_map
+    for index, (key, text) in enumerate(sorted(held.items())):
+        room -= len(text.encode())
+        if not 0 < len(key) <= _MOST_KEY or index >= _MOST_METADATA or room < 0:
+            say(f"left out: metadata {key[:_MOST_KEY]!r} of {len(text)} characters")
+            room += len(text.encode())
+        else:
+            yield key, text
+
+
+def _say_what_json_lacks(
+    answers: Sequence[Sequence[Tensor]], given: Sequence[Given], say: Say
+) -> None:
+    for tensor in {one.name: one for answer in answers for one in answer if _lacks(one)}.values():
+        remedy = "clients must ask for binary_data"
+        said = remedy if given else f"give real inputs with --sample FILE; else {remedy}"
+        say(
+            f"output {tensor.name!r} holds NaN or infinity in the answer to the"
+            f" {'given' if given else 'made-up'} sample, which JSON cannot carry: {said}"
+        )
+
+
+def _lacks(tensor: Tensor) -> bool:
+    data = tensor.data
+    if tensor.datatype == "BF16":
+        data = (data.astype("<u4") << 16).view("<f4")
+    is_number = DATATYPES[tensor.datatype].form in (Form.FLOAT, Form.NONE)
+    return is_number and not np.isfinite(data).all()

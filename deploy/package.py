@@ -23,6 +23,7 @@ from edge_agent.runtime.package import (
 from router.errors import ConfigError
 from router.wire.tensor import TensorSpec
 
+_SHOWN = 72
 HELP = "build, inspect or verify a model package"
 
 
@@ -36,6 +37,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--onnx", type=Path, required=True, help="the model")
     made.add_argument("--name", required=True, help="the name that requests will use")
     made.add_argument("--version", default="1", help="(%(default)s)")
+    made.add_argument(
+        "--sample",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        help="a real request, kept for warm-ups: .npz of arrays by input, .json as clients send it,"
+        " or a picture; may be repeated",
+    )
     made.add_argument("--labels", metavar="FILE|a,b,c", help="classes: a file of lines, or a list")
     made.add_argument("--output", type=Path, default=Path("models"), help="(%(default)s)")
     for name, text in (("inspect", "say what a package holds"), ("verify", "check it by running")):
@@ -68,9 +78,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    wanted = Wanted(args.name, args.version, _labels(args.labels))
-    package = build(args.onnx, args.output, wanted)
-    for line in (*_outline(package), *_next_steps(package, args.output)):
+    wanted = Wanted(args.name, args.version, _labels(args.labels), tuple(args.sample))
+    notes: list[str] = []
+    package = build(args.onnx, args.output, wanted, notes.append)
+    told = (f"note: {text}" for text in notes)
+    for line in (*_outline(package), *told, *_next_steps(package, args.output)):
         print(line)
     return 0
 
@@ -129,12 +141,22 @@ def _outline(package: Package) -> Iterator[str]:
         yield from (f"  {word} {_spec(spec)}" for spec in specs)
     if manifest.labels:
         yield f"  labels {', '.join(manifest.labels)}"
+    for sample in manifest.warm_up:
+        sizes = ", ".join(f"{one.name} {list(one.shape)}" for one in sample.inputs)
+        yield f"  sample {sizes}: {'given' if sample.real else 'made up'}"
+    for key, text in manifest.metadata.items():
+        yield f"  metadata {key}: {_shortened(text)}"
     for variant in manifest.variants:
         yield (
             f"  variant {variant.name}: {variant.file}, {size(variant.bytes)},"
             f" {lack(variant) or 'can run here'}{_origin(variant)}"
         )
         yield f"    {_batch(variant)}"
+
+
+def _shortened(text: str) -> str:
+    plain = " ".join(text.split())
+    return plain if len(plain) <= _SHOWN else f"{plain[:_SHOWN]}… ({len(text)} characters)"
 
 
 def _batch(variant: Variant) -> str:

@@ -94,6 +94,7 @@ class Public:
             request,
             package.manifest,
             lambda: self._pool.state(package.name, package.version),
+            package,
         )
 
     def _wish(self, request: Request, what: str) -> Wake:

@@ -133,10 +133,11 @@ def read(path: Path, package: Package, option: str) -> Dataset:
 def carried(package: Package) -> tuple[InferRequest, ...]:
     """The warm-up samples of a package, where they hold data and are enough to judge on."""
     manifest = package.manifest
-    held = [one.data is not None for sample in manifest.warm_up for one in sample.inputs]
+    inputs = [one for sample in manifest.warm_up for one in sample.inputs]
+    held = [one.data is not None or one.kept is not None for one in inputs]
     if manifest.generate or len(manifest.warm_up) < LEAST_CARRIED or not all(held):
         return ()
-    return warmup.samples(manifest)
+    return warmup.samples(manifest, package)
 
 
 def made_up(package: Package, answers: Callable[[InferRequest], bool]) -> Requests:

@@ -198,7 +198,8 @@ def _keep(
     manifest = msgspec.structs.replace(
         package.manifest, name=args.name, version=args.version, variants=(described,)
     )
-    return write_package(target.parents[1], manifest, {variant.file: draft.data})
+    kept = {one.file: package.read(one) for one in manifest.kept()}
+    return write_package(target.parents[1], manifest, {**kept, variant.file: draft.data})
 
 
 def _result(

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from edge_agent.artefacts.source import CHUNK_BYTES, SourceFailed, SourceRefused
 from edge_agent.runtime.durable import sync
-from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.manifest import StoredFile
 from edge_agent.runtime.package import PackageError
 from router.errors import IsochroneError, NoSpace
 
@@ -20,17 +20,17 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Partial:
-    """A variant's file in a folder, kept as `FILE.partial` until it is whole and right."""
+    """A file of a package in a folder, kept as `FILE.partial` until it is whole and right."""
 
-    def __init__(self, folder: Path, variant: Variant) -> None:
+    def __init__(self, folder: Path, stored: StoredFile) -> None:
         """What an earlier process left there is read again, and goes on being written.
 
         Raises:
             NoSpace, PackageError: it cannot be written.
         """
-        self._variant = variant
-        self._done = folder / variant.file
-        self._path = folder / f"{variant.file}{SUFFIX}"
+        self._stored = stored
+        self._done = folder / stored.file
+        self._path = folder / f"{stored.file}{SUFFIX}"
         self._digest = hashlib.sha256()
         self.size = 0
         try:
@@ -49,10 +49,10 @@ class Partial:
             SourceRefused: it is more than the manifest promises.
             NoSpace, PackageError: it cannot be written.
         """
-        if self.size + len(chunk) > self._variant.bytes:
+        if self.size + len(chunk) > self._stored.bytes:
             self.discard()
             raise SourceRefused(
-                f"{self._variant.file}: the source gives more than the {self._variant.bytes} bytes"
+                f"{self._stored.file}: the source gives more than the {self._stored.bytes} bytes"
                 " that the manifest promises"
             )
         try:
@@ -81,15 +81,15 @@ class Partial:
             SourceRefused: it is wrong.
             NoSpace, PackageError: it cannot be written.
         """
-        if self.size < self._variant.bytes:
+        if self.size < self._stored.bytes:
             raise SourceFailed(
-                f"{self._variant.file} broke off after {self.size} of {self._variant.bytes} bytes"
+                f"{self._stored.file} broke off after {self.size} of {self._stored.bytes} bytes"
             )
         found = self._digest.hexdigest()
-        if found != self._variant.sha256:
+        if found != self._stored.sha256:
             self.discard()
             kind = SourceFailed if self.resumed else SourceRefused
-            raise kind(f"{self._variant.file}: sha256 is {found}, not {self._variant.sha256}")
+            raise kind(f"{self._stored.file}: sha256 is {found}, not {self._stored.sha256}")
         try:
             os.fsync(self._file.fileno())
             self._path.rename(self._done)
@@ -109,7 +109,7 @@ class Partial:
         while chunk := self._file.read(CHUNK_BYTES):
             self._digest.update(chunk)
             self.size += len(chunk)
-            if self.size > self._variant.bytes:
+            if self.size > self._stored.bytes:
                 self.restart()
                 return
 

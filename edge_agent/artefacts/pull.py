@@ -12,7 +12,7 @@ from edge_agent.artefacts.parts import Trust
 from edge_agent.artefacts.room import Room
 from edge_agent.artefacts.source import Source, SourceFailed, SourceRefused, small
 from edge_agent.artefacts.store import Origin, Staging, Store
-from edge_agent.runtime.manifest import Variant
+from edge_agent.runtime.manifest import StoredFile
 from edge_agent.runtime.package import (
     MANIFEST,
     MAX_SIGNATURE_BYTES,
@@ -138,26 +138,26 @@ class Bringing:
                 raise
 
     async def _fill(self, source: Source, staging: Staging, progress: Progress) -> None:
-        variants = staging.manifest.variants
-        progress.bytes_total = sum(variant.bytes for variant in variants)
+        files = staging.manifest.files()
+        progress.bytes_total = sum(stored.bytes for stored in files)
         progress.bytes_done = 0
         missing = []
-        for variant in variants:
-            if await self._disk.do(self._store.has, staging, variant):
-                progress.on(variant.bytes)
+        for stored in files:
+            if await self._disk.do(self._store.has, staging, stored):
+                progress.on(stored.bytes)
             else:
-                missing.append(variant)
+                missing.append(stored)
         async with self._room.made(staging):
-            for variant in missing:
-                await self._fetch(source, staging, variant, progress)
+            for stored in missing:
+                await self._fetch(source, staging, stored, progress)
 
     async def _fetch(
-        self, source: Source, staging: Staging, variant: Variant, progress: Progress
+        self, source: Source, staging: Staging, stored: StoredFile, progress: Progress
     ) -> None:
-        partial = await self._disk.do(Partial, staging.path, variant)
+        partial = await self._disk.do(Partial, staging.path, stored)
         async with self._disk.held(closing(partial)):
-            if partial.size < variant.bytes:
-                path = f"{staging.manifest.name}/{staging.manifest.version}/{variant.file}"
+            if partial.size < stored.bytes:
+                path = f"{staging.manifest.name}/{staging.manifest.version}/{stored.file}"
                 async with source.open(path, partial.size) as opened:
                     if opened.start != partial.size:
                         await self._disk.do(partial.restart)

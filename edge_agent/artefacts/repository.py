@@ -60,7 +60,7 @@ class ModelTold(msgspec.Struct, frozen=True):
     pulled: bool
     """It came from the source, and may be removed to make room."""
     bytes: int
-    """Of every variant."""
+    """Of every file."""
     load_s: float | None
     digest: str
 
@@ -285,7 +285,7 @@ class Repository:
             active=self._pool.active(held.name) == held.version,
             previous=choice is not None and choice.previous == held.version,
             pulled=pulled,
-            bytes=sum(variant.bytes for variant in package.manifest.variants),
+            bytes=sum(stored.bytes for stored in package.manifest.files()),
             load_s=held.load_s,
             digest=package.digest,
         )

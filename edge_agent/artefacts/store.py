@@ -19,7 +19,7 @@ import msgspec
 
 from edge_agent.artefacts.partial import SUFFIX, unwritable
 from edge_agent.runtime.durable import sync, write_through
-from edge_agent.runtime.manifest import Manifest, Variant
+from edge_agent.runtime.manifest import Manifest, StoredFile
 from edge_agent.runtime.package import (
     MANIFEST,
     SIGNATURE,
@@ -56,12 +56,12 @@ class Staging:
 
     def missing_bytes(self) -> int:
         """What is still to come."""
-        return sum(self._missing(variant) for variant in self.manifest.variants)
+        return sum(self._missing(stored) for stored in self.manifest.files())
 
-    def _missing(self, variant: Variant) -> int:
-        if (self.path / variant.file).is_file():
+    def _missing(self, stored: StoredFile) -> int:
+        if (self.path / stored.file).is_file():
             return 0
-        return max(0, variant.bytes - _size(self.path / f"{variant.file}{SUFFIX}"))
+        return max(0, stored.bytes - _size(self.path / f"{stored.file}{SUFFIX}"))
 
 
 class Store:
@@ -87,7 +87,7 @@ class Store:
 
     def own_bytes(self, package: Package) -> int:
         """What would be free without it: a file that another package has, too, would stay."""
-        sizes = (package.file(variant).lstat() for variant in package.manifest.variants)
+        sizes = (package.file(stored).lstat() for stored in package.manifest.files())
         return sum(found.st_size for found in sizes if found.st_nlink == 1)
 
     def free_bytes(self) -> int:
@@ -104,7 +104,7 @@ class Store:
             package = open_package(self._place_of(manifest))
         except PackageError:
             return None
-        if not all(_holds(package.file(one), one) for one in package.manifest.variants):
+        if not all(_holds(package.file(one), one) for one in package.manifest.files()):
             return None  # spoiled: it is brought anew
         if package.digest == digest:
             return package
@@ -139,12 +139,12 @@ class Store:
                 raise unwritable(path, error) from error
             yield Staging(path, manifest, digest)
 
-    def has(self, staging: Staging, variant: Variant) -> bool:
-        """The variant's file is whole, or became so by a second name for one that is here."""
-        if _holds(staging.path / variant.file, variant):
+    def has(self, staging: Staging, stored: StoredFile) -> bool:
+        """The file is whole, or became so by a second name for one that is here."""
+        if _holds(staging.path / stored.file, stored):
             return True
-        same = (one for package in packages_in(self.root)[0] for one in _same(package, variant))
-        return any(_linked(path, staging.path / variant.file) for path in same)
+        same = (one for package in packages_in(self.root)[0] for one in _same(package, stored))
+        return any(_linked(path, staging.path / stored.file) for path in same)
 
     def install(self, staging: Staging, origin: Origin) -> Package:
         """Make the package be there, at once and for good.
@@ -280,19 +280,19 @@ def _ignored_if_gone() -> Iterator[None]:
             raise
 
 
-def _same(package: Package, variant: Variant) -> Iterator[Path]:
-    """Files of a package that hold what a variant promises."""
-    for other in package.manifest.variants:
-        if other.sha256 == variant.sha256 and _holds(package.file(other), variant):
+def _same(package: Package, stored: StoredFile) -> Iterator[Path]:
+    """Files of a package that hold what is promised of a stored one."""
+    for other in package.manifest.files():
+        if other.sha256 == stored.sha256 and _holds(package.file(other), stored):
             yield package.file(other)
 
 
-def _holds(path: Path, variant: Variant) -> bool:
+def _holds(path: Path, stored: StoredFile) -> bool:
     try:
-        if path.is_symlink() or _size(path) != variant.bytes:
+        if path.is_symlink() or _size(path) != stored.bytes:
             return False
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == variant.sha256
+            return hashlib.file_digest(file, "sha256").hexdigest() == stored.sha256
     except OSError:
         return False
 

@@ -192,7 +192,7 @@ class Choices:
             told = {"model": case.package.name, "variant": variant.name, "error": repr(error)}
             log.event(_log, "variant_unusable", level=logging.WARNING, **told)
             return None
-        return Timed(model, warmup.samples(case.package.manifest), stopwatch)
+        return Timed(model, warmup.samples(case.package.manifest, case.package), stopwatch)
 
 
 def contenders(package: Package) -> tuple[Variant, ...]:

@@ -1,6 +1,6 @@
 """Whether a request fits what a model declares, and whether a file does."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from edge_agent.runtime.package import PackageError
 from router.errors import BadRequest
@@ -8,15 +8,23 @@ from router.wire.message import InferRequest
 from router.wire.tensor import Array, TensorSpec, fits
 
 
-def feeds(request: InferRequest, declared: Sequence[TensorSpec]) -> dict[str, Array]:
+def feeds(
+    request: InferRequest, declared: Sequence[TensorSpec], optional: Collection[str] = ()
+) -> dict[str, Array]:
     """The inputs by name, once they are known to be those that the model declares.
+
+    Those that are `optional` may be missing.
 
     Raises:
         BadRequest: an input is missing, unknown, or of another datatype or shape.
     """
     given = {tensor.name: tensor for tensor in request.inputs}
+    missing = 0
     for spec in declared:
         name, tensor = spec.name, given.get(spec.name)
+        if tensor is None and name in optional:
+            missing += 1
+            continue
         if tensor is None:
             raise BadRequest(f"input {name!r} is missing")
         if tensor.datatype != spec.datatype:
@@ -24,7 +32,7 @@ def feeds(request: InferRequest, declared: Sequence[TensorSpec]) -> dict[str, Ar
         if not fits(spec, tensor.data.shape):
             shape = list(tensor.shape)
             raise BadRequest(f"input {name!r} must have shape {list(spec.shape)}, not {shape}")
-    if len(given) > len(declared):
+    if len(given) > len(declared) - missing:
         unknown = sorted(set(given) - {spec.name for spec in declared})
         raise BadRequest(f"input {unknown[0]!r} is unknown; there are {_names(declared)}")
     return {name: tensor.data for name, tensor in given.items()}
@@ -57,6 +65,32 @@ def check_inputs(where: str, promised: Sequence[TensorSpec], found: Sequence[Ten
         raise PackageError(
             f"{where}: takes {undeclared[0]!r} too, which the manifest lacks; add it to inputs"
         )
+
+
+def check_outputs(where: str, promised: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:
+    """A file has the outputs that the manifest promises; shapes that both state must agree.
+
+    Exporters write wrong shapes for outputs, so that a size which the manifest leaves open, or a
+    whole shape, may be fixed in the file. The answers to the warm-up samples are checked anyway.
+
+    Raises:
+        PackageError: one is missing, or of another datatype or shape; the message begins `where`.
+    """
+    wishes = {spec.name: spec.shape for spec in promised}
+    eased = [
+        TensorSpec(spec.name, spec.datatype, _eased(spec.shape, wishes.get(spec.name, spec.shape)))
+        for spec in found
+    ]
+    check_tensors(where, promised, eased)
+
+
+def _eased(shape: tuple[int, ...], wish: tuple[int, ...]) -> tuple[int, ...]:
+    """A file's shape, open where the wish is."""
+    if set(wish) <= {-1}:
+        return ()
+    if len(shape) != len(wish):
+        return shape
+    return tuple(-1 if wanted == -1 else size for size, wanted in zip(shape, wish, strict=True))
 
 
 def check_tensors(where: str, promised: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:

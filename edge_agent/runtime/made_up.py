@@ -14,7 +14,7 @@ TOP_IDS = (20_000, 1_000, 100, 9, 1, 0)
 """To be tried in this order: a table refuses ids that it lacks, and its size is not declared."""
 _RATE_HZ = 16_000
 _BLACK_TO_WHITE = 255
-_CHANNELS = (1, 3, 4)
+CHANNELS = (1, 3, 4)
 _MASK = re.compile("mask")
 _SEGMENT = re.compile("token_?type|segment")
 _LENGTH = re.compile("len(gth)?s?$|^x?len|length")
@@ -70,7 +70,7 @@ def other_sizes(size: int) -> tuple[int, ...]:
 
 def has_ids(specs: Sequence[TensorSpec]) -> bool:
     """Some of the inputs hold what `top_id` bounds."""
-    return any(_holds_ids(spec) for spec in specs)
+    return any(holds_ids(spec) for spec in specs)
 
 
 def shortened(
@@ -119,13 +119,13 @@ def _array(
         return _texts(shape, chance)
     said = _said(spec.name.lower(), shape, length, whole=form in (Form.INT, Form.BOOL))
     if said is not None:
-        return _as(spec.datatype, said)
+        return as_datatype(spec.datatype, said)
     if form is Form.BOOL:
         return np.array(chance.random(shape) < 0.5 if shape else False)
     if form is Form.INT:
         return _whole(spec, shape, chance, top_id).astype(dtype)
-    drawn = chance.random(shape) if _is_image(spec) else chance.uniform(-1, 1, shape)
-    return _as(spec.datatype, np.asarray(drawn))
+    drawn = chance.random(shape) if is_image(spec) else chance.uniform(-1, 1, shape)
+    return as_datatype(spec.datatype, np.asarray(drawn))
 
 
 def _said(name: str, shape: Shape, length: int, *, whole: bool) -> Array | None:
@@ -143,20 +143,22 @@ def _said(name: str, shape: Shape, length: int, *, whole: bool) -> Array | None:
     return None
 
 
-def _holds_ids(spec: TensorSpec) -> bool:
+def holds_ids(spec: TensorSpec) -> bool:
+    """`top_id` bounds what it holds."""
     is_whole = DATATYPES[spec.datatype].form is Form.INT
-    return is_whole and not _is_image(spec) and _said(spec.name.lower(), (), 1, whole=True) is None
+    return is_whole and not is_image(spec) and _said(spec.name.lower(), (), 1, whole=True) is None
 
 
 def _whole(spec: TensorSpec, shape: Shape, chance: np.random.Generator, top_id: int) -> Array:
-    top = _BLACK_TO_WHITE if _is_image(spec) else top_id
+    top = _BLACK_TO_WHITE if is_image(spec) else top_id
     most = np.iinfo(DATATYPES[spec.datatype].dtype.str).max
     return np.asarray(chance.integers(0, min(top, most), size=shape, endpoint=True))
 
 
-def _is_image(spec: TensorSpec) -> bool:
+def is_image(spec: TensorSpec) -> bool:
+    """By its rank and channels, and where these leave it open its name, it holds pictures."""
     rank = len(spec.shape)
-    if rank not in (3, 4) or not {spec.shape[-3], spec.shape[-1]} & set(_CHANNELS):
+    if rank not in (3, 4) or not {spec.shape[-3], spec.shape[-1]} & set(CHANNELS):
         return False
     return rank == 4 or spec.datatype == "UINT8" or _IMAGE.search(spec.name.lower()) is not None
 
@@ -168,7 +170,8 @@ def _texts(shape: Shape, chance: np.random.Generator) -> Array:
     return texts.reshape(shape)
 
 
-def _as(datatype: str, data: Array) -> Array:
+def as_datatype(datatype: str, data: Array) -> Array:
+    """Numbers as a datatype has them; BF16 as its bits, cut off."""
     if datatype != "BF16":
         return data.astype(DATATYPES[datatype].dtype)
     return np.asarray(data.astype("<f4").view("<u4") >> 16).astype("<u2")

@@ -4,7 +4,7 @@ No code comes with a package: a torch variant describes its network as a list of
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Protocol, Self
 
 import msgspec
 from msgspec import Meta
@@ -22,23 +22,36 @@ Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Isolation = Literal["none", "process"]
 DatatypeName = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
-    "FP16", "FP32", "FP64", "BYTES",
+    "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
+Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$")]
 """A file of the package's own directory: no separator, no leading dot, no two dots in a row."""
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
 MAX_DIMENSION = 1 << 30
 Dimension = Annotated[int, Meta(ge=-1, le=MAX_DIMENSION)]
 TensorName = Annotated[str, Meta(min_length=1, max_length=256)]
+Metadata = Annotated[
+    dict[
+        Annotated[str, Meta(min_length=1, max_length=256)],
+        Annotated[str, Meta(max_length=1 << 18)],
+    ],
+    Meta(max_length=64),
+]
+KEPT_SUFFIX = ".tensor"
 SUFFIX = {"onnx": ".onnx", "torch": ".safetensors"}
 
 
 class Declared(Settings, frozen=True):
-    """A tensor of the model as callers see it; -1 stands for a variable dimension."""
+    """A tensor of the model as callers see it; -1 stands for a variable dimension.
+
+    A call may leave out an input that is `optional`.
+    """
 
     name: TensorName
     datatype: DatatypeName
     shape: tuple[Dimension, ...]
+    optional: bool = False
 
     def spec(self) -> TensorSpec:
         """The same in the words of the wire."""
@@ -56,19 +69,60 @@ class Declared(Settings, frozen=True):
         )
 
 
+class StoredFile(Protocol):
+    """A file of a package, and what the manifest promises of it."""
+
+    @property
+    def file(self) -> str:
+        """Its name in the package's directory."""
+        ...
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Its digest."""
+        ...
+
+
+class KeptTensor(Settings, frozen=True, kw_only=True):
+    """The file with a tensor's data, as the binary extension of the protocol has them."""
+
+    file: FileName
+    bytes: Annotated[int, Meta(ge=0)]
+    sha256: Digest
+
+    def __post_init__(self) -> None:
+        if not self.file.endswith(KEPT_SUFFIX):
+            raise ValueError(f"file {self.file} must end in {KEPT_SUFFIX}")
+
+
 class SampleTensor(Settings, frozen=True):
-    """One input of a warm-up sample, row-major; without `data`, made up from a fixed seed."""
+    """One input of a warm-up sample, row-major.
+
+    Its elements are in `data` or in the file of `kept`; without both they are made up, the same
+    every time.
+    """
 
     name: TensorName
-    shape: tuple[Annotated[int, Meta(ge=1, le=MAX_DIMENSION)], ...]
+    shape: tuple[Annotated[int, Meta(ge=0, le=MAX_DIMENSION)], ...]
     data: tuple[bool | int | float | str, ...] | None = None
+    kept: KeptTensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.data is not None and self.kept is not None:
+            raise ValueError(f"{self.name} has its data in two places: data and kept")
 
 
 class Sample(Settings, frozen=True):
-    """One request that the model must answer before it counts as warm."""
+    """One request that the model must answer before it counts as warm; `real` if it was given."""
 
     inputs: tuple[SampleTensor, ...]
     parameters: dict[str, bool | int | float | str] = msgspec.field(default_factory=dict)
+    real: bool = False
 
 
 class Generate(Settings, frozen=True, kw_only=True):
@@ -194,7 +248,7 @@ class Variant(Settings, frozen=True, kw_only=True):
     accelerator: Accelerator = "any"
     file: FileName
     bytes: Annotated[int, Meta(ge=1)]
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Digest
     architecture: Annotated[Architecture, Meta(min_length=1)] | None = None
     made: Made | None = None
     batch: Literal["rows", "none"] | None = None
@@ -214,7 +268,8 @@ class Manifest(Settings, frozen=True, kw_only=True):
     Variants answer alike within `tolerance` (absolute and relative); one that was `made` from
     another may deviate by what was found then as well. A call may be sent again after a failure
     where `repeatable`. With `isolation: process` the engine runs in a process of its own: what it
-    leaks is given back, and its crash is not the agent's.
+    leaks is given back, and its crash is not the agent's. `metadata` is what the model's own file
+    says of itself.
     """
 
     name: Name
@@ -227,6 +282,7 @@ class Manifest(Settings, frozen=True, kw_only=True):
     isolation: Isolation = "none"
     keep_if: KeepIf = KeepIf()
     generate: Generate | None = None
+    metadata: Metadata = msgspec.field(default_factory=dict)
     warm_up: Annotated[tuple[Sample, ...], Meta(min_length=1)]
     variants: Annotated[tuple[Variant, ...], Meta(min_length=1)]
 
@@ -245,9 +301,28 @@ class Manifest(Settings, frozen=True, kw_only=True):
                 f"a model with generate takes {TEXT_INPUT} and gives {TEXT_OUTPUT}, both BYTES [1]"
             )
         names = {one.name for one in self.inputs}
+        needed = {one.name for one in self.inputs if not one.optional}
         for index, sample in enumerate(self.warm_up):
-            if {one.name for one in sample.inputs} != names:
+            if not needed <= {one.name for one in sample.inputs} <= names:
                 raise ValueError(f"warm_up[{index}] must hold exactly {', '.join(sorted(names))}")
+
+        digests: dict[str, str] = {}
+        for one in self._named_files():
+            if digests.setdefault(one.file, one.sha256) != one.sha256:
+                raise ValueError(f"{one.file} is named twice, with different contents")
+
+    def kept(self) -> tuple[KeptTensor, ...]:
+        """The files that hold data of warm-up samples."""
+        tensors = (tensor for sample in self.warm_up for tensor in sample.inputs)
+        return tuple(tensor.kept for tensor in tensors if tensor.kept is not None)
+
+    def files(self) -> tuple[StoredFile, ...]:
+        """Every file of the package but the manifest itself."""
+        return tuple({one.file: one for one in self._named_files()}.values())
+
+    def _named_files(self) -> list[StoredFile]:
+        """A file may be named by several."""
+        return [*self.variants, *self.kept()]
 
     def takes(self) -> tuple[TensorSpec, ...]:
         """The inputs as callers see them."""

@@ -60,6 +60,8 @@ class DirectModel(Model, ABC):
         """Calls that share nothing run in `executor`."""
         self.name, self.version = package.name, package.version
         self.takes, self.gives = package.takes, package.gives
+        self.optional = frozenset(one.name for one in package.manifest.inputs if one.optional)
+        """Inputs that it also runs without."""
         self.rowwise = by_rows((*self.takes, *self.gives))
         """Its inputs and outputs are declared with any number of rows."""
         self.most_rows = 1
@@ -81,7 +83,7 @@ class DirectModel(Model, ABC):
         Raises:
             BadRequest: the inputs or outputs are not those of the model.
         """
-        return Feed(feeds(request, self.takes), wanted(request, self.gives))
+        return Feed(feeds(request, self.takes, self.optional), wanted(request, self.gives))
 
     async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """One answer; see `Model`."""

@@ -1,7 +1,9 @@
 """Runs ONNX files with onnxruntime."""
 
+import ctypes
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from mmap import mmap
 
@@ -9,12 +11,13 @@ import numpy as np
 
 from edge_agent.runtime import memory
 from edge_agent.runtime.checked import checked_copy
-from edge_agent.runtime.fit import check_inputs, check_tensors
+from edge_agent.runtime.fit import check_inputs, check_outputs
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.model import DirectModel, Feed
 from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort import state
+from edge_agent.runtime.ort_reason import reason
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import BadRequest, Unavailable
 from router.wire.tensor import Array, Tensor, TensorSpec
@@ -30,6 +33,7 @@ _DATATYPES = {
     "tensor(int32)": "INT32",
     "tensor(int64)": "INT64",
     "tensor(float16)": "FP16",
+    "tensor(bfloat16)": "BF16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
     "tensor(string)": "BYTES",
@@ -55,6 +59,14 @@ _LEAST_RUN_BYTES = 16 << 20
 _RUN_TIMES = 8
 """A run takes so many times its inputs, at least, where no more is known of it."""
 _SILENT = 4
+_BFLOAT16 = 16
+"""Its number in TensorProto.DataType."""
+_OPTIONAL = re.compile(r"optional\((tensor\(\w+\))\)")
+_REMEDIES = {
+    "seq": "take the tensors out of the sequence, and export each as an input or output of its own",
+    "map": "export it with plain tensors (skl2onnx: options={'zipmap': False})",
+    "sparse_tensor": "make it dense before it is given",
+}
 
 
 def has_gpu() -> bool:
@@ -91,11 +103,10 @@ def _session(
             enable_fallback=0,  # it would print, and load the file a second time
         )
     except _REFUSALS as error:
-        reason = " ".join(str(error).split())
         if _may_lack_memory(error, _LOADING_TIMES * len(content)):
-            raise MemoryError(reason) from error
+            raise MemoryError(reason(error)) from error
         raise PackageError(
-            f"{where}: onnxruntime cannot load it ({reason}); export it to ONNX again"
+            f"{where}: onnxruntime cannot load it ({reason(error)}); export it to ONNX again"
         ) from error
 
 
@@ -115,15 +126,22 @@ def declared(nodes: list[ort.NodeArg], where: str) -> list[TensorSpec]:
     """
     specs = []
     for node in nodes:
-        datatype = _DATATYPES.get(node.type)
+        datatype = _DATATYPES.get(_OPTIONAL.sub(r"\1", node.type))
         if datatype is None:
+            kinds = re.findall("map|seq|sparse_tensor", node.type)
+            remedy = _REMEDIES.get(kinds[-1] if kinds else "", "cast it to a plain number type")
             raise PackageError(
                 f"{where}: {node.name!r} is {node.type}, which the inference protocol cannot carry;"
-                " export the model with plain tensors"
+                f" {remedy}"
             )
-        shape = (size if isinstance(size, int) else -1 for size in node.shape)
+        shape = (size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
         specs.append(TensorSpec(node.name, datatype, tuple(shape)))
     return specs
+
+
+def optional(nodes: list[ort.NodeArg]) -> frozenset[str]:
+    """The names of those inputs that a graph also runs without."""
+    return frozenset(node.name for node in nodes if _OPTIONAL.fullmatch(node.type))
 
 
 class OnnxModel(DirectModel):
@@ -137,6 +155,7 @@ class OnnxModel(DirectModel):
         self._variant = variant
         self._threads = threads
         self._session: ort.InferenceSession | None = None
+        self._bfloats: list[str] = []
 
     def startup(self) -> None:
         """Check the digest, read the graph, prepare it.
@@ -149,8 +168,10 @@ class OnnxModel(DirectModel):
         with checked_copy(self._package, self._variant) as file:
             session = _session(file.content, file.path, where, self._threads, gpu=gpu)
         check_inputs(where, self._package.takes, declared(session.get_inputs(), where))
-        check_tensors(where, self._package.gives, declared(session.get_outputs(), where))
+        check_outputs(where, self._package.gives, declared(session.get_outputs(), where))
         self._session = session
+        specs = (*self._package.takes, *self._package.gives)
+        self._bfloats = [spec.name for spec in specs if spec.datatype == "BF16"]
 
     def compute(self, feed: Feed) -> tuple[Tensor, ...]:
         """The outputs; see `DirectModel`."""
@@ -158,7 +179,7 @@ class OnnxModel(DirectModel):
         session = self._session
         if session is None:
             raise Unavailable(f"{self.name} is not loaded")
-        return run_session(session, feed.arrays, feed.outputs)
+        return run_session(session, feed.arrays, feed.outputs, self._bfloats)
 
     def shutdown(self) -> None:
         """Release the session; a call that still runs keeps it until its end."""
@@ -201,9 +222,12 @@ _QUIETLY = _quietly()
 
 
 def run_session(
-    session: ort.InferenceSession, arrays: Mapping[str, Array], outputs: Sequence[TensorSpec]
+    session: ort.InferenceSession,
+    arrays: Mapping[str, Array],
+    outputs: Sequence[TensorSpec],
+    bfloats: Collection[str] = (),
 ) -> tuple[Tensor, ...]:
-    """The outputs for some inputs; blocks.
+    """The outputs for some inputs; those of both that `bfloats` names hold BF16. Blocks.
 
     Raises:
         BadRequest: the graph cannot compute these inputs.
@@ -212,7 +236,10 @@ def run_session(
     texts = {name: _texts(name, data) for name, data in arrays.items() if data.dtype == object}
     given = {**arrays, **texts} if texts else arrays
     try:
-        results = session.run([spec.name for spec in outputs], given, _QUIETLY)
+        if bfloats:
+            results = _run_values(session, given, outputs, bfloats)
+        else:
+            results = session.run([spec.name for spec in outputs], given, _QUIETLY)
     except MemoryError as error:
         raise Unavailable("the model ran out of memory", retry_after_s=1.0) from error
     except _REFUSALS as error:
@@ -228,6 +255,32 @@ def run_session(
             for spec, data in zip(outputs, results, strict=True)
         ]
     )
+
+
+def _run_values(
+    session: ort.InferenceSession,
+    arrays: Mapping[str, Array],
+    outputs: Sequence[TensorSpec],
+    bfloats: Collection[str],
+) -> list[Array]:
+    """As `session.run`, which has no numpy type for BF16."""
+    values = {name: _value(data, name in bfloats) for name, data in arrays.items()}
+    results = session.run_with_ort_values([spec.name for spec in outputs], values, _QUIETLY)
+    pairs = zip(outputs, results, strict=True)
+    return [_bits(one) if spec.datatype == "BF16" else one.numpy() for spec, one in pairs]
+
+
+def _value(data: Array, is_bfloat: bool) -> ort.OrtValue:
+    data = np.ascontiguousarray(data).reshape(data.shape)
+    if is_bfloat:
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(data, _BFLOAT16)
+    return ort.OrtValue.ortvalue_from_numpy(data)
+
+
+def _bits(value: ort.OrtValue) -> Array:
+    size_bytes = value.tensor_size_in_bytes()
+    raw = ctypes.string_at(value.data_ptr(), size_bytes) if size_bytes else b""
+    return np.frombuffer(raw, "<u2").reshape(value.shape())
 
 
 def _texts(name: str, data: Array) -> Array:

@@ -20,7 +20,14 @@ import msgspec
 import yaml
 
 from edge_agent.runtime.durable import replace, sync, write_through
-from edge_agent.runtime.manifest import Architecture, Engine, Manifest, Precision, Variant
+from edge_agent.runtime.manifest import (
+    Architecture,
+    Engine,
+    Manifest,
+    Precision,
+    StoredFile,
+    Variant,
+)
 from router.errors import ConfigError, IsochroneError
 from router.process.document import MAX_BYTES, document_in
 from router.process.settings import settings_in
@@ -72,30 +79,30 @@ class Package:
         generate = self.manifest.generate
         return generate.gives() if generate else self.manifest.gives()
 
-    def file(self, variant: Variant) -> Path:
-        """Where a variant's weights are."""
-        return self.path / variant.file
+    def file(self, stored: StoredFile) -> Path:
+        """Where a variant's weights are, or the data of a sample."""
+        return self.path / stored.file
 
-    def read(self, variant: Variant) -> bytes:
-        """A variant's weights, their digest found right.
+    def read(self, stored: StoredFile) -> bytes:
+        """A file's bytes, their digest found right.
 
         Raises:
             PackageError: the file is gone, a link, truncated, or not what the manifest promises.
         """
-        with self.opened(variant) as file:
-            data = file.read(variant.bytes + 1)
-        self.check(variant, len(data), hashlib.sha256(data).hexdigest())
+        with self.opened(stored) as file:
+            data = file.read(stored.bytes + 1)
+        self.check(stored, len(data), hashlib.sha256(data).hexdigest())
         return data
 
     @contextmanager
-    def opened(self, variant: Variant) -> Iterator[FileIO]:
-        """A variant's file to read from, not checked; a link is not followed.
+    def opened(self, stored: StoredFile) -> Iterator[FileIO]:
+        """A file to read from, not checked; a link is not followed.
 
         Raises:
             PackageError: it cannot be read, now or while the block runs.
             MemoryError: there is no memory for what is done with it.
         """
-        path = self.file(variant)
+        path = self.file(stored)
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             with FileIO(descriptor) as file:
@@ -106,21 +113,21 @@ class Package:
             reason = os.strerror(error.errno or 0)
             raise PackageError(f"{path}: cannot be read: {reason}; {_REBUILD}") from error
 
-    def check(self, variant: Variant, size_bytes: int, digest: str) -> None:
+    def check(self, stored: StoredFile, size_bytes: int, digest: str) -> None:
         """Hold what was read, which may be one byte too many, to what the manifest promises.
 
         Raises:
             PackageError: it is something else.
         """
-        path = self.file(variant)
-        if size_bytes != variant.bytes:
-            found = "more" if size_bytes > variant.bytes else str(size_bytes)
+        path = self.file(stored)
+        if size_bytes != stored.bytes:
+            found = "more" if size_bytes > stored.bytes else str(size_bytes)
             raise PackageError(
-                f"{path}: {variant.bytes} bytes were promised, {found} are there; {_REBUILD}"
+                f"{path}: {stored.bytes} bytes were promised, {found} are there; {_REBUILD}"
             )
-        if digest != variant.sha256:
+        if digest != stored.sha256:
             raise PackageError(
-                f"{path}: sha256 is {digest}, {MANIFEST} says {variant.sha256}; {_REBUILD}"
+                f"{path}: sha256 is {digest}, {MANIFEST} says {stored.sha256}; {_REBUILD}"
             )
 
 
@@ -142,8 +149,8 @@ def open_package(path: Path, check: Check | None = None) -> Package:
             f" {manifest.name}/{manifest.version}, or correct name and version"
         )
     package = Package(path, manifest, hashlib.sha256(raw).hexdigest())
-    for variant in manifest.variants:
-        _check_file(package.file(variant), variant.bytes)
+    for stored in manifest.files():
+        _check_file(package.file(stored), stored.bytes)
     return package
 
 

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 import msgspec
 
 from edge_agent.runtime.manifest import Manifest
+from edge_agent.runtime.package import Package
 from edge_agent.runtime.warmup import samples
 from router.errors import Overloaded, Unavailable
 from router.wire import codec, headers
@@ -35,9 +36,15 @@ class Sampling:
         self._running: set[str] = set()
 
     async def run(
-        self, request: Request, manifest: Manifest, state: Callable[[], ModelState]
+        self,
+        request: Request,
+        manifest: Manifest,
+        state: Callable[[], ModelState],
+        package: Package | None = None,
     ) -> Response:
         """The answer to `POST /isochrone/sample`: what the call cost, or its refusal.
+
+        Data that the `package` keeps in files are made up where it is not here.
 
         Raises:
             Overloaded: a sample of this model runs already.
@@ -48,7 +55,7 @@ class Sampling:
         self._running.add(manifest.name)
         here = IS_SAMPLE.set(True)
         try:
-            call = await asyncio.to_thread(_call, manifest, request)
+            call = await asyncio.to_thread(_call, manifest, package, request)
             now = state()
             if now is not ModelState.WARM:
                 raise Unavailable(f"{manifest.name} is {now}; a sample loads nothing")
@@ -65,8 +72,8 @@ def _told(response: Response) -> Response:
     return Response(200, [codec.JSON, *kept], b"{}")
 
 
-def _call(manifest: Manifest, request: Request) -> Request:
-    sample = samples(manifest)[0]
+def _call(manifest: Manifest, package: Package | None, request: Request) -> Request:
+    sample = samples(manifest, package)[0]
     fields = [_LAST, *(field for field in request.headers if field[0] in _KEPT)]
     if manifest.generate is None:
         verb, (more, body) = "infer", codec.encode_request(_in_binary(sample))

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 
 from edge_agent.runtime import warmup
 from edge_agent.runtime.engines import engine
-from edge_agent.runtime.manifest import Manifest, Variant
+from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.text_model import TextModel
@@ -40,12 +40,12 @@ def start(
     try:
         model.startup()
         loaded()
-        asyncio.run(_warm(model, package.manifest))
+        asyncio.run(_warm(model, package))
     except BaseException:  # whatever it was, nothing may stay in memory
         model.shutdown()
         raise
     return model
 
 
-async def _warm(model: Model, manifest: Manifest) -> None:
-    await warmup.answers(model.request, manifest)
+async def _warm(model: Model, package: Package) -> None:
+    await warmup.answers(model.request, package)

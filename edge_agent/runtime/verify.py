@@ -41,7 +41,7 @@ def problems(package: Package) -> list[str]:
 def _answers(package: Package, variant: Variant, executor: Executor) -> list[InferResponse]:
     model = start(package, variant, executor)
     try:
-        return asyncio.run(warmup.answers(model.request, package.manifest))
+        return asyncio.run(warmup.answers(model.request, package))
     finally:
         model.shutdown()
 

@@ -99,6 +99,23 @@ def encode_response(response: InferResponse, binary: Collection[str]) -> tuple[b
     return b"".join((head, *blobs)), len(head)
 
 
+def to_bytes(tensor: Tensor) -> bytes:
+    """The elements of a tensor, as they stand in a body."""
+    return _blob(tensor)
+
+
+def from_bytes(spec: TensorSpec, shape: Sequence[int], data: bytes) -> Tensor:
+    """The tensor of that shape with these elements.
+
+    Raises:
+        BadRequest: they are none, or too many, or too few.
+    """
+    datatype, count = datatype_named(spec.datatype, spec.name), prod(shape)
+    blobs = _Blobs(memoryview(data))
+    array = blobs.take(spec.name, datatype, count, len(data))
+    return Tensor(spec.name, spec.datatype, array.reshape(shape))
+
+
 def _plain(response: InferResponse) -> tuple[bytes, int]:
     """An answer of nothing but binary tensors: its head is likely to have been there before."""
     blobs = [_blob(tensor) for tensor in response.outputs]

@@ -129,7 +129,7 @@ def test_a_network_that_needs_room_gets_a_larger_sample(tmp_path):
         [kernel],
     )
     made = build(path, tmp_path / "models", Wanted("conv"))
-    assert made.manifest.warm_up[0].inputs[0].shape == (1, 1, 8, 8)
+    assert made.manifest.warm_up[0].inputs[0].shape == (1, 1, 224, 224)
 
 
 def test_an_output_without_a_stated_rank_takes_that_of_an_answer(tmp_path):

@@ -1,0 +1,289 @@
+"""What a graph takes and gives, found out by asking it with made-up inputs of several sizes.
+
+Exporters leave sizes open, and write down wrong ones for outputs: what counts is what comes back.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from edge_agent.runtime import made_up
+from edge_agent.runtime.made_up import TOP_IDS, Sizes
+from edge_agent.runtime.onnx_engine import declared, optional, run_session
+from edge_agent.runtime.ort import onnxruntime as ort
+from edge_agent.runtime.ort_reason import reason
+from edge_agent.runtime.package import PackageError
+from edge_agent.runtime.warmup import MAX_BYTES, stand_ins
+from router.errors import BadRequest, Unavailable
+from router.wire.tensor import DATATYPES, Array, Form, Tensor, TensorSpec
+
+Arrays = Mapping[str, Array]
+
+_SIZES = (32, 16, 64, 128, 224, 512, 8, 4, 3, 2, 1)
+"""What an open size beside the rows may be, the likeliest first."""
+_PICTURE_SIZES = (224, 320, 64, 32, 16, 8, 1)
+_MOST_ELEMENTS = 1 << 25
+"""Of one input whose size is open: a graph that needs more is tried with what it is given."""
+_SMALL_IDS = tuple(top for top in TOP_IDS if top < 10)
+_SEED = 7
+_MORE_SEEDS = 3
+_ROWS = re.compile(r"batch|^(bs|b|n)$", re.IGNORECASE)
+_NO_ROWS = re.compile(
+    r"seq|len|time|token|frame|step|sample|word|char|point|height|width|^[tslhw]$", re.IGNORECASE
+)
+_IDS = re.compile(r"id|tok|ind(ex|ices)|word|code", re.IGNORECASE)
+_THE_ROWS = "batch"
+Fills = Callable[[Sequence[TensorSpec], Mapping[str, made_up.Shape]], Iterator[Arrays]]
+_MOST_RANK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """An open ONNX file; `names` has what it calls the sizes of its inputs, "" where nothing."""
+
+    where: str
+    session: ort.InferenceSession
+    takes: tuple[TensorSpec, ...]
+    optional: frozenset[str]
+    gives: tuple[TensorSpec, ...]
+    names: Mapping[str, tuple[str, ...]]
+
+    def answer(self, arrays: Arrays) -> tuple[Tensor, ...]:
+        """What it gives for some inputs.
+
+        Raises:
+            BadRequest: it cannot compute them; the message says why.
+        """
+        specs = (*self.takes, *self.gives)
+        bfloats = [spec.name for spec in specs if spec.datatype == "BF16"]
+        try:
+            return run_session(self.session, arrays, self.gives, bfloats)
+        except (BadRequest, Unavailable) as error:
+            cause = error.__cause__
+            said = reason(cause) if isinstance(cause, Exception) else error.message
+            raise BadRequest(said) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was found: the inputs with their ranks, samples that it answers, and its answers.
+
+    The first sample is one of a typical size; another may be of another size.
+    """
+
+    takes: tuple[TensorSpec, ...]
+    samples: tuple[Arrays, ...]
+    answers: tuple[tuple[Tensor, ...], ...]
+
+
+def graph(where: str, session: ort.InferenceSession) -> Graph:
+    """What an open file says of itself.
+
+    Raises:
+        PackageError: it takes or gives what no request can carry.
+    """
+    nodes = session.get_inputs()
+    takes = tuple(declared(nodes, where))
+    if not takes:
+        raise PackageError(f"{where}: takes no input; export it with at least one")
+    names = {node.name: _names(node.shape) for node in nodes}
+    gives = tuple(declared(session.get_outputs(), where))
+    return Graph(where, session, takes, optional(nodes), gives, names)
+
+
+def asked(graph: Graph) -> Asked:
+    """Inputs that the graph answers.
+
+    Raises:
+        PackageError: there are none among those that were tried.
+    """
+    refusals: list[str] = []
+    for takes in _ranked(graph.takes):
+        for fills in (_likely, _unlikely):
+            for sizes in _all_sizes(takes, graph):
+                found = _first(graph, takes, sizes, fills, refusals)
+                if found is not None:
+                    return _more(graph, takes, sizes, found)
+    raise PackageError(
+        f"{graph.where}: answers no made-up input. {refusals[0]}. Give real inputs with --sample"
+        " FILE, or export the model with its sizes fixed"
+    )
+
+
+def given(graph: Graph, samples: Sequence[Arrays]) -> Asked:
+    """The same of inputs that somebody gave.
+
+    Raises:
+        PackageError: the graph does not answer them.
+    """
+    takes = tuple(
+        replace(spec, shape=(-1,) * samples[0][spec.name].ndim)
+        if not spec.shape and spec.name in samples[0]
+        else spec
+        for spec in graph.takes
+    )
+    answers = []
+    for sample in samples:
+        try:
+            answers.append(graph.answer(sample))
+        except BadRequest as error:
+            raise PackageError(
+                f"{graph.where}: does not answer --sample: {_told(sample)}: {error.message};"
+                " correct the sample"
+            ) from error
+    return Asked(takes, tuple(samples), tuple(answers))
+
+
+def outputs(graph: Graph, answers: Sequence[Sequence[Tensor]]) -> tuple[TensorSpec, ...]:
+    """The outputs as the answers have them: a size that differs from the declared one is open."""
+    shapes = [[tensor.shape for tensor in answer] for answer in answers]
+    found = zip(graph.gives, zip(*shapes, strict=True), strict=True)
+    return tuple(replace(spec, shape=_common(spec.shape, list(each))) for spec, each in found)
+
+
+def _common(shape: tuple[int, ...], found: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    rank = len(found[0])
+    if len(shape) != rank:
+        return (-1,) * rank
+    alike = [one for one in found if len(one) == rank]
+    columns = zip(shape, zip(*alike, strict=True), strict=True)
+    return tuple(size if set(column) == {size} else -1 for size, column in columns)
+
+
+def _names(shape: Sequence[int | str | None]) -> tuple[str, ...]:
+    """What a graph calls the sizes of an input; the state of a recurrent net has rows second."""
+    names = [size if isinstance(size, str) else "" for size in shape]
+    if len(shape) == 3 and isinstance(shape[0], int) and not isinstance(shape[1], int):
+        names[1] = names[1] or _THE_ROWS
+    return tuple(names)
+
+
+def _ranked(takes: tuple[TensorSpec, ...]) -> Iterator[tuple[TensorSpec, ...]]:
+    """A shape that says nothing is that of a scalar, or of any rank."""
+    yield takes
+    if all(spec.shape for spec in takes):
+        return
+    for rank in range(1, _MOST_RANK + 1):
+        yield tuple(spec if spec.shape else replace(spec, shape=(-1,) * rank) for spec in takes)
+
+
+def _all_sizes(takes: Sequence[TensorSpec], graph: Graph) -> Iterator[Sizes]:
+    pictures = any(made_up.is_image(spec) and -1 in spec.shape[1:] for spec in takes)
+    return (_sized(graph, 1, rest) for rest in (_PICTURE_SIZES if pictures else _SIZES))
+
+
+def _sized(graph: Graph, rows: int, rest: int) -> Sizes:
+    """Equal names are equal sizes; a name may be a sum of others."""
+    first = {names[0] for names in graph.names.values() if names}
+    named = {}
+    for name in {name for names in graph.names.values() for name in names if name}:
+        parts = [part.strip() for part in name.split("+")]
+        named[name] = sum(
+            int(part) if part.isdigit() else rows if _is_rows(part, first) else rest
+            for part in parts
+        )
+    return Sizes(rows, rest, named)
+
+
+def _is_rows(name: str, first: set[str]) -> bool:
+    return bool(_ROWS.search(name)) or (name in first and not _NO_ROWS.search(name))
+
+
+def _first(
+    graph: Graph, takes: Sequence[TensorSpec], sizes: Sizes, fills: Fills, refusals: list[str]
+) -> tuple[Arrays, tuple[Tensor, ...]] | None:
+    """The first inputs of some sizes that the graph answers."""
+    shapes = made_up.shapes(takes, sizes, graph.names)
+    for spec in takes:
+        size_bytes = prod(shapes[spec.name]) * DATATYPES[spec.datatype].dtype.itemsize
+        if size_bytes > (_MOST_ELEMENTS * 4 if -1 in spec.shape else MAX_BYTES):
+            refusals.append(
+                f"Input {spec.name!r} {list(shapes[spec.name])} takes {size_bytes} bytes,"
+                f" at most {MAX_BYTES} are possible"
+            )
+            return None
+    for arrays in fills(takes, shapes):
+        try:
+            return arrays, graph.answer(arrays)
+        except BadRequest as error:
+            refusals.append(f"To {_told(arrays)} it says: {error.message}")
+    return None
+
+
+def _likely(takes: Sequence[TensorSpec], shapes: Mapping[str, made_up.Shape]) -> Iterator[Arrays]:
+    """What to ask in some shapes: large ids only where a table is likely, else they are sizes."""
+    plain = stand_ins(takes, shapes)
+    ids = [spec for spec in takes if made_up.holds_ids(spec)]
+    has_table = any(len(spec.shape) > 1 or _IDS.search(spec.name) for spec in ids)
+    for top in TOP_IDS if has_table else _SMALL_IDS if ids else ():
+        drawn = made_up.arrays(takes, shapes, np.random.default_rng(_SEED), top)
+        yield {**plain, **{spec.name: drawn[spec.name] for spec in ids}}
+    yield plain
+
+
+def _unlikely(takes: Sequence[TensorSpec], shapes: Mapping[str, made_up.Shape]) -> Iterator[Arrays]:
+    """Numbers that axes, sizes, counts and scales may be."""
+    plain = stand_ins(takes, shapes)
+    for seed in range(1, _MORE_SEEDS):
+        yield made_up.arrays(takes, shapes, np.random.default_rng(_SEED + seed), 1)
+    for value in (1, 2, -1, None):
+        yield {
+            **plain,
+            **{spec.name: _constant(spec, shapes, value) for spec in takes if _is_whole(spec)},
+        }
+        constants = [spec for spec in takes if _is_whole(spec) or len(spec.shape) == 1]
+        yield {**plain, **{spec.name: _constant(spec, shapes, value) for spec in constants}}
+
+
+def _is_whole(spec: TensorSpec) -> bool:
+    """It holds whole numbers, and what they mean is not known by its name alone."""
+    unknown = made_up.holds_ids(spec) or made_up.is_image(spec) or len(spec.shape) <= 1
+    return unknown and DATATYPES[spec.datatype].form is Form.INT
+
+
+def _constant(spec: TensorSpec, shapes: Mapping[str, made_up.Shape], value: int | None) -> Array:
+    """One number everywhere; or those from 0 on."""
+    shape, dtype = shapes[spec.name], DATATYPES[spec.datatype].dtype
+    if DATATYPES[spec.datatype].form is Form.TEXT:
+        return np.full(shape, b"1", object)
+    if DATATYPES[spec.datatype].form is not Form.INT:
+        return made_up.as_datatype(spec.datatype, np.ones(shape))
+    counted = np.arange(prod(shape)).reshape(shape) if value is None else np.full(shape, value)
+    return counted.astype(dtype)
+
+
+def _more(
+    graph: Graph,
+    takes: tuple[TensorSpec, ...],
+    sizes: Sizes,
+    found: tuple[Arrays, tuple[Tensor, ...]],
+) -> Asked:
+    """The same with answers to other rows, other sizes and other numbers, as far as there are."""
+    samples, answers = [found[0]], [found[1]]
+    shapes = {name: array.shape for name, array in found[0].items()}
+    for other in (_sized(graph, 2, sizes.rest), *_all_sizes(takes, graph)):
+        if made_up.shapes(takes, other, graph.names) == shapes or len(samples) > 1:
+            continue
+        more = _first(graph, takes, other, _likely, [])
+        if more is not None:
+            answers.append(more[1])
+            samples += [more[0]] if other.rows == 1 and _ranks(more[1]) == _ranks(found[1]) else []
+    for seed in (1, 2):
+        numbers = made_up.arrays(takes, shapes, np.random.default_rng(_SEED + seed))
+        kept = {spec.name: found[0][spec.name] for spec in takes if _is_whole(spec)}
+        try:
+            answers.append(graph.answer({**numbers, **kept}))
+        except BadRequest:
+            continue
+    return Asked(takes, tuple(samples), tuple(answers))
+
+
+def _ranks(answer: Sequence[Tensor]) -> list[int]:
+    return [len(tensor.shape) for tensor in answer]
+
+
+def _told(arrays: Arrays) -> str:
+    return ", ".join(f"{name} {list(array.shape)}" for name, array in arrays.items())

@@ -1,0 +1,56 @@
+"""What onnxruntime says is wrong, in words for whoever has the model, not its source code."""
+
+import re
+
+from edge_agent.runtime.ort import onnxruntime as ort
+
+_MOST = 400
+_PLACE = re.compile(r"\S+\.(?:cc|cpp|cu|cuh|h|hpp):\d+ ")
+"""File and line of onnxruntime's source; what follows is a function's name or signature."""
+_FUNCTION = re.compile(r"[^()]{0,200}?[\w>~]\(")
+_PLAIN = (
+    (re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "), ""),
+    (re.compile(r"Load model from \S+ failed: ?"), ""),
+    (re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' "
+                r"Status Message: "), r"\1 \2: "),
+    (re.compile(r"^This is an invalid model\. "), ""),
+    (re.compile(r"\S*/dev/fd/\d+"), "the file"),
+    (re.compile(r" Please fix either the inputs/outputs or the model\."), ""),
+)  # fmt: skip
+_NEWER = (
+    (re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
+     "IR version", "save it with an older onnx, or set ir_version to {most}"),
+    (re.compile(r"Opset (\d+) is under development.* for domain \S+ is till opset (\d+)"),
+     "opset", "export it with opset_version={most}"),
+)  # fmt: skip
+
+
+def reason(error: Exception) -> str:
+    """Why onnxruntime cannot load or run something, on one line, without places in its source."""
+    text = " ".join(str(error).split())
+    for pattern, word, remedy in _NEWER:
+        found = pattern.search(text)
+        if found is not None:
+            most = found[2]
+            return (
+                f"its {word} is {found[1]}, onnxruntime {ort.__version__} takes up to {most}:"
+                f" {remedy.format(most=most)}, or install a newer onnxruntime"
+            )
+    for pattern, plain in _PLAIN:
+        text = pattern.sub(plain, text)
+    while (place := _PLACE.search(text)) is not None:
+        text = text[: place.start()] + _after_function(text[place.end() :])
+    return text.strip(" .")[:_MOST] or "it does not say why"
+
+
+def _after_function(text: str) -> str:
+    """Without the name or signature of the function that a message begins with."""
+    found = _FUNCTION.match(text)
+    if found is None:
+        return text.partition(" ")[2]
+    depth = 1
+    for at in range(found.end(), len(text)):
+        depth += {"(": 1, ")": -1}.get(text[at], 0)
+        if not depth:
+            return re.sub(r"^(?:::\S+| const\b)", "", text[at + 1 :]).lstrip()
+    return text
