@@ -117,8 +117,16 @@ class Agent:
         self.report = Report(
             config, who, self.pool, self.load, self.lifecycle, broken, self.pressing
         )
-        calls = Calls(self.pool, self.gate, clock, self._served, config.min_service_s, sharing)
         self.room = Room(config.limits.held_bytes(machine.memory_limit_bytes()))
+        calls = Calls(
+            self.pool,
+            self.gate,
+            clock,
+            self._served,
+            config.min_service_s,
+            sharing,
+            self.room.answer_bytes,
+        )
         inference = Inference(
             calls, self.load, body_limit_bytes=config.limits.body_bytes, room=self.room
         )

@@ -1,6 +1,7 @@
 """One call of a model from admission to its last part, with its deadline and what it cost."""
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -11,8 +12,9 @@ from edge_agent.runtime.gate import Gate, Slot
 from edge_agent.runtime.holder import Holder, Loan
 from edge_agent.runtime.knock import admitted
 from edge_agent.runtime.lanes import NONE_SHARED, Lanes, Sharing
-from edge_agent.runtime.rows import rows_of
-from router.errors import BadRequest, DeadlineExceeded
+from edge_agent.runtime.model import Feed
+from edge_agent.runtime.rows import row_bytes, rows_of
+from router.errors import BadRequest, DeadlineExceeded, TooLarge
 from router.process.clock import Clock
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import ModelState
@@ -154,16 +156,19 @@ class Calls:
         served: Callable[[str, float, float], None],
         min_service_s: float = 0.0,
         sharing: Sharing = NONE_SHARED,
+        most_output_bytes: int = sys.maxsize,
     ) -> None:
         """A call takes `min_service_s` at least; where it does, none share a run.
 
         `served` is told of every call that ended well: model, seconds waited, seconds inferring.
+        The outputs of one may take `most_output_bytes`, as far as that can be told before.
         """
         self.holder = holder
         self.gate = gate
         self.clock = clock
         self.served = served
         self.min_service_s = min_service_s
+        self._most_output_bytes = most_output_bytes
         self.lanes = Lanes(NONE_SHARED if min_service_s else sharing)
         self._bench = Bench(gate, holder.runner, clock, sharing.inline_s, min_service_s)
 
@@ -241,6 +246,8 @@ class Calls:
         try:
             feed = model.feed(ask.request)
             rows = (rows_of(feed.arrays) or None) if model.rowwise else None
+            if rows and model.most_rows > 1 and rows * model.row_bytes > self._most_output_bytes:
+                self._check_outputs(rows, feed)
             lane = self.lanes.find(model.name, model.version, feed.arrays, rows, model.most_rows)
             lane.came(asked_s)
             turn = Turn(
@@ -261,6 +268,19 @@ class Calls:
             loan.give_back()
             raise
         return turn
+
+    def _check_outputs(self, rows: int, feed: Feed) -> None:
+        """Refuse, before it is computed, what has an output row for each of too many rows.
+
+        Raises:
+            TooLarge: its outputs would take more than they may.
+        """
+        size_bytes = rows * row_bytes(feed.outputs)
+        if size_bytes > self._most_output_bytes:
+            raise TooLarge(
+                f"{rows} rows give {size_bytes} bytes of outputs; {self._most_output_bytes} are"
+                " possible, a quarter of limits.in_flight_bytes: send fewer rows"
+            )
 
     async def _only_part(self, ask: Ask) -> Answer:
         async with aclosing(await self.open(ask)) as call:

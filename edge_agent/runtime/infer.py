@@ -37,8 +37,6 @@ _INLINE_BYTES = 256 << 10
 """Reading or writing this much holds others up for a millisecond or two; more goes to a thread."""
 _DECODE_S = 1.0
 """When to ask again while nobody knows what a call takes."""
-_ANSWER_SHARE = 4
-"""One answer may take the fourth part of what all requests may hold."""
 _CLASSIFIED_BYTES = 64
 """What an element takes while it is sorted, and its class as text."""
 _LOWEST_PRIORITY = 9
@@ -296,7 +294,7 @@ class Inference:
         Raises:
             TooLarge: it takes more.
         """
-        most_bytes = self.room.limit_bytes // _ANSWER_SHARE
+        most_bytes = self.room.answer_bytes
         if size_bytes > most_bytes:
             raise TooLarge(
                 f"the answer takes up to {size_bytes} bytes; {most_bytes} are possible, a quarter"

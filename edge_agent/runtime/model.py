@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from edge_agent.runtime.fit import feeds, wanted
 from edge_agent.runtime.package import Package
-from edge_agent.runtime.rows import by_rows
+from edge_agent.runtime.rows import by_rows, row_bytes
 from edge_agent.runtime.thread import in_thread
 from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Tensor, TensorSpec
@@ -64,6 +64,8 @@ class DirectModel(Model, ABC):
         """Inputs that it also runs without."""
         self.rowwise = by_rows((*self.takes, *self.gives))
         """Its inputs and outputs are declared with any number of rows."""
+        self.row_bytes = row_bytes(self.gives)
+        """What its outputs take for each row, where they have as many as its inputs."""
         self.most_rows = 1
         """So many rows may share a run; more than 1 where they are proven to be independent."""
         self._executor = executor

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, pairwise
+from math import prod
 
 import numpy as np
 
-from router.wire.tensor import Array, Tensor, TensorSpec
+from router.wire.tensor import DATATYPES, Array, Tensor, TensorSpec
 
 Arrays = Mapping[str, Array]
 
@@ -19,6 +20,16 @@ def rows_of(arrays: Arrays) -> int | None:
     """How many rows all inputs have; None where they do not agree."""
     counts = {array.shape[0] for array in arrays.values()}
     return counts.pop() if len(counts) == 1 else None
+
+
+def row_bytes(specs: Sequence[TensorSpec]) -> int:
+    """What a row of these tensors takes together, those that leave its size open left out."""
+    sizes = [
+        prod(spec.shape[1:]) * DATATYPES[spec.datatype].element_bytes
+        for spec in specs
+        if -1 not in spec.shape[1:]
+    ]
+    return sum(sizes)
 
 
 def stacked(requests: Sequence[Arrays]) -> Arrays:

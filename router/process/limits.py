@@ -8,6 +8,7 @@ import msgspec
 from router.errors import Overloaded
 from router.process.settings import Settings
 
+_ANSWER_SHARE = 4
 _Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
 
 
@@ -57,6 +58,11 @@ class Room:
         self.held_bytes = 0
         self.reclaim: Callable[[int], None] = _nothing_to_reclaim
         """Frees so many bytes at once, where it can."""
+
+    @property
+    def answer_bytes(self) -> int:
+        """Most that one answer may hold."""
+        return self.limit_bytes // _ANSWER_SHARE
 
     def take(self, count_bytes: int) -> bool:
         """Hold so much more; False where it is not there."""

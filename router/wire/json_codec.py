@@ -116,6 +116,7 @@ class Outline:
     parameters: Mapping[str, Parameter]
     plain_bytes: int | None
     """So many bytes, whatever they are, are the data of all inputs; None where it depends."""
+    decoded_bytes: int
 
     def filled(self, take: Take, bound: Bound = UNBOUNDED) -> InferRequest:
         """It, with the data.
@@ -123,7 +124,8 @@ class Outline:
         Raises:
             BadRequest, TooLarge: as `decode_request`.
         """
-        _check_size(self.inputs, bound)
+        if self.decoded_bytes > bound.size_bytes:
+            _check_size(self.inputs, bound)
         inputs = tuple([one.filled(take) for one in self.inputs])
         return InferRequest(inputs, self.outputs, self.id, self.parameters)
 
@@ -186,7 +188,9 @@ def decode_outline(text: bytes) -> Outline | None:
         return None
     outputs = _wishes(read.outputs)
     plain_bytes = sum(sizes) if all(one.is_plain for one in inputs) else None
-    return Outline(inputs, outputs, read.id or "", _parameters(read.parameters), plain_bytes)
+    decoded_bytes = sum([head.decoded_bytes for head in inputs])
+    parameters = _parameters(read.parameters)
+    return Outline(inputs, outputs, read.id or "", parameters, plain_bytes, decoded_bytes)
 
 
 def decode_response(text: bytes | memoryview, take: Take = _nowhere) -> InferResponse:

@@ -21,7 +21,7 @@ from edge_agent.runtime.model import DirectModel
 from edge_agent.runtime.package import Package, described
 from edge_agent.runtime.sample import IS_SAMPLE
 from edge_agent.slots import SlotGate
-from router.errors import BadRequest, DeadlineExceeded, Overloaded, Unavailable
+from router.errors import BadRequest, DeadlineExceeded, Overloaded, TooLarge, Unavailable
 from router.wire.message import InferRequest
 from router.wire.report import HeldModel, ModelState
 from router.wire.tensor import Tensor, TensorSpec
@@ -441,3 +441,19 @@ async def test_a_run_that_fails_does_not_look_like_a_slow_one(monkeypatch):
     first, shared = stretches
     assert first is not None
     assert shared is None
+
+
+async def test_rows_whose_outputs_would_be_too_large_are_refused_before_they_are_computed():
+    model = Doubler()
+    async with opened(model, most_output_bytes=100) as (calls, _):
+        await twice(calls, ask(*[(1, 2)] * 12))
+        with pytest.raises(TooLarge, match=r"13 rows give 104 bytes .* 100 .*in_flight_bytes"):
+            await calls.answer(ask(*[(1, 2)] * 13))
+        assert model.runs == [12]
+
+
+async def test_a_model_whose_rows_are_not_proven_is_not_judged_by_them():
+    model = Doubler()
+    model.most_rows = 1
+    async with opened(model, most_output_bytes=100) as (calls, _):
+        await twice(calls, ask(*[(1, 2)] * 13))
