@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_agent.runtime import proven
 from edge_agent.runtime.calls import Ask, Calls
 from edge_agent.runtime.coupling import coupled_by
-from edge_agent.runtime.lanes import Sharing
+from edge_agent.runtime.lanes import Lanes, Sharing
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.proven import Proofs, proof, stamped
 from edge_agent.runtime.row_proof import Bounds, prove
@@ -266,3 +266,16 @@ def test_a_verdict_says_what_it_was_found_on(tmp_path, name, batch):
     assert (measured.rows > 1, measured.runs > 10, measured.reason == "") == (
         (True,) * 3 if batch == "rows" else (False,) * 3
     )
+
+
+@pytest.mark.parametrize("engine", ["onnx", "torch"])
+def test_a_network_of_layers_shares_runs_in_both_engines(write, engine):
+    package = write(engine)
+    assert most_rows(package) == 32
+
+
+def test_inputs_of_many_bytes_share_no_runs():
+    lanes = Lanes(Sharing())
+    sizes = {side: {"x": np.zeros((1, 3, side, side), np.float32)} for side in (32, 640, 1600)}
+    found = [lanes.find("m", "1", one, 1, 32).most_rows for one in sizes.values()]
+    assert found == [32, 3, 1]
