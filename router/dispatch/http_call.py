@@ -49,12 +49,13 @@ class HttpCall:
     """One request under way: an `upstream.Call`.
 
     `was_there` says that it has been sent once already, on a kept connection that then was lost:
-    the endpoint may have had it.
+    the endpoint may have had it. `again` gives leave to send it once more then.
     """
 
     __slots__ = (
         "_on_event",
         "_pool",
+        "again",
         "connection",
         "message",
         "method",
@@ -63,9 +64,15 @@ class HttpCall:
     )
 
     def __init__(
-        self, pool: Pool, message: bytes, method: str, on_event: Callable[[Answer], None]
+        self,
+        pool: Pool,
+        message: bytes,
+        method: str,
+        on_event: Callable[[Answer], None],
+        again: Callable[[], bool] = lambda: True,
     ) -> None:
         self._pool = pool
+        self.again = again
         self._on_event: Callable[[Answer], None] | None = on_event
         """None once its last event has been told, or nobody wants it: whoever heard may have it."""
         self.message = message
@@ -115,6 +122,7 @@ class UpstreamConnection(asyncio.Protocol):
     """One connection to an endpoint; it carries one call at a time.
 
     `resend_s`: who loses it later than this after sending on it has lost the request as well.
+    `made_s` and `address` say when it was made, and where to.
     """
 
     __slots__ = (
@@ -125,6 +133,8 @@ class UpstreamConnection(asyncio.Protocol):
         "_reader",
         "_repeat_until_s",
         "_transport",
+        "address",
+        "made_s",
         "resend_s",
     )
 
@@ -132,6 +142,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._pool = pool
         self._clock = clock
         self.resend_s = RESEND_S
+        self.made_s = 0.0
+        self.address = ""
         self._reader = ResponseReader()
         self._transport: asyncio.Transport
         self._call: HttpCall | None = None
@@ -202,7 +214,7 @@ class UpstreamConnection(asyncio.Protocol):
         if call is None or call.done:
             return
         call.connection = None
-        if self._clock() <= self._repeat_until_s:
+        if self._clock() <= self._repeat_until_s and call.again():
             call.was_there = True
             self._pool.open_for(call)
         else:

@@ -190,7 +190,8 @@ class Run:
 
     def _send(self, send: Send) -> None:
         scored, spare, now_s = self.guide.next, self.means.spare, self.means.clock()
-        if not self.tries.send(send, scored, partial(_tell, self, send.number)):
+        tell = partial(_tell, self, send.number)
+        if not self.tries.send(send, scored, tell, self.guide.may_repeat):
             return
         if not self.tries.base + send.number:  # what is refused here earns nobody a second try
             spare.requested(now_s)

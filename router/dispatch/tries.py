@@ -76,7 +76,13 @@ class Tries:
         self.cause = cause
         self.made: list[Try] = []
 
-    def send(self, send: Send, scored: Scored, tell: Callable[[Answer], None]) -> bool:
+    def send(
+        self,
+        send: Send,
+        scored: Scored,
+        tell: Callable[[Answer], None],
+        again: Callable[[], bool],
+    ) -> bool:
         """Send the request; False where the endpoint is not there any more, which `tell` hears."""
         reach, query = self._reach, self._asked.query
         endpoint, now_s = send.permit.endpoint, reach.clock()
@@ -89,7 +95,8 @@ class Tries:
             tell(Lost(Cause.REFUSED, "it has left"))
             return False
         request = self._request(self.base + send.number, lease, query.deadline_s - now_s)
-        made.call = reach.upstream(endpoint).send(request, tell, once=not query.repeatable)
+        way = reach.upstream(endpoint)
+        made.call = way.send(request, tell, once=not query.repeatable, again=again)
         return True
 
     def begun(self, head: Head, number: int) -> None:

@@ -4,6 +4,7 @@ HTTP/1.1 over kept connections is the first kind of way; nothing outside knows w
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,11 +18,13 @@ from router.dispatch.http_call import (
 )
 from router.process.clock import Clock
 from router.process.descriptors import is_local
-from router.process.names import Addresses
+from router.process.names import Addresses, Resolve
 from router.wire.http import Request
 from router.wire.url import parse_url
 
 OnEvent = Callable[[Answer], None]
+RESOLVE_S = 5.0
+"""How old what is known of a host's addresses may be where it is used."""
 
 
 class Call(Protocol):
@@ -43,10 +46,18 @@ class Call(Protocol):
 class Upstream(Protocol):
     """A way to one endpoint."""
 
-    def send(self, request: Request, on_event: OnEvent, *, once: bool = False) -> Call:
+    def send(
+        self,
+        request: Request,
+        on_event: OnEvent,
+        *,
+        once: bool = False,
+        again: Callable[[], bool] = lambda: True,
+    ) -> Call:
         """Send a request; its events come later, never before this returns.
 
-        `once`: it must not arrive twice, whatever that costs.
+        `once`: it must not arrive twice, whatever that costs. `again` gives leave to send it a
+        second time where the first may have arrived.
         """
         ...
 
@@ -72,7 +83,9 @@ class HttpUpstream:
     """Kept HTTP/1.1 connections to one address, as many as are needed at once.
 
     `connect_s` bounds the making of a connection, `idle_s` how long one is kept unused, `max_idle`
-    how many are. `short` is called where a connection cannot be made for want of descriptors.
+    how many are; one older than `max_age_s` carries no further request, nor does one to an address
+    that the host's name has lost. `short` is called where a connection cannot be made for want of
+    descriptors.
     """
 
     def __init__(
@@ -84,6 +97,8 @@ class HttpUpstream:
         connect_s: float = 1.0,
         idle_s: float = 60.0,
         max_idle: int = 256,
+        max_age_s: float = 60.0,
+        resolve: Resolve | None = None,
         short: Callable[[], None] = lambda: None,
     ) -> None:
         """Nothing is opened yet.
@@ -92,7 +107,9 @@ class HttpUpstream:
             BadRequest: `url` is not `http://HOST:PORT`.
         """
         self._address = parse_url(url)
-        self._addresses = Addresses(self._address)
+        self._addresses = Addresses(self._address, resolve)
+        self._looked_s = math.inf if self._address.is_literal else -math.inf
+        self._max_age_s = max_age_s
         self._host = self._address.url.removeprefix("http://").encode("ascii")
         self._tasks = tasks
         self._clock = clock
@@ -107,16 +124,27 @@ class HttpUpstream:
         self._emptied = asyncio.Event()
         self._closed = False
 
-    def send(self, request: Request, on_event: OnEvent, *, once: bool = False) -> Call:
+    def send(
+        self,
+        request: Request,
+        on_event: OnEvent,
+        *,
+        once: bool = False,
+        again: Callable[[], bool] = lambda: True,
+    ) -> Call:
         """Send on a kept connection, or on a new one, which costs a task.
 
-        A kept one may be closing, and then the request is sent again: not if it goes only `once`,
-        and not where the connection is lost so late that the endpoint must have had it.
+        A kept one may be closing, and then the request is sent again, with leave from `again`: not
+        if it goes only `once`, and not where the connection is lost so late that the endpoint must
+        have had it.
 
         Raises:
             ValueError: a header field or the query would end its line.
         """
-        call = HttpCall(self, encode_request(request, self._host), request.method, on_event)
+        message = encode_request(request, self._host)
+        call = HttpCall(self, message, request.method, on_event, again)
+        if self._looked_s < math.inf:
+            self._look_up()
         connection = None if once else self._kept()
         if connection is not None:
             connection.carry(call, fresh=False)
@@ -139,10 +167,11 @@ class HttpUpstream:
 
     def keep(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer is whole."""
-        if self._closed or len(self._idle) >= self._max_idle:
+        now_s = self._clock()
+        if self._closed or len(self._idle) >= self._max_idle or self._is_spent(connection, now_s):
             connection.close()
             return
-        self._idle.append((connection, self._clock()))
+        self._idle.append((connection, now_s))
         if self._sweeping is None:
             self._schedule_sweep()
 
@@ -186,10 +215,33 @@ class HttpUpstream:
         """The connection that was used last: the others may grow old and go."""
         while self._idle:
             connection, since_s = self._idle.pop()
-            if connection.usable and self._clock() - since_s < self._idle_s:
+            now_s = self._clock()
+            fresh = now_s - since_s < self._idle_s and not self._is_spent(connection, now_s)
+            if connection.usable and fresh:
                 return connection
             connection.close()
         return None
+
+    def _is_spent(self, connection: UpstreamConnection, now_s: float) -> bool:
+        """It is too old, or leads to where the host's name no longer does."""
+        old = now_s - connection.made_s >= self._max_age_s
+        return old or self._addresses.has_left(connection.address)
+
+    def _look_up(self) -> None:
+        """Resolve the host's name anew, beside the requests, where that is long ago."""
+        now_s = self._clock()
+        if now_s - self._looked_s >= RESOLVE_S and not self._closed:
+            self._looked_s = now_s
+            self._tasks.create_task(self._resolve())
+
+    async def _resolve(self) -> None:
+        try:
+            await self._addresses.now(self._connect_s / 2)
+        except OSError:
+            return  # whoever needs a connection is told
+        for connection, _ in list(self._idle):
+            if self._addresses.has_left(connection.address):
+                connection.close()
 
     async def _open(self, call: HttpCall) -> None:
         try:
@@ -230,6 +282,7 @@ class HttpUpstream:
                 # making it took a round trip: the news that it is closed takes no longer
                 trips_s = 2 * (self._clock() - began_s)
                 connection.resend_s = min(max(RESEND_S, trips_s), MOST_RESEND_S)
+                connection.made_s, connection.address = began_s, host
                 return connection
         try:
             raise refused or OSError("no address")

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 
 from router.wire.url import HostPort
 
@@ -25,12 +26,22 @@ async def addresses(where: HostPort, within_s: float) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
+Resolve = Callable[[HostPort, float], Awaitable[list[str]]]
+"""Finds every address of a host, within so many seconds, as `addresses` does."""
+
+
 class Addresses:
     """Those of one host; while its name cannot be resolved, those that it had last."""
 
-    def __init__(self, where: HostPort) -> None:
+    def __init__(self, where: HostPort, resolve: Resolve | None = None) -> None:
+        """`resolve` None: the system's."""
         self._where = where
+        self._resolve = resolve
         self._good: list[str] = []
+
+    def has_left(self, address: str) -> bool:
+        """The name was resolved last without this address."""
+        return bool(self._good) and address not in self._good
 
     async def now(self, within_s: float) -> list[str]:
         """At least one; it takes so long at most.
@@ -39,7 +50,7 @@ class Addresses:
             OSError: none is known.
         """
         try:
-            self._good = await addresses(self._where, within_s)
+            self._good = await (self._resolve or addresses)(self._where, within_s)
         except OSError:
             if not self._good:
                 raise

@@ -114,9 +114,16 @@ class Line:
         self._case_of = case_of
         self._clock = clock
 
-    def send(self, request: Request, on_event: OnEvent, *, once: bool = False) -> UnderWay:
+    def send(
+        self,
+        request: Request,
+        on_event: OnEvent,
+        *,
+        once: bool = False,
+        again: Callable[[], bool] = bool,
+    ) -> UnderWay:
         """Send a request; its events come later, and it never arrives twice."""
-        del once
+        del once, again
         control = _CONTROL.get(request.path)
         if control is not None:
             self.probes += 1

@@ -374,3 +374,16 @@ def test_a_report_of_another_is_none(report):
     )
     world.open[0].answer(200)
     assert client.status == 502
+
+
+@pytest.mark.parametrize("leave", [True, False])
+def test_sending_again_on_a_lost_connection_needs_leave_and_is_counted(leave):
+    world = World(retries=1.0 if leave else 0.0)
+    client = world.ask()
+    assert world.open[0].again() is leave
+    world.open[0].answer()
+    assert client.status == 200
+    assert world.ended[0].repeats == leave
+    once = world.ask(repeatable=False)
+    assert world.open[0].again() is False
+    assert once.status is None

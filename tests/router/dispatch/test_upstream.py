@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router.dispatch.event import Cause, Chunk, End, Head, Lost
-from router.dispatch.http_call import encode_request
+from router.dispatch.http_call import HttpCall, UpstreamConnection, encode_request
 from router.dispatch.response_reader import ResponseReader
 from router.dispatch.upstream import HttpUpstream
 from router.errors import BadRequest
@@ -619,3 +619,149 @@ def test_whatever_comes_it_ends_once(data, step):
         if events and isinstance(events[-1], End | Lost):
             break
     assert sum(isinstance(event, End | Lost) for event in events) <= 1
+
+
+async def test_without_leave_what_may_have_run_is_sent_once(endpoint):
+    upstream = endpoint.upstream()
+    visit, _ = await endpoint.exchange(upstream)
+    heard = Heard()
+    upstream.send(GET, heard, again=lambda: False)
+    await visit.request()
+    visit.close()
+    assert await heard.end() == [Lost(Cause.RESET, "before its answer")]
+    assert endpoint.visits.empty()
+
+
+class Wire(asyncio.Transport):
+    """A transport that keeps what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = 0
+        self.closing = False
+
+    def write(self, data) -> None:
+        del data
+        self.written += 1
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def abort(self) -> None:
+        self.closing = True
+
+
+class Wires:
+    """A pool without sockets: what it carried a call on, and what came back."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.made: list[tuple[UpstreamConnection, Wire]] = []
+
+    def connect(self) -> UpstreamConnection:
+        connection, wire = UpstreamConnection(self, lambda: self.now_s), Wire()
+        connection.connection_made(wire)
+        self.made.append((connection, wire))
+        return connection
+
+    def open_for(self, call) -> None:
+        self.connect().carry(call, fresh=True)
+
+    def stop_opening(self, call) -> None: ...
+
+    def keep(self, connection) -> None: ...
+
+    def forget(self, connection) -> None: ...
+
+
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.sampled_from([b"", b"HTTP/1.1 2", OK]), st.floats(0, 0.3)),
+        max_size=30,
+    ),
+    st.integers(0, 5),
+)
+def test_nothing_is_written_more_often_than_there_is_leave_for(calls, budget):
+    """Each call: on a kept connection or a new one, what it answers, when it is lost."""
+    left: list[int] = [budget]
+
+    def again() -> bool:
+        left[0] -= 1
+        return left[0] >= 0
+
+    pool = Wires()
+    ends = 0
+    for kept, answer, after_s in calls:
+        heard: list = []
+        call = HttpCall(pool, b"GET", "GET", heard.append, again)
+        pool.connect().carry(call, fresh=not kept)
+        pool.now_s += after_s
+        for _ in range(2):
+            connection, _ = pool.made[-1]
+            if answer and call.connection is connection:
+                connection.data_received(answer)
+            if call.connection is connection:
+                connection.connection_lost(None)
+        ends += sum(isinstance(event, End | Lost) for event in heard)
+        assert call.done
+    assert ends == len(calls)
+    assert sum(wire.written for _, wire in pool.made) <= len(calls) + budget
+
+
+async def test_an_old_connection_carries_no_further_request(endpoint):
+    now_s = [0.0]
+    upstream = endpoint.upstream(clock=lambda: now_s[0], max_age_s=30.0)
+    visit, _ = await endpoint.exchange(upstream)
+    for _ in range(3):
+        now_s[0] += 9.0
+        heard = Heard()
+        upstream.send(GET, heard)
+        await visit.request()
+        visit.reply(OK)
+        await heard.end()
+    assert endpoint.visits.empty()
+    now_s[0] += 9.0
+    await endpoint.exchange(upstream)
+    assert await visit.gone() == b""
+
+
+async def test_a_name_that_has_moved_is_followed_while_connections_are_kept(endpoint):
+    now_s, told, asked = [0.0], ["127.0.0.1"], []
+
+    async def resolve(where, within_s):
+        asked.append((where.host, within_s))
+        if not told:
+            raise OSError("no resolver answers")
+        return list(told)
+
+    upstream = endpoint.upstream("edge.test", clock=lambda: now_s[0], resolve=resolve)
+    old, _ = await endpoint.exchange(upstream)
+    running = Heard()
+    upstream.send(GET, running)
+    await old.request()
+    told[:] = ["127.0.0.2", "127.0.0.1"]
+    now_s[0] += 6.0
+    second, _ = await endpoint.exchange(upstream)
+    told.clear()
+    now_s[0] += 6.0
+    kept = Heard()
+    upstream.send(GET, kept)
+    await second.request()
+    second.reply(OK)
+    await kept.end()
+    assert endpoint.visits.empty(), "while no resolver answers, connections stay"
+    told[:] = ["127.0.0.2"]
+    now_s[0] += 6.0
+    last = Heard()
+    upstream.send(GET, last)
+    await second.request()
+    second.reply(OK)
+    await last.end()
+    assert await second.gone() == b"", "the name leads elsewhere now"
+    old.reply(OK)
+    assert (await running.end())[-1] == End(), "what is under way may end"
+    assert await old.gone() == b""
+    assert len(asked) >= 4

@@ -109,6 +109,7 @@ class Sent:
         self.to = to
         self.reports = reports
         self.report = REPORT
+        self.again: Callable[[], bool] = lambda: False
         self.request = request
         self._on_event = on_event
         self.over = False
@@ -227,8 +228,9 @@ class World:
         world = self
 
         class Way:
-            def send(self, request, on_event, **_):
+            def send(self, request, on_event, *, again, **_):
                 sent = Sent(endpoint.name, request, on_event, reports=endpoint.reports)
+                sent.again = again
                 world.sent.append(sent)
                 return world.sent[-1]
 
