@@ -63,6 +63,11 @@ class Guide:
             return True
         return self._spare.repeat(self._asked.record, self._clock())
 
+    def may_move(self, tried: Sequence[Permit]) -> bool:
+        """Another endpoint can take what may have run already, and there is leave for that."""
+        may = self._asked.query.repeatable and self._spare.retries.left(self._clock()) >= 1
+        return may and self._best_but(tried) is not None
+
     def is_due(self) -> bool:
         """The deadline is as good as over."""
         deadline_s = self._asked.query.deadline_s

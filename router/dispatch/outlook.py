@@ -149,7 +149,8 @@ def soonest_s(plan: Plan) -> float:
 
 
 def _prospect(near: Iterable[Candidate]) -> Prospect:
-    able = [c for c in near if c.able]
+    found = [c for c in near if c.able]
+    able = [c for c in found if c.out is None] or found  # who has fallen silent comes last
     return Prospect(
         slots=sum(c.slots for c in able),
         cost_s=min((c.service_s for c in able), default=0.0),

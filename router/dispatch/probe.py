@@ -37,6 +37,9 @@ _READS = [(WIRE_HEADER, b"%d" % WIRE_VERSION)]
 _NO_SAMPLES = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 _NOT_NOW = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, 503})
 _BURST = 8.0
+PATIENCE_S = 4.0
+"""No probe is waited for any longer, unless it was so configured."""
+_DOUBLINGS = 4
 STALLED_S = 0.2
 """Sweeps are some hundredths of a second apart; more than this is a pause of the process."""
 
@@ -154,7 +157,17 @@ class Prober:
     def _probe(self, site: Site, now_s: float) -> None:
         self._ledger.probe_sent(site, now_s)
         path = "/isochrone/report" if site.endpoint.reports else "/v2/health/ready"
-        self._ask(site.endpoint, Request("GET", path, _READS), self._probe_ended(site))
+        request = Request("GET", path, _READS)
+        self._ask(site.endpoint, request, self._probe_ended(site), self._patience_s(site))
+
+    def _patience_s(self, site: Site) -> float:
+        """How long a probe of it may take: by its round trip, longer once it is out.
+
+        So a way that has become longer than any probe waited for is not taken for dead for ever.
+        """
+        patience_s = max(self._probing.timeout_s, site.probe_rtt_most_s)
+        factor = 1 << min(max(0, site.health.missed - 1), _DOUBLINGS)
+        return max(self._probing.timeout_s, min(factor * patience_s, PATIENCE_S))
 
     def _sample(self, holding: Holding, now_s: float) -> None:
         holding.sampled_s = now_s
@@ -162,8 +175,7 @@ class Prober:
         body = msgspec.json.encode({"model": holding.model, "version": holding.version})
         request = Request("POST", "/isochrone/sample", _JSON, body)
         timeout_s = max(self._probing.sample_timeout_s, LATE_FACTOR * holding.service.mean_s)
-        settle = self._sample_ended(holding, now_s + timeout_s)
-        self._ask(holding.endpoint, request, settle, timeout_s)
+        self._ask(holding.endpoint, request, self._sample_ended(holding), timeout_s)
 
     def _ask(
         self,
@@ -192,7 +204,7 @@ class Prober:
                 self._ledger.probe_answered(site, report, rtt_s, self._clock())
                 self._heard(site)
                 return
-            if self._ledger.probe_missed(site, self._clock()):
+            if self._ledger.probe_missed(site, self._clock(), silent=head is SILENT):
                 self._condemned(site.endpoint.name, site.out or "")
 
         return settle
@@ -207,13 +219,13 @@ class Prober:
 
         return settle
 
-    def _sample_ended(self, holding: Holding, due_s: float) -> "_Settle":
+    def _sample_ended(self, holding: Holding) -> "_Settle":
         def settle(head: Head | None, body: bytes | None, rtt_s: float) -> None:
             del rtt_s
             holding.sampling = False
             if head is UNSENT:
                 return
-            if head is None and self._clock() >= due_s and not holding.breaker.open:
+            if head is SILENT and not holding.breaker.open:
                 return  # it was we who gave up: who has not failed so far may only be slow
             if head is not None and head.status in _NO_SAMPLES:
                 holding.samples = False
@@ -230,10 +242,10 @@ class Prober:
 
 
 _Settle = Callable[[Head | None, bytes | None, float], None]
-"""What to do with an answer's head (None: there was none; `UNSENT`: nothing could be sent), its
-body (None: it did not end well) and the seconds until its first byte.
+"""What to do with an answer's head (None: it was lost; `UNSENT`: nothing could be sent; `SILENT`:
+it was given up), its body (None: it did not end well) and the seconds until its first byte.
 """
-UNSENT = Head(0, [])
+UNSENT, SILENT = Head(0, []), Head(0, [])
 
 
 class _ControlCall:
@@ -276,6 +288,7 @@ class _ControlCall:
     def give_up(self) -> None:
         if self._call is not None:
             self._call.cancel()
+        self._head = SILENT
         self._end(None)
 
     def _heard(self, event: Answer) -> None:

@@ -104,10 +104,15 @@ class Run:
         self._guarded(self._advance, event, number)
 
     def lose(self, name: str, why: str) -> None:
-        """Nobody should wait there; what has begun to come may still end, within the deadline."""
+        """Nobody should wait there; what has begun to come may still end, within the deadline.
+
+        So may what no other endpoint can take: there is nothing to be won by giving it up.
+        """
         for number, made in enumerate(self.tries.made):
             there = made.scored.permit.endpoint.name == name
-            if there and made.call is not None and made.first_byte_s is None:
+            if not there or made.call is None or made.first_byte_s is not None:
+                continue
+            if self.guide.may_move([t.scored.permit for t in self.tries.made]):
                 made.call.cancel()
                 self.tell(Lost(Cause.TIMEOUT, why), number)
 

@@ -55,8 +55,9 @@ class Candidate(Protocol):
     no traffic may go there (None: it may); `held` why only trials may go there, from
     `held_until_s` on and one at a time (`trial`: one is under way); `ramp_from_s` is when it began
     its slow start. `rank_s` and `rank_byte_s` are its rank, kept ready for a request of any length,
-    or infinite where it must be worked out. `able`: it is neither out nor without the model, and so
-    can serve now or may before long; `has_room`: it has fewer requests than its `limit`.
+    or infinite where it must be worked out. `able`: it is neither out nor without the model, or out
+    because it has just fallen silent, and so can serve now or may before long; `has_room`: it has
+    fewer requests than its `limit`.
     """
 
     @property

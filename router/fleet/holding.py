@@ -239,7 +239,8 @@ class Holding:
 
     def settle(self, now_s: float) -> None:
         """Keep the part of its rank that does not depend on load; infinite where time decides."""
-        self.able = self.out is None and self.state not in GONE
+        there = self.out is None or (self._site.may_return(now_s) and not self.gone)
+        self.able = there and self.state not in GONE
         self.base_s = 0.0 if self._plain(now_s) else math.inf
         self.renew()
 

@@ -270,10 +270,11 @@ class Ledger:
         if self._sites.get(site.endpoint.name) is not site:
             return
         if (report.name, report.region) != (site.endpoint.name, site.endpoint.region):
+            site.silent = False
             self._quarantine.judge(site, Sign.IMPOSTOR, now_s)
             return
         site.path.observe(rtt_s, 0, now_s)
-        self._quarantine.judge(site, Sign.PROBE_ANSWERED, now_s)
+        self._probe_was_good(site, rtt_s, now_s)
         site.told(report, report.seen.get(self._sender, 0), now_s)
         self._reindex(site)
 
@@ -284,13 +285,24 @@ class Ledger:
             return
         site.heard_s = now_s
         site.path.observe(rtt_s, 0, now_s)
-        self._quarantine.judge(site, Sign.PROBE_ANSWERED, now_s)
+        self._probe_was_good(site, rtt_s, now_s)
         site.settle(now_s)
 
-    def probe_missed(self, site: Site, now_s: float) -> bool:
-        """A probe was lost, late or answered with rubbish; True: nobody should wait there."""
+    def _probe_was_good(self, site: Site, rtt_s: float, now_s: float) -> None:
+        site.probe_rtt_s = rtt_s
+        self._quarantine.judge(site, Sign.PROBE_ANSWERED, now_s)
+        site.silent = site.silent and site.health.out is not None  # one more, and it is back
+
+    def probe_missed(self, site: Site, now_s: float, *, silent: bool = False) -> bool:
+        """A probe was lost, late or answered with rubbish; True: nobody should wait there.
+
+        `silent`: nothing came at all, so that it may be the way, or a pause.
+        """
         site.probing = False
+        changed, site.silent = site.silent is not silent, silent
         self._quarantine.judge(site, Sign.PROBE_MISSED, now_s)
+        if changed:
+            self._timetable.settle(site, now_s)
         present = self._sites.get(site.endpoint.name) is site
         lost = self._quarantine.lost(site)
         if present and not lost:

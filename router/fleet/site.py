@@ -13,6 +13,10 @@ from router.fleet.waiting import WaitCurve
 from router.geo.network import Path
 from router.wire.report import CallReport, EndpointReport, HeldModel, ModelState, version_order
 
+_SIGMAS = 4
+RETURN_S = 30.0
+"""What has fallen silent may be back before long, if it was heard of in this time."""
+
 
 class Lease:
     """One request at an endpoint; closing it twice is the same as once.
@@ -71,10 +75,12 @@ class Site:
         "open",
         "path",
         "priors",
+        "probe_rtt_s",
         "probed_s",
         "probing",
         "ramp_from_s",
         "sent_s",
+        "silent",
         "stale",
         "tolerance",
         "trial",
@@ -112,6 +118,10 @@ class Site:
         self.wake_s = -math.inf
         self.probed_s = -math.inf
         self.probing = False
+        self.probe_rtt_s = 0.0
+        """The round trip of the last probe that was answered."""
+        self.silent = False
+        """It is out, or nearly, because probes were neither answered nor refused."""
         self.stale = True
         self._told: dict[str, int] = {}
 
@@ -131,6 +141,15 @@ class Site:
         if self.draining:
             return "draining"
         return None if self.health.trials else self.health.out
+
+    @property
+    def probe_rtt_most_s(self) -> float:
+        """By then a probe should be back: a round trip for a connection, and one for the answer."""
+        return 2 * max(self.path.mean_s, self.probe_rtt_s) + _SIGMAS * self.path.sigma_s
+
+    def may_return(self, now_s: float) -> bool:
+        """It is out because it has fallen silent, not long ago."""
+        return self.silent and not self.draining and now_s < self.heard_s + RETURN_S
 
     @property
     def loading(self) -> bool:

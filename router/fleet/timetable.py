@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from router.fleet.endpoint import ANY_COUNT
 from router.fleet.holding import Holding
-from router.fleet.site import Lease, Site
+from router.fleet.site import RETURN_S, Lease, Site
 from router.fleet.slowstart import RAMP_S
 
 WAKE_LASTS_S = 10.0
@@ -83,6 +83,8 @@ def _look_for_late(site: Site, now_s: float) -> None:
 def _instants(site: Site) -> Iterator[float]:
     """When time alone changes a rank."""
     yield site.occupancy.limit_until_s
+    if site.silent:
+        yield site.heard_s + RETURN_S
     for holding in site.holdings.values():
         yield holding.full_until_s
         yield holding.ramp_from_s + RAMP_S

@@ -155,9 +155,59 @@ def test_a_stream_that_flows_is_not_cut_for_missed_probes():
     sent.end()
     assert client.body == b"part"
     assert [t.outcome for t in world.ended[0].tried] == ["answered"]
-    waits = world.ask()
+
+
+def test_what_waits_at_a_silent_endpoint_moves_where_another_can_take_it():
+    world = World(names=("eu.a", "us.b"))
+    moved, once = world.ask(), world.ask(repeatable=False, required_regions=frozenset({"eu"}))
+    assert [sent.to for sent in world.open] == ["eu.a", "eu.a"]
     world.runner.condemn("eu.a", "2 probes missed")
-    assert waits.code == "unusable_answer", "nothing has come of this one"
+    assert [sent.to for sent in world.open] == ["eu.a", "us.b"], "nobody else may take the second"
+    for sent in world.open:
+        sent.answer()
+    assert (moved.status, once.status) == (200, 200)
+
+
+def silence(world: World, name: str) -> None:
+    site = world.ledger.site(name)
+    assert site is not None
+    for _ in range(2):
+        world.ledger.probe_missed(site, world.now_s, silent=True)
+
+
+def test_the_last_lawful_endpoint_is_not_given_up_while_there_is_time():
+    world = World()
+    client = world.ask(timeout_s=28.0)
+    silence(world, "eu.a")
+    world.runner.condemn("eu.a", "2 probes missed")
+    waits = world.ask(timeout_s=28.0)
+    world.wait(1.5)
+    assert [asked.status for asked in (client, waits)] == [None, None]
+    held = (HeldModel("digits", "1", WARM, load_s=0.5),)
+    world.report(held, sequence=2)
+    world.wait(0.5)
+    assert world.waiting == 1, "one answer more, and it is back"
+    world.report(held, sequence=3)
+    for _ in range(3):
+        world.wait(0.1)
+        for sent in world.open:
+            sent.answer()
+    assert (client.status, waits.status) == (200, 200)
+
+
+def test_what_was_silent_for_long_or_refuses_is_not_waited_for():
+    world = World()
+    silence(world, "eu.a")
+    waits = world.ask(timeout_s=60.0)
+    world.wait(5.0)
+    assert world.waiting == 1
+    world.now_s += 26.0
+    world.ledger.sweep(world.now_s)
+    world.wait(0.2)
+    assert waits.code == "no_endpoint"
+    dead = World()
+    dead.kill("eu.a")
+    assert dead.ask().code == "no_endpoint"
 
 
 def test_the_code_of_a_stream_that_was_cut_is_a_code():
