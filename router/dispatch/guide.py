@@ -20,10 +20,10 @@ DUE_SHARE = 0.1
 class Guide:
     """Answers for one request, with the fleet as it is when it is asked. See `Attempt`.
 
-    `next` is the endpoint that was named last.
+    `next` is the endpoint that was named last, `was_trial` says that the last try was a trial.
     """
 
-    __slots__ = ("_asked", "_chooser", "_clock", "_of_trial", "_spare", "next")
+    __slots__ = ("_asked", "_chooser", "_clock", "_spare", "next", "was_trial")
 
     def __init__(
         self, asked: Asked, first: Scored, chooser: Chooser, spare: Spare, clock: Clock
@@ -33,11 +33,10 @@ class Guide:
         self._chooser = chooser
         self._spare = spare
         self._clock = clock
-        self._of_trial = False
+        self.was_trial = False
 
     def choose(self, tried: Sequence[Permit]) -> Permit | None:
         """Whom to ask next, of those that were not tried."""
-        self._of_trial = self.next.candidate.held is not None
         scored = self._best_but(tried)
         if scored is None:
             return None
@@ -57,9 +56,9 @@ class Guide:
     def may_repeat(self) -> bool:
         """There is leave for one more try of what may have run.
 
-        After a trial always: it was made for us, and there is one at a time.
+        After a trial beside who is well, always: it was made for us, and there is one at a time.
         """
-        if self._of_trial and self._asked.query.repeatable:
+        if self.was_trial and self.next.candidate.held is None and self._asked.query.repeatable:
             return True
         return self._spare.repeat(self._asked.record, self._clock())
 

@@ -198,6 +198,8 @@ class Run:
         tell = partial(_tell, self, send.number)
         if not self.tries.send(send, scored, tell, self.guide.may_repeat):
             return
+        lease = self.tries.made[-1].lease
+        self.guide.was_trial = lease is not None and lease.trial
         if not self.tries.base + send.number:  # what is refused here earns nobody a second try
             spare.requested(now_s)
         if not send.hedge and spare.hedges(self.query):
