@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import ModuleType
 from typing import Protocol, cast
 
 from router.errors import ConfigError, IsochroneError
@@ -92,6 +93,9 @@ COMMANDS = {
 }
 
 
+PARTS = {"picture": "deploy.picture"}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -144,6 +148,15 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(
             f"{name} needs {package}, which is not installed: pip install 'isochrone[{extra}]'"
         ) from error
+
+
+def part(name: str) -> ModuleType:
+    """What only some arguments of a command need.
+
+    Raises:
+        ModuleNotFoundError: something that it needs is not installed; `main` says which extra.
+    """
+    return importlib.import_module(PARTS[name])
 
 
 def _name(word: str, rest: list[str]) -> tuple[str, list[str]]:

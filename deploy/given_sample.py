@@ -1,14 +1,14 @@
 """`--sample FILE`: a real request for a model, from an .npz, a JSON body or a picture."""
 
-import importlib
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
 
 import numpy as np
 
+from deploy.cli import part
 from edge_agent.runtime import made_up
 from edge_agent.runtime.fit import feeds
 from router.errors import BadRequest, ConfigError
@@ -16,10 +16,13 @@ from router.wire import json_codec
 from router.wire.message import InferRequest, Parameter
 from router.wire.tensor import DATATYPES, Array, Form, Tensor, TensorSpec
 
-_STEP = 32
-"""Nets for pictures of any size halve them up to five times."""
-_MOST_SIDE = 640
-_WHITE = 255
+
+class Pictures(Protocol):
+    """The module that needs Pillow."""
+
+    def read(self, path: Path, takes: Sequence[TensorSpec], /) -> InferRequest:
+        """A picture as a request."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,42 +89,4 @@ def _tensor(spec: TensorSpec | None, name: str, data: Array) -> Tensor:
 
 
 def _picture(path: Path, takes: Sequence[TensorSpec]) -> InferRequest:
-    (spec, *others) = takes
-    if others or not made_up.is_image(spec):
-        told = ", ".join(f"{one.name} {list(one.shape)}" for one in takes)
-        raise BadRequest(f"the model takes {told}, which is no single picture: give .npz or .json")
-    channels_first = spec.shape[-3] in made_up.CHANNELS
-    channels = spec.shape[-3] if channels_first else spec.shape[-1]
-    height, width = spec.shape[-2:] if channels_first else spec.shape[-3:-1]
-    pixels = _pixels(path, {1: "L", 3: "RGB", 4: "RGBA"}[channels], height, width)
-    if channels_first:
-        pixels = pixels.transpose(2, 0, 1)
-    if DATATYPES[spec.datatype].form is not Form.INT:
-        pixels = made_up.as_datatype(spec.datatype, np.divide(pixels, _WHITE))
-    data = np.ascontiguousarray(pixels).astype(DATATYPES[spec.datatype].dtype)
-    return InferRequest(
-        (Tensor(spec.name, spec.datatype, data[None] if len(spec.shape) == 4 else data),)
-    )
-
-
-def _pixels(path: Path, mode: str, height: int, width: int) -> Array:
-    """Height, width and channels, each 0 to 255; an open side is that of the picture, about."""
-    images = _pillow()
-    try:
-        with images.open(path) as picture:
-            side = picture.size
-            size = [
-                wish if wish > 0 else max(_STEP, min(own, _MOST_SIDE) // _STEP * _STEP)
-                for wish, own in zip((width, height), side, strict=True)
-            ]
-            small = picture.convert(mode).resize(size)
-    except images.UnidentifiedImageError as error:
-        raise BadRequest("is no .npz, no .json and no picture that Pillow reads") from error
-    return np.asarray(small).reshape(size[1], size[0], -1)
-
-
-def _pillow() -> Any:  # noqa: ANN401 - a module
-    try:
-        return importlib.import_module("PIL.Image")
-    except ModuleNotFoundError as error:
-        raise BadRequest("a picture needs Pillow: pip install 'isochrone[demo]'") from error
+    return cast(Pictures, part("picture")).read(path, takes)

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from deploy import cli
 from deploy import package as command
 from deploy.onnx_package import Wanted, build
 from edge_agent.runtime import warmup
@@ -397,11 +398,13 @@ def test_a_sample_of_another_shape_is_told(tmp_path, picture_net):
         built(picture_net, samples=[tmp_path / "none.npz"])
 
 
-def test_a_picture_without_pillow_is_told(tmp_path, picture_net, monkeypatch):
-    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+def test_a_picture_without_pillow_is_told(tmp_path, picture_net, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "deploy.picture", raising=False)
+    monkeypatch.setitem(sys.modules, "PIL", None)
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(ConfigError, match=r"pip install 'isochrone\[demo\]'"):
-        built(picture_net, samples=[tmp_path / "a.png"])
+    words = ("build", "--onnx", picture_net, "--name", "net", "--sample", tmp_path / "a.png")
+    assert cli.main(["package", *map(str, words)]) == 2
+    assert "pip install 'isochrone[demo]'" in capsys.readouterr().err
 
 
 def test_a_sample_shows_what_made_up_inputs_cannot(tmp_path, serve):
