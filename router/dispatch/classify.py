@@ -6,7 +6,15 @@ from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 
 from router.dispatch.event import Cause
-from router.errors import BadRequest, IsochroneError, NoSpace, Quarantined, TooLarge, Unavailable
+from router.errors import (
+    BadRequest,
+    IsochroneError,
+    NoSpace,
+    Quarantined,
+    TooLarge,
+    Unavailable,
+    Unloadable,
+)
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.outcome import Outcome
 from router.process.clock import Clock
@@ -44,7 +52,7 @@ MAY_HAVE_RUN = frozenset({Outcome.FAILED, Outcome.CRASHED, Outcome.LATE})
 TURNED_AWAY = frozenset({Outcome.BUSY, Outcome.UNABLE, Outcome.QUARANTINED})
 """Nothing has run, as far as the endpoint can be believed."""
 REFUSALS: Mapping[str, type[IsochroneError]] = {
-    one.code: one for one in (NoSpace, Quarantined, Unavailable)
+    one.code: one for one in (NoSpace, Quarantined, Unavailable, Unloadable)
 }
 """What an endpoint refuses for good is told to the client in its own words, by code."""
 _REFUSAL_BYTES = 64 << 10

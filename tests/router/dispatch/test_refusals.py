@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from router.dispatch.spare import FULL_FLOOR_PER_SLOT_S
-from router.errors import IsochroneError, NoSpace, Quarantined, Unavailable
+from router.errors import IsochroneError, NoSpace, Quarantined, Unavailable, Unloadable
 from router.fleet.holding import Holding
 from router.wire.http import first
 from router.wire.problem import problem_answer
@@ -185,6 +185,7 @@ def test_a_model_that_will_fit_is_waited_for_and_its_retry_after_kept():
 
 
 FOR_GOOD = {
+    "its package is broken": (Unloadable("digits cannot be loaded here"), 501, "unloadable"),
     "it cannot be loaded": (Unavailable("digits cannot be loaded here"), 503, "unavailable"),
     "it can never fit": (NoSpace("digits needs 80 MB of 40 MB"), 507, "no_space"),
     "it has crashed the model": (Quarantined("this input is quarantined"), 422, "quarantined"),
