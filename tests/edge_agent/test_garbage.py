@@ -194,8 +194,8 @@ async def test_loads_that_fail_leave_nothing(client, tmp_path):
     with garbage() as found:
         assert await client.order("unload") == 200
         file.write_bytes(whole[:-1] + b"x")
-        assert await client.order("load") == 503
-        assert await client.order("load", "1") == 503
+        assert await client.order("load") == 501
+        assert await client.order("load", "1") == 501
         assert await client.order("load", "9") == 404
         file.write_bytes(whole)
         async with asyncio.timeout(START_S):
