@@ -76,6 +76,10 @@ ATTACKS = {
 }  # fmt: skip
 
 
+CROWDS = ("rows", "empty lists", "inputs", "parameters, gzip")
+"""Of the long ones, those that come in crowds, too."""
+
+
 def binary_texts():
     count = 4_000_000
     size = {"binary_data_size": 4 * count}
@@ -159,6 +163,7 @@ async def at_once(session, count, path, body, **headers):
 
 async def test_no_request_takes_a_hundred_times_itself_and_no_crowd_kills(attacked):
     agent, session = attacked
+    at_first = agent.rss_bytes()
     sent = {
         **{name: (path, body, {}) for name, (path, body) in ATTACKS.items()},
         **{
@@ -185,9 +190,13 @@ async def test_no_request_takes_a_hundred_times_itself_and_no_crowd_kills(attack
         assert status in (200, 400, 413), (name, said[:200])
         grown = most_bytes(agent) - before
         assert grown < max(100 * len(body), LEAST_GROWTH_BYTES), (name, len(body), grown)
+        if len(body) > MIB and name not in CROWDS:
+            continue
         statuses, heard = await at_once(session, 32, path, body, **headers)
         assert statuses <= {200, 400, 413, 503}, (name, statuses)
         assert heard > 0, name
+    await asyncio.sleep(2)
+    assert agent.rss_bytes() - at_first < LEAST_GROWTH_BYTES, "what was taken is given back"
     assert (await ask(session, DOUBLE, of(b"1,2", "[1,2]")))[0] == 200
 
 
