@@ -154,7 +154,11 @@ def _listed(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _row(model: Mapping[str, Any]) -> list[str]:
-    role = "yes" if model["active"] else "before" if model["previous"] else "no"
+    role = "no"
+    if model["active"]:
+        role = "yes" if model["state"] == "warm" else "once warm"
+    elif model["previous"]:
+        role = "before"
     load_s = model["load_s"]
     return [
         model["name"],

@@ -29,7 +29,7 @@ from edge_agent.machine import Machine
 from edge_agent.metrics import Metrics
 from edge_agent.notes import Notes, Reconciler
 from edge_agent.notify import Headway, Supervisor, keep_watchdog, own_supervisor
-from edge_agent.pressure import Pressing
+from edge_agent.pressure import Pressing, room_bytes
 from edge_agent.relief import Relief
 from edge_agent.report import Report, broken_in, identity
 from edge_agent.runtime import memory
@@ -41,6 +41,7 @@ from edge_agent.runtime.oip import OpenInference
 from edge_agent.runtime.package import Package, packages_in
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.state import Step
+from edge_agent.runtime.working_memory import WorkingMemory
 from edge_agent.runtime.workshop import ModelMoved
 from edge_agent.server import Public
 from edge_agent.slots import SlotGate
@@ -126,6 +127,7 @@ class Agent:
             config.min_service_s,
             sharing,
             self.room.answer_bytes,
+            WorkingMemory(self.pool.residents, lambda: _room_bytes(machine), clock),
         )
         inference = Inference(
             calls, self.load, body_limit_bytes=config.limits.body_bytes, room=self.room
@@ -333,6 +335,13 @@ async def _leave(
         task.cancel()
     await asyncio.wait(background)
     await asyncio.gather(*(enroller.leave() for enroller in enrollers))
+
+
+def _room_bytes(machine: Machine) -> int | None:
+    try:
+        return room_bytes(machine.read().memory)
+    except (OSError, ValueError):  # a kernel that tells it otherwise
+        return None
 
 
 def _packages(store: Path, trust: Trust | None) -> list[Package]:

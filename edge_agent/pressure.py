@@ -5,6 +5,7 @@ and need not be warm is unloaded. Then new work: it is refused at once while wha
 The health checks, the report and the administration are answered always.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_agent.machine import Limit, Readings
@@ -24,6 +25,10 @@ class Threshold:
     left_bytes: int
     relief_share: float
     relief_bytes: int
+
+    def kept_bytes(self, limit: Limit) -> int:
+        """What is to be left of it."""
+        return int(min(self.left_share * limit.most_bytes, self.left_bytes))
 
     def holds(self, limit: Limit, already: bool) -> bool:
         """Is it short; was it so before?"""
@@ -50,6 +55,12 @@ class Writing:
 
     lost_lines: int = 0
     failing: str | None = None
+
+
+def room_bytes(limits: Sequence[Limit]) -> int | None:
+    """What may be taken before memory is short under one of them; None where none is known."""
+    rooms = [limit.left_bytes - SHRINK.kept_bytes(limit) for limit in limits]
+    return min(rooms, default=None)
 
 
 class Pressing:

@@ -14,11 +14,15 @@ from edge_agent.runtime.knock import admitted
 from edge_agent.runtime.lanes import NONE_SHARED, Lanes, Sharing
 from edge_agent.runtime.model import Feed
 from edge_agent.runtime.rows import row_bytes, rows_of
+from edge_agent.runtime.unheard import unheard
+from edge_agent.runtime.working_memory import WorkingMemory
 from router.errors import BadRequest, DeadlineExceeded, TooLarge
 from router.process.clock import Clock
 from router.wire.message import InferRequest, InferResponse
 from router.wire.report import ModelState
 
+_TELLING_S = 0.05
+"""So long before its deadline a call is told that there was no memory for it."""
 _LOAD_S = 1.0
 """What a load may take that was never measured."""
 
@@ -157,6 +161,7 @@ class Calls:
         min_service_s: float = 0.0,
         sharing: Sharing = NONE_SHARED,
         most_output_bytes: int = sys.maxsize,
+        memory: WorkingMemory | None = None,
     ) -> None:
         """A call takes `min_service_s` at least; where it does, none share a run.
 
@@ -170,7 +175,8 @@ class Calls:
         self.min_service_s = min_service_s
         self._most_output_bytes = most_output_bytes
         self.lanes = Lanes(NONE_SHARED if min_service_s else sharing)
-        self._bench = Bench(gate, holder.runner, clock, sharing.inline_s, min_service_s)
+        self._memory = memory
+        self._bench = Bench(gate, holder.runner, clock, sharing.inline_s, min_service_s, memory)
 
     async def answer(self, ask: Ask) -> Answer:
         """The whole answer of a model that answers in one part.
@@ -186,7 +192,10 @@ class Calls:
             if loan is None and self.holder.state(ask.model, version) is ModelState.WARM:
                 return await self._only_part(ask)  # else it has left again in this very moment
         outputs = asyncio.get_running_loop().create_future()
-        turn = self._begin(ask, loan, asked_s, partial(_pass_on, outputs))
+        told = partial(_pass_on, outputs)
+        turn = self._begin(ask, loan, asked_s, told)
+        if turn is None:
+            turn = await self._begin_large(ask, loan, asked_s, told)
         try:
             return self.whole(ask, turn, await outputs)
         except asyncio.CancelledError:
@@ -204,7 +213,12 @@ class Calls:
             Overloaded: as the gate says.
         """
         loan = self.holder.lend(ask.model, ask.version)
-        return None if loan is None else self._begin(ask, loan, self.clock(), told)
+        if loan is None:
+            return None
+        turn = self._begin(ask, loan, self.clock(), told)
+        if turn is None:
+            loan.give_back()
+        return turn
 
     def whole(self, ask: Ask, turn: Turn, outputs: Outputs) -> Answer:
         """The answer that these outputs are."""
@@ -241,7 +255,36 @@ class Calls:
             raise
         return call
 
-    def _begin(self, ask: Ask, loan: Loan, asked_s: float, told: Told) -> Turn:
+    async def _begin_large(self, ask: Ask, loan: Loan, asked_s: float, told: Told) -> Turn:
+        """A turn that has its memory before it waits for its slot."""
+        assert self._memory is not None
+        release: Callable[[], None] = unheard
+        try:
+            place = self.gate.stand_aside(_LOAD_S)
+            try:
+                async with in_time(ask.deadline_s - self.clock()):
+                    until_s = ask.deadline_s - _TELLING_S
+                    feed = loan.model.feed(ask.request)
+                    release = await self._memory.reserve(loan.model, feed, until_s)
+            finally:
+                place.release()
+        except BaseException:  # cancelled, too: the model may leave
+            loan.give_back()
+            raise
+
+        def ended() -> None:
+            release()
+            loan.give_back()
+
+        counted = Loan(loan.model, loan.version, ended)
+        turn = self._begin(ask, counted, asked_s, told, is_counted=True)
+        assert turn is not None
+        return turn
+
+    def _begin(
+        self, ask: Ask, loan: Loan, asked_s: float, told: Told, *, is_counted: bool = False
+    ) -> Turn | None:
+        """None where it takes so much memory that this has to be counted first."""
         model = loan.model
         try:
             feed = model.feed(ask.request)
@@ -249,6 +292,10 @@ class Calls:
             if rows and model.most_rows > 1 and rows * model.row_bytes > self._most_output_bytes:
                 self._check_outputs(rows, feed)
             lane = self.lanes.find(model.name, model.version, feed.arrays, rows, model.most_rows)
+            if is_counted:
+                feed = feed._replace(frees=True)
+            elif (rows or 1) * lane.row_bytes > model.footprint.light_bytes and self._memory:
+                return None
             lane.came(asked_s)
             turn = Turn(
                 self._bench,

@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from edge_agent.runtime import batch
+from edge_agent.runtime import batch, memory
 from edge_agent.runtime.gate import Entry, Gate, Slot
 from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.lanes import Lane
 from edge_agent.runtime.model import DirectModel, Feed
 from edge_agent.runtime.rows import split, stacked
+from edge_agent.runtime.working_memory import WorkingMemory
 from router.admission.queue import Ticket
 from router.errors import DeadlineExceeded, Unavailable
 from router.process.clock import Clock
@@ -39,6 +40,7 @@ class Bench:
     clock: Clock
     inline_s: float
     min_service_s: float = 0.0
+    memory: WorkingMemory | None = None
 
 
 class Turn:
@@ -156,6 +158,8 @@ class Run:
         self._ran: _Ran | None = None
         self._began_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._others = -1
+        """How many large runs had begun before it; -1 where one goes on beside it."""
 
     @property
     def hungry(self) -> bool:
@@ -173,6 +177,8 @@ class Run:
             return False
         if other.priority > self._turns[0].priority:  # the less urgent would hold up the more
             return False
+        if rows * self._lane.row_bytes > self._turns[0].model.footprint.light_bytes:
+            return False
         if not batch.pays(cost, len(self._turns), self._rows, other.rows, behind):
             return False
         self._turns.append(other)
@@ -186,7 +192,9 @@ class Run:
         for turn in self._turns:
             turn.begun = True
             turn.wait_s = now_s - turn.asked_s
-        if self._is_short():
+        is_known = self._rows <= self._lane.seen_rows and not self._turns[0].feed.frees
+        work = _ran if is_known else self._work()
+        if work is _ran and self._is_short():
             self._ran = _ran(self._turns, self._bench.clock)
             if not self._bench.min_service_s:
                 return True
@@ -194,7 +202,7 @@ class Run:
             return False
         loop = asyncio.get_running_loop()
         try:
-            running = self._bench.runner.submit(_ran, self._turns, self._bench.clock)
+            running = self._bench.runner.submit(work, self._turns, self._bench.clock)
         except RuntimeError as error:  # the system gives us no thread more
             _log.error("%s cannot run: %s", self._turns[0].model.name, error)
             self._ran = self._in_vain("this endpoint has no thread for it")
@@ -203,6 +211,22 @@ class Run:
         self._timer = loop.call_later(self._deadline_s - now_s, self._expire)
         running.add_done_callback(lambda it: _hand_back(loop, self._returned, it))
         return False
+
+    def _work(self) -> "_Work":
+        """What is done in the run: that, and a look at its memory where that is not known."""
+        counted, frees = self._bench.memory, self._turns[0].feed.frees
+        if counted is None or not counted.measures:
+            return _ran
+        self._others = counted.granted if counted.running <= frees else -1
+        return _looked_at
+
+    def _learn(self, taken_bytes: int) -> None:
+        """What it took in memory, where nothing large went on beside it."""
+        counted, lane = self._bench.memory, self._lane
+        lane.seen_rows = max(lane.seen_rows, self._rows)
+        if counted is not None and counted.granted == self._others:
+            footprint = self._turns[0].model.footprint
+            footprint.learn(self._rows * lane.row_bytes, taken_bytes)
 
     def _is_short(self) -> bool:
         """It is known to be over sooner than a thread would have it."""
@@ -239,6 +263,8 @@ class Run:
         stretch = ran.took_s / cost.predict_s(self._rows) if cost.sure and ran.whole else None
         if slot.alone and ran.whole:
             cost.measured(self._rows, ran.took_s)
+        if ran.taken_bytes is not None and ran.whole:
+            self._learn(ran.taken_bytes)
         slot.release(stretch)  # first: answers tell how many are left
         for turn, outcome in zip(self._turns, ran.outcomes, strict=True):
             turn.infer_s = infer_s
@@ -273,6 +299,11 @@ class _Ran(NamedTuple):
     outcomes: list[Outputs | Exception]
     took_s: float
     whole: bool = False
+    taken_bytes: int | None = None
+    """In memory, at its peak, where that was looked at and is told here."""
+
+
+_Work = Callable[[Sequence[Turn], Clock], _Ran]
 
 
 def _ran(turns: Sequence[Turn], clock: Clock) -> _Ran:
@@ -288,6 +319,13 @@ def _ran(turns: Sequence[Turn], clock: Clock) -> _Ran:
     if shared is None:
         return _Ran([_alone(turn) for turn in turns], clock() - began_s)
     return _Ran([*shared], clock() - began_s, whole=True)
+
+
+def _looked_at(turns: Sequence[Turn], clock: Clock) -> _Ran:
+    """Run them, and see what that takes in memory."""
+    before_bytes = memory.forget_peak() or 0
+    ran = _ran(turns, clock)
+    return ran._replace(taken_bytes=max(0, memory.peak_bytes() - before_bytes))
 
 
 def _alone(turn: Turn) -> Outputs | Exception:

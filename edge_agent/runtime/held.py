@@ -14,6 +14,7 @@ from math import inf
 from edge_agent.runtime.back_off import LONGEST_BACK_OFF_S, BackOff
 from edge_agent.runtime.choice import likely
 from edge_agent.runtime.engines import PLATFORMS
+from edge_agent.runtime.footprint import Footprint
 from edge_agent.runtime.holder import Loan
 from edge_agent.runtime.loading import Loaded, as_failure, load, shut_down
 from edge_agent.runtime.model import DirectModel, Model
@@ -79,6 +80,8 @@ class Held:
         self._warm_s = 0.0
         """When it became warm."""
         self._back_off = BackOff()
+        self._footprint: Footprint | None = None
+        """Of its runs, since it was first loaded."""
         self._running = 0
         self._wished = 0
         """Of the running calls, those that are no samples."""
@@ -370,6 +373,8 @@ class Held:
             return
         self._load = None
         self._model, self._variant = loaded.model, loaded.variant
+        if isinstance(loaded.model, DirectModel):
+            self._footprint = loaded.model.footprint = self._footprint or loaded.model.footprint
         self._warm_s = self._clock()
         self._back_off.succeeded(self._warm_s)
         self._move(Step.ANSWERED, cold_start=cold_start)

@@ -40,10 +40,13 @@ NONE_SHARED = Sharing(max_batch=1)
 class Lane:
     """Calls that may share a run: of one model version, with inputs of one form."""
 
-    __slots__ = ("_came_s", "cost", "gap_s", "most_rows")
+    __slots__ = ("_came_s", "cost", "gap_s", "most_rows", "row_bytes", "seen_rows")
 
-    def __init__(self, most_rows: int) -> None:
+    def __init__(self, most_rows: int, row_bytes: int) -> None:
         self.most_rows = most_rows
+        self.row_bytes = row_bytes
+        self.seen_rows = 0
+        """What runs of more rows take in memory was not looked at yet."""
         self.cost = Cost()
         self.gap_s = _LONGEST_GAP_S
         """The mean time between two calls."""
@@ -75,14 +78,14 @@ class Lanes:
         key = name, version, cut, most_rows, shapes
         lane = self._lanes.get(key)
         if lane is None:
-            most_rows = 1 if rows is None else min(most_rows, self._most_rows(name, arrays, rows))
-            lane = self._lanes[key] = Lane(most_rows)
+            row_bytes = sum(array.nbytes for array in arrays.values()) // (rows or 1)
+            most_rows = 1 if rows is None else min(most_rows, self._most_rows(name, row_bytes))
+            lane = self._lanes[key] = Lane(most_rows, row_bytes)
             if len(self._lanes) > _MOST_LANES:
                 self._lanes.popitem(last=False)
         else:
             self._lanes.move_to_end(key)
         return lane
 
-    def _most_rows(self, name: str, arrays: Arrays, rows: int) -> int:
-        row_bytes = sum(array.nbytes for array in arrays.values()) // rows
+    def _most_rows(self, name: str, row_bytes: int) -> int:
         return min(self._sharing.most_rows(name), max(1, _MOST_BYTES // max(1, row_bytes)))

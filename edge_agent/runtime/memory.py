@@ -11,6 +11,9 @@ from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _STATM = Path("/proc/self/statm")
+_STATUS = Path("/proc/self/status")
+_CLEAR_REFS, _PEAK = Path("/proc/self/clear_refs"), "5"
+"""From the kernel's proc(5)."""
 _KIB = 1024
 _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -47,6 +50,27 @@ def can_take(size_bytes: int) -> bool:
     except (OSError, OverflowError):
         return False
     return True
+
+
+def forget_peak() -> int | None:
+    """What this process has in memory; `peak_bytes` counts from here. None where it cannot."""
+    try:
+        _CLEAR_REFS.write_text(_PEAK)
+        return _status_bytes("VmRSS")
+    except (OSError, ValueError):
+        return None
+
+
+def peak_bytes() -> int:
+    """The most that this process had in memory since `forget_peak`."""
+    return _status_bytes("VmHWM")
+
+
+def _status_bytes(name: str) -> int:
+    found = re.search(rf"^{name}:\s+(\d+) kB", _STATUS.read_text(), re.MULTILINE)
+    if found is None:
+        raise ValueError(name)
+    return int(found[1]) * _KIB
 
 
 def use_one_heap() -> None:

@@ -6,11 +6,14 @@ from concurrent.futures import Executor
 from typing import NamedTuple, Protocol
 
 from edge_agent.runtime.fit import feeds, wanted
+from edge_agent.runtime.footprint import Footprint
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.rows import by_rows, row_bytes
 from edge_agent.runtime.thread import in_thread
 from router.wire.message import InferRequest, InferResponse
 from router.wire.tensor import Array, Tensor, TensorSpec
+
+_INDICES = frozenset({"BYTES", "INT32", "INT64", "UINT32", "UINT64"})
 
 
 class Model(Protocol):
@@ -51,6 +54,8 @@ class Feed(NamedTuple):
 
     arrays: Mapping[str, Array]
     outputs: tuple[TensorSpec, ...]
+    frees: bool = False
+    """It takes much memory, which is to be given back at its end."""
 
 
 class DirectModel(Model, ABC):
@@ -68,7 +73,10 @@ class DirectModel(Model, ABC):
         """What its outputs take for each row, where they have as many as its inputs."""
         self.most_rows = 1
         """So many rows may share a run; more than 1 where they are proven to be independent."""
-        self._executor = executor
+        self.executor = executor
+        ids = all(one.datatype in _INDICES for one in self.takes)
+        self.footprint = Footprint(ids=ids)
+        """What its runs take in memory."""
 
     @abstractmethod
     def compute(self, feed: Feed) -> tuple[Tensor, ...]:
@@ -89,5 +97,5 @@ class DirectModel(Model, ABC):
 
     async def request(self, request: InferRequest) -> AsyncGenerator[InferResponse, None]:
         """One answer; see `Model`."""
-        outputs = await in_thread(self._executor, self.compute, self.feed(request))
+        outputs = await in_thread(self.executor, self.compute, self.feed(request))
         yield InferResponse(self.name, self.version, outputs, request.id)

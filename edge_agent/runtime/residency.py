@@ -35,6 +35,8 @@ class Residency(Generic[K]):
         """With `overcommit`, nothing is refused: what can make room does, the rest is too much."""
         self.budget_bytes = budget_bytes
         self._overcommit = overcommit
+        self.runs_bytes = 0
+        """What runs take of the budget besides, for as long as they go on."""
         self._clock = 0.0
         self._residents: dict[K, _Resident] = {}
 
@@ -103,7 +105,7 @@ class Residency(Generic[K]):
         return victims if freed >= excess else []
 
     def _excess(self, name: K, size_bytes: int) -> int:
-        return self._others_bytes(name) + size_bytes - self.budget_bytes
+        return self._others_bytes(name) + self.runs_bytes + size_bytes - self.budget_bytes
 
     def _others_bytes(self, name: K) -> int:
         return self.taken_bytes - self.sizes().get(name, 0)

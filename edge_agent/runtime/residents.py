@@ -82,6 +82,16 @@ class Residents:
         """What they take."""
         return self._residency.taken_bytes
 
+    def count_runs(self, size_bytes: int) -> None:
+        """Runs that go on take so much besides."""
+        self._residency.runs_bytes = size_bytes
+        self.changed()
+
+    @property
+    def any_leaving(self) -> bool:
+        """One of them is about to give its memory back."""
+        return any(one.leaving for one in self._residency.sizes())
+
     @property
     def awaited(self) -> bool:
         """A model waits for room."""
@@ -158,11 +168,12 @@ class Residents:
             if not watch.done():
                 watch.set_result(None)
 
-    def shrink(self) -> None:
+    def shrink(self) -> bool:
         """Put away the idle model that is worth least, if there is one: memory runs out."""
         least = self._residency.least([one for one in self._residency.sizes() if one.evictable])
         if least is not None:
             least.put_away("evicted")
+        return least is not None
 
     def used(self, resident: Resident) -> None:
         """A call of it begins."""

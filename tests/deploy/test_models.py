@@ -125,3 +125,12 @@ def test_a_package_is_signed_and_verified(tmp_path, capsys):
     for name in ("shop.pub", "none"):
         with pytest.raises(ConfigError, match="cannot be used"):
             ran(package_command, "sign", package.path, "--key", tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("state", "active", "role"),
+    [("warm", True, "yes"), ("cold", True, "once warm"), ("warm", False, "no")],
+)
+def test_only_a_warm_model_serves(state, active, role):
+    model = {"name": "m", "version": "1", "state": state, "active": active, "previous": False}
+    assert command._row({**model, "bytes": 1, "load_s": None, "digest": "0"})[3] == role

@@ -1,18 +1,22 @@
 """A minute of the soak and an overload, on one core with 512 MB."""
 
 import asyncio
+import json
 import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from io import BytesIO
 from random import Random
 from statistics import median
 
 import aiohttp
 import numpy as np
+import onnxruntime
 import pytest
 
 from edge_agent.slots import PUSHED_OUT
+from tests.edge_agent.runtime.wide import write_wide
 from tests.soak.agent import MODELS, SoakedAgent
 from tests.soak.group import NoGroup, small_group
 from tests.soak.soak import SMALL_BYTES, soak
@@ -212,3 +216,64 @@ async def test_memory_that_runs_short_is_given_up_in_order(tmp_path, tight, hog)
     finally:
         assert agent.end() == 0
     assert tight.killed == 0
+
+
+PICTURE_BYTES = 450 << 20
+
+
+@pytest.fixture
+def middling():
+    """A group of 450 MB, where one can be made."""
+    try:
+        with small_group(PICTURE_BYTES) as made:
+            yield made
+    except NoGroup as error:
+        pytest.skip(str(error))
+
+
+async def test_large_pictures_at_once_in_a_group_of_450_mb(tmp_path, middling):
+    """One takes 240 MB while it is computed: none kills the agent, and all are answered right."""
+    agent = SoakedAgent(tmp_path / "agent", middling, memory={"budget_bytes": 80_000_000})
+    package = write_wide(tmp_path / "agent" / "packages")
+    bare = onnxruntime.InferenceSession(
+        package.file(package.manifest.variants[0]), providers=["CPUExecutionProvider"]
+    )
+    sides = [16, 960, 960, 960, 960, 480, 720, 100]
+    given = [
+        np.random.default_rng(number).random((1, 3, side, side), np.float32)
+        for number, side in enumerate(sides)
+    ]
+
+    async def infer(session, data):
+        part = {"name": "x", "shape": list(data.shape), "datatype": "FP32"}
+        head = {"inputs": [{**part, "parameters": {"binary_data_size": data.nbytes}}]}
+        json_part = json.dumps(head).encode()
+        headers = {
+            "inference-header-content-length": str(len(json_part)),
+            "x-request-timeout-seconds": "200",
+        }
+        url = f"{agent.url}/v2/models/wide/infer"
+        async with session.post(
+            url, data=BytesIO(json_part + data.tobytes()), headers=headers
+        ) as answer:
+            told = await answer.json()
+            assert answer.status == 200, told
+            return np.array(told["outputs"][0]["data"], np.float32)
+
+    try:
+        await agent.start()
+        async with aiohttp.ClientSession() as session:
+            await infer(session, given[0])
+            before_bytes = agent.rss_bytes()
+            answers = await asyncio.gather(*(infer(session, data) for data in given))
+            large = np.zeros((1, 3, 1150, 1150), np.float32)
+            with pytest.raises(AssertionError, match="needs about"):
+                await infer(session, large)
+            after_bytes = agent.rss_bytes()
+    finally:
+        assert agent.end() == 0
+    assert middling.killed == 0
+    assert after_bytes - before_bytes < 48 << 20
+    for data, answer in zip(given, answers, strict=True):
+        (expected,) = bare.run(["y"], {"x": data})
+        np.testing.assert_allclose(answer, expected[0], rtol=1e-4, atol=1e-6)

@@ -405,7 +405,7 @@ async def test_a_call_waits_for_the_next_where_that_pays():
 
 
 def test_how_often_calls_come_is_seen():
-    lane = Lane(1)
+    lane = Lane(1, 4)
     for number in range(200):
         lane.came(1000.0 + 0.01 * number)
     assert lane.gap_s == pytest.approx(0.01, rel=0.01)
