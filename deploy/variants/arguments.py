@@ -21,7 +21,7 @@ A data set is an .npz file with one array per input of the model, under the inpu
 along the first axis, and optionally `labels` (the right class of each item); or, for a model with
 one input, an .npy file. Without labels, right is what the original answers. Without --evaluation,
 every fifth item of --data or --calibration is held out and judged on; without any data, the
-package's own warm-up samples are, where they hold data and are 8 or more. Else 64 made-up inputs
+package's own warm-up samples are, where 8 or more of them were given. Else 64 made-up inputs
 are, of many values and sizes: what is judged on these is kept only with --keep-unproven, unless it
 is the same network in another format (export).
 

@@ -131,13 +131,10 @@ def read(path: Path, package: Package, option: str) -> Dataset:
 
 
 def carried(package: Package) -> tuple[InferRequest, ...]:
-    """The warm-up samples of a package, where they hold data and are enough to judge on."""
-    manifest = package.manifest
-    inputs = [one for sample in manifest.warm_up for one in sample.inputs]
-    held = [one.data is not None or one.kept is not None for one in inputs]
-    if manifest.generate or len(manifest.warm_up) < LEAST_CARRIED or not all(held):
-        return ()
-    return warmup.samples(manifest, package)
+    """The warm-up samples that were given for a package, where they are enough to judge on."""
+    pairs = zip(package.manifest.warm_up, warmup.samples(package.manifest, package), strict=True)
+    given = tuple(request for sample, request in pairs if sample.real)
+    return given if len(given) >= LEAST_CARRIED and not package.manifest.generate else ()
 
 
 def made_up(package: Package, answers: Callable[[InferRequest], bool]) -> Requests:
@@ -151,12 +148,14 @@ def made_up(package: Package, answers: Callable[[InferRequest], bool]) -> Reques
     top_ids = TOP_IDS if has_ids(package.takes) else (0,)
     if generate is not None:
         top_ids = (len(generate.alphabet) - 1,)
+    held = {one.name for one in package.manifest.warm_up[0].inputs}
+    takes = [spec for spec in package.takes if generate is not None or spec.name in held]
     for top_id in top_ids:
         asked: list[InferRequest] = []
-        for shapes in islice(cycle(_shapes(package)), 2 * _MADE_UP_COUNT):
-            made = arrays(package.takes, shapes, chance, top_id)
+        for shapes in islice(cycle(_shapes(package, takes)), 2 * _MADE_UP_COUNT):
+            made = arrays(takes, shapes, chance, top_id)
             one = InferRequest(
-                tuple(Tensor(spec.name, spec.datatype, made[spec.name]) for spec in package.takes)
+                tuple(Tensor(spec.name, spec.datatype, made[spec.name]) for spec in takes)
             )
             asked += [one] if answers(one) else []
             if len(asked) == _MADE_UP_COUNT:
@@ -166,17 +165,15 @@ def made_up(package: Package, answers: Callable[[InferRequest], bool]) -> Reques
     )
 
 
-def _shapes(package: Package) -> Iterator[dict[str, Shape]]:
+def _shapes(package: Package, takes: Sequence[TensorSpec]) -> Iterator[dict[str, Shape]]:
     """Those of the sample, and others where sizes are left open: one to three rows of each."""
     if package.manifest.generate is not None:
-        sample = {spec.name: spec.shape for spec in package.takes}
+        sample = {spec.name: spec.shape for spec in takes}
     else:
         sample = {one.name: one.shape for one in package.manifest.warm_up[0].inputs}
     for rows in (1, 2, 3):
         for which in range(4):
-            yield {
-                spec.name: _resized(spec, sample[spec.name], rows, which) for spec in package.takes
-            }
+            yield {spec.name: _resized(spec, sample[spec.name], rows, which) for spec in takes}
 
 
 def _resized(spec: TensorSpec, sample: Shape, rows: int, which: int) -> Shape:

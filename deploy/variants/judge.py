@@ -40,7 +40,7 @@ Called = Callable[[Variant, argparse.Namespace], str]
 
 _UNPROVEN = (
     "made-up inputs show what it costs, not what it loses on yours: give --evaluation FILE, or a"
-    f" package with {LEAST_CARRIED} warm-up samples that hold data, or --keep-unproven"
+    f" package with {LEAST_CARRIED} samples that were given, or --keep-unproven"
 )
 
 

@@ -288,7 +288,8 @@ class Calls:
         model = loan.model
         try:
             feed = model.feed(ask.request)
-            rows = (rows_of(feed.arrays) or None) if model.rowwise else None
+            whole = len(feed.arrays) == len(model.takes)  # it was proven with all inputs
+            rows = (rows_of(feed.arrays) or None) if model.rowwise and whole else None
             if rows and model.most_rows > 1 and rows * model.row_bytes > self._most_output_bytes:
                 self._check_outputs(rows, feed)
             lane = self.lanes.find(model.name, model.version, feed.arrays, rows, model.most_rows)

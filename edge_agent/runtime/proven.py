@@ -50,6 +50,10 @@ def proof(
     """
     if package.manifest.generate or not by_rows((*package.takes, *package.gives)):
         return RowProof(1, 0, "its inputs and outputs do not all begin with an open size", True)
+    if {spec.name for spec in package.takes} != {
+        one.name for one in package.manifest.warm_up[0].inputs
+    }:
+        return RowProof(1, 0, "its warm-up sample leaves inputs out")
     if variant.engine == "onnx":
         with checked_copy(package, variant) as file:
             node = coupled_by(file.content)

@@ -110,10 +110,13 @@ def test_a_model_that_answers_nothing_made_up_is_not_judged(tmp_path):
 @pytest.mark.parametrize(("count", "carries"), [(8, True), (7, False)])
 def test_what_a_package_carries_counts_from_eight_samples_on(tmp_path, count, carries):
     package = _package(tmp_path)
-    sample = Sample((SampleTensor("x", (1, 3), (0.5, 1.0, 2.0)),))
+    sample = Sample((SampleTensor("x", (1, 3), (0.5, 1.0, 2.0)),), real=True)
     manifest = msgspec.structs.replace(package.manifest, warm_up=(sample,) * count)
     assert bool(carried(Package(tmp_path, manifest))) == carries
     assert not carried(package), "made-up data are none that it carries"
+    drawn = msgspec.structs.replace(sample, real=False)
+    manifest = msgspec.structs.replace(package.manifest, warm_up=(drawn,) * count)
+    assert not carried(Package(tmp_path, manifest))
 
 
 ONES = np.ones((6, 3), np.float32)

@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import asynccontextmanager
 
+import msgspec
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -14,6 +15,8 @@ from edge_agent.runtime import proven
 from edge_agent.runtime.calls import Ask, Calls
 from edge_agent.runtime.coupling import coupled_by
 from edge_agent.runtime.lanes import Lanes, Sharing
+from edge_agent.runtime.manifest import Declared
+from edge_agent.runtime.package import Package
 from edge_agent.runtime.pool import Pool
 from edge_agent.runtime.proven import Proofs, proof, stamped
 from edge_agent.runtime.row_proof import Bounds, prove
@@ -279,3 +282,13 @@ def test_inputs_of_many_bytes_share_no_runs():
     sizes = {side: {"x": np.zeros((1, 3, side, side), np.float32)} for side in (32, 640, 1600)}
     found = [lanes.find("m", "1", one, 1, 32).most_rows for one in sizes.values()]
     assert found == [32, 3, 1]
+
+
+def test_calls_that_leave_inputs_out_share_no_runs(tmp_path):
+    package = write_graph(tmp_path, graph_bytes(*WISE["mlp"]), ROWS)
+    (sample,) = package.manifest.warm_up
+    more = Declared("scale", "FP32", (-1,), optional=True)
+    manifest = msgspec.structs.replace(package.manifest, inputs=(*package.manifest.inputs, more))
+    found = proof(Package(package.path, manifest), manifest.variants[0], BOUNDS, monotonic)
+    assert (found.rows, found.refuted, found.runs) == (1, False, 0)
+    assert {one.name for one in sample.inputs} == {"x"}
