@@ -12,7 +12,8 @@ import numpy as np
 
 from edge_agent.runtime import made_up
 from edge_agent.runtime.made_up import TOP_IDS, Sizes
-from edge_agent.runtime.onnx_engine import declared, optional, run_session
+from edge_agent.runtime.onnx_engine import declared, open_session, optional, run_session
+from edge_agent.runtime.onnx_file import unranked_inputs
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort_reason import reason
 from edge_agent.runtime.package import PackageError
@@ -42,12 +43,16 @@ _MOST_RANK = 4
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """An open ONNX file; `names` has what it calls the sizes of its inputs, "" where nothing."""
+    """An open ONNX file; `names` has what it calls the sizes of its inputs, "" where nothing.
+
+    Of the inputs that are `unranked` it does not say how many sizes they have.
+    """
 
     where: str
     session: ort.InferenceSession
     takes: tuple[TensorSpec, ...]
     optional: frozenset[str]
+    unranked: frozenset[str]
     gives: tuple[TensorSpec, ...]
     names: Mapping[str, tuple[str, ...]]
 
@@ -79,19 +84,21 @@ class Asked:
     answers: tuple[tuple[Tensor, ...], ...]
 
 
-def graph(where: str, session: ort.InferenceSession) -> Graph:
-    """What an open file says of itself.
+def graph(where: str, data: bytes) -> Graph:
+    """What a file says of itself; `where` begins what is said of it.
 
     Raises:
-        PackageError: it takes or gives what no request can carry.
+        PackageError: it cannot be loaded, or takes or gives what no request can carry.
     """
+    session = open_session(data, where, threads=1)
     nodes = session.get_inputs()
     takes = tuple(declared(nodes, where))
     if not takes:
         raise PackageError(f"{where}: takes no input; export it with at least one")
     names = {node.name: _names(node.shape) for node in nodes}
     gives = tuple(declared(session.get_outputs(), where))
-    return Graph(where, session, takes, optional(nodes), gives, names)
+    unranked = unranked_inputs(data)
+    return Graph(where, session, takes, optional(nodes), unranked, gives, names)
 
 
 def asked(graph: Graph) -> Asked:
@@ -101,7 +108,7 @@ def asked(graph: Graph) -> Asked:
         PackageError: there are none among those that were tried.
     """
     refusals: list[str] = []
-    for takes in _ranked(graph.takes):
+    for takes in _ranked(graph):
         for fills in (_likely, _unlikely):
             for sizes in _all_sizes(takes, graph):
                 found = _first(graph, takes, sizes, fills, refusals)
@@ -121,7 +128,7 @@ def given(graph: Graph, samples: Sequence[Arrays]) -> Asked:
     """
     takes = tuple(
         replace(spec, shape=(-1,) * samples[0][spec.name].ndim)
-        if not spec.shape and spec.name in samples[0]
+        if spec.name in graph.unranked and spec.name in samples[0]
         else spec
         for spec in graph.takes
     )
@@ -161,13 +168,13 @@ def _names(shape: Sequence[int | str | None]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _ranked(takes: tuple[TensorSpec, ...]) -> Iterator[tuple[TensorSpec, ...]]:
-    """A shape that says nothing is that of a scalar, or of any rank."""
-    yield takes
-    if all(spec.shape for spec in takes):
-        return
-    for rank in range(1, _MOST_RANK + 1):
-        yield tuple(spec if spec.shape else replace(spec, shape=(-1,) * rank) for spec in takes)
+def _ranked(graph: Graph) -> Iterator[tuple[TensorSpec, ...]]:
+    """The inputs, where their number of sizes is not known with every one that is likely."""
+    for rank in range(_MOST_RANK + 1 if graph.unranked else 1):
+        yield tuple(
+            replace(spec, shape=(-1,) * rank) if spec.name in graph.unranked else spec
+            for spec in graph.takes
+        )
 
 
 def _all_sizes(takes: Sequence[TensorSpec], graph: Graph) -> Iterator[Sizes]:

@@ -1,13 +1,14 @@
 """`--sample FILE`: a real request for a model, from an .npz, a JSON body or a picture."""
 
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
 
+from deploy.asked_graph import Graph
 from deploy.cli import part
 from edge_agent.runtime import made_up
 from edge_agent.runtime.fit import feeds
@@ -33,8 +34,8 @@ class Given:
     parameters: Mapping[str, Parameter]
 
 
-def read(path: Path, takes: Sequence[TensorSpec], optional: Collection[str]) -> Given:
-    """The request in a file, for a model with these inputs.
+def read(path: Path, graph: Graph) -> Given:
+    """The request in a file, for a graph.
 
     Raises:
         ConfigError: it cannot be read, or does not fit; the message names the input and the size.
@@ -42,19 +43,19 @@ def read(path: Path, takes: Sequence[TensorSpec], optional: Collection[str]) -> 
     where = f"--sample {path}"
     readers = {".npz": _npz, ".json": _json}
     try:
-        request = readers.get(path.suffix.lower(), _picture)(path, takes)
-        known = [_ranked(spec, request) for spec in takes]
-        return Given(feeds(request, known, optional), request.parameters)
+        request = readers.get(path.suffix.lower(), _picture)(path, graph.takes)
+        ranks = {tensor.name: tensor.data.ndim for tensor in request.inputs}
+        takes = [
+            replace(spec, shape=(-1,) * ranks.get(spec.name, 0))
+            if spec.name in graph.unranked
+            else spec
+            for spec in graph.takes
+        ]
+        return Given(feeds(request, takes, graph.optional), request.parameters)
     except BadRequest as error:
         raise ConfigError(f"{where}: {error.message}; correct the sample") from error
     except OSError as error:
         raise ConfigError(f"{where}: cannot be read: {error.strerror or error}") from error
-
-
-def _ranked(spec: TensorSpec, request: InferRequest) -> TensorSpec:
-    """A shape that says nothing is that of a scalar, or any."""
-    ranks = [tensor.data.ndim for tensor in request.inputs if tensor.name == spec.name]
-    return replace(spec, shape=(-1,) * ranks[0]) if ranks and not spec.shape else spec
 
 
 def _json(path: Path, _takes: Sequence[TensorSpec]) -> InferRequest:

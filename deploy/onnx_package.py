@@ -15,7 +15,6 @@ from deploy.given_sample import Given
 from deploy.kept_sample import Kept, as_sample
 from edge_agent.runtime import verify
 from edge_agent.runtime.manifest import Declared, Manifest, Sample
-from edge_agent.runtime.onnx_engine import open_session
 from edge_agent.runtime.onnx_file import precision
 from edge_agent.runtime.package import Package, PackageError, described, write_package
 from edge_agent.runtime.proven import stamped
@@ -52,7 +51,7 @@ def build(onnx: Path, store: Path, wanted: Wanted, say: Say = unheard) -> Packag
         PackageError: it cannot be served, or that version is there with other content.
     """
     data = read_whole(onnx)
-    graph = asked_graph.graph(str(onnx), open_session(data, str(onnx), threads=1))
+    graph = asked_graph.graph(str(onnx), data)
     manifest, files = _described(graph, data, wanted, say)
     files = {_FILE: data, **files}
     with tempfile.TemporaryDirectory(prefix="isochrone-") as draft:
@@ -66,7 +65,7 @@ def build(onnx: Path, store: Path, wanted: Wanted, say: Say = unheard) -> Packag
 
 def _described(graph: Graph, data: bytes, wanted: Wanted, say: Say) -> tuple[Manifest, Kept]:
     kind = precision(data)
-    given = [given_sample.read(path, graph.takes, graph.optional) for path in wanted.samples]
+    given = [given_sample.read(path, graph) for path in wanted.samples]
     found = (
         asked_graph.given(graph, [one.arrays for one in given])
         if given

@@ -34,6 +34,7 @@ _PRECISIONS: Mapping[int, Precision] = {
 }  # fmt: skip
 """By TensorProto.DataType; four bits are named with eight."""
 _MAX_DIGITS = 20
+_GRAPH, _INPUT = 7, 11
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _TAG_BYTES, _TAG_BITS = 5, 32
 _MAX_DEPTH = 64
@@ -80,6 +81,28 @@ def precision(data: bytes) -> Precision:
         if kind in _PRECISIONS:
             counts[_PRECISIONS[kind]] += count
     return max(counts, key=counts.__getitem__, default="fp32")
+
+
+def unranked_inputs(data: bytes) -> frozenset[str]:
+    """The inputs of the graph whose shape the file does not state: a scalar's is stated, and empty.
+
+    Raises:
+        ValueError: this is no protobuf message.
+    """
+    model = memoryview(data)
+    inputs = [one for graph in _parts(model, _GRAPH) for one in _parts(graph, _INPUT)]
+    return frozenset(
+        str(name, "utf-8")
+        for one in inputs
+        for name in _parts(one, 1)
+        if not any(_parts(tensor, 2) for kind in _parts(one, 2) for tensor in _parts(kind, 1))
+    )
+
+
+def _parts(message: memoryview, wanted: int) -> list[memoryview]:
+    """The messages and texts in one of the fields."""
+    fields = _fields(message)
+    return [one for number, one, _ in fields if number == wanted and isinstance(one, memoryview)]
 
 
 def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]:

@@ -147,6 +147,17 @@ def test_a_fixed_output_size_is_kept(tmp_path):
     assert package.manifest.outputs[0].shape == (-1, 3)
 
 
+def test_an_input_whose_rank_is_not_written_down_gets_one_and_a_scalar_stays_one(tmp_path):
+    weights = ("w", np.ones((4, 3), np.float32))
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["z"]),
+        helper.make_node("Mul", ["z", "rate"], ["y"]),
+    ]
+    inputs = [value("x", None), value("rate", [])]
+    package = built(save(tmp_path, nodes, inputs, [value("y", None)], [weights]))
+    assert [one.shape for one in package.manifest.inputs] == [(-1, -1), ()]
+
+
 def test_ids_are_those_that_the_table_has(tmp_path):
     table = ("table", np.ones((101, 2), np.float32))
     node = helper.make_node("Gather", ["table", "input_ids"], ["y"])
