@@ -12,7 +12,14 @@ from edge_agent.pressure import Pressing
 from edge_agent.runtime.load import Load
 from edge_agent.runtime.package import Package
 from edge_agent.runtime.pool import Pool
-from router.wire.report import WIRE_VERSION, EndpointReport, Enrolment, HeldModel, ModelState
+from router.wire.report import (
+    WIRE_VERSION,
+    EndpointReport,
+    Enrolment,
+    HeldModel,
+    ModelState,
+    Pressure,
+)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -81,10 +88,20 @@ class Report:
         """`GET /isochrone/report`."""
         ready, draining = self._lifecycle.ready, self._lifecycle.draining
         told = self._load.endpoint_report(ready=ready, draining=draining)
-        models, pressure = told.models + self._still_broken(), self._pressing.pressure
+        models, pressure = told.models + self._still_broken(), self._pressure(ready)
         degraded = (*pressure.degraded, *self._config.staged())
         pressure = msgspec.structs.replace(pressure, degraded=degraded)
         return msgspec.structs.replace(told, models=models, pressure=pressure)
+
+    def _pressure(self, ready: bool) -> Pressure:
+        """With those that should be warm and are not, though all of them were tried."""
+        pressure = self._pressing.pressure
+        if not ready:
+            return pressure
+        warm = {one.name for one in self._pool.held() if one.state is ModelState.WARM}
+        cold = [name for name in self._config.keep_warm if name not in warm]
+        missing = [f"keep_warm: {name} is not warm" for name in cold]
+        return msgspec.structs.replace(pressure, degraded=(*pressure.degraded, *missing))
 
     def enrolment_at(self, url: str) -> Callable[[], Enrolment]:
         """Makes the enrolment with a router that reaches this agent at `url`."""

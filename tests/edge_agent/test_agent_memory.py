@@ -80,7 +80,11 @@ async def test_a_model_that_cannot_fit_is_refused_with_the_numbers(tmp_path, htt
     packages = tmp_path / "packages"
     write_sized(packages, "large", 16)
     memory = {"budget_bytes": 10 * MIB}
-    with running(tmp_path, packages, memory=memory) as agent:
+    with running(tmp_path, packages, memory=memory, keep_warm=["large"]) as agent:
+        async with http.get(f"{agent.url}/isochrone/report") as answer:
+            report = await answer.json()
+        assert report["ready"], "it serves what it can"
+        assert report["pressure"]["degraded"] == ["keep_warm: large is not warm"]
         status, _, told = await infer(agent, http, "large", sized_body())
         assert (status, told["code"]) == (507, "no_space")
         assert re.search(r"large 1 takes \d+ bytes .* may take 10485760", told["error"])
