@@ -13,7 +13,8 @@ from edge_agent.artefacts.pull import Wish
 from edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
 from edge_agent.artefacts.source import SourceFailed, SourceRefused
 from edge_agent.artefacts.store import ORIGIN, PULLS
-from edge_agent.runtime.package import MANIFEST, PackageError, packages_in
+from edge_agent.runtime.manifest import KeptTensor, Sample, SampleTensor
+from edge_agent.runtime.package import MANIFEST, PackageError, packages_in, write_package
 from router.errors import BadRequest, NoSpace
 from tests.edge_agent.artefacts import shop as faults
 from tests.edge_agent.artefacts.conftest import (
@@ -44,6 +45,22 @@ async def test_a_package_comes_byte_for_byte(package, here):
         assert (come.path / name).read_bytes() == (package.path / name).read_bytes()
     assert here.came == [come]
     assert left_behind(here.root) == []
+
+
+async def test_a_sample_in_a_file_comes_with_the_package(remote, here):
+    data = bytes(range(8))
+    kept = KeptTensor(
+        file="sample-1-1.tensor", bytes=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+    first = write_weights(remote)
+    files = {one.file: first.read(one) for one in first.manifest.variants} | {kept.file: data}
+    sample = Sample((SampleTensor("x", (1, 2), kept=kept),), real=True)
+    manifest = msgspec.structs.replace(first.manifest, version="2", warm_up=(sample,))
+    come = await here.pull(write_package(remote, manifest, files))
+    assert (come.path / kept.file).read_bytes() == data
+    (come.path / kept.file).write_bytes(bytes(8))
+    come = await here.pull(come)
+    assert (come.path / kept.file).read_bytes() == data, "a spoiled one is brought anew"
 
 
 async def test_what_is_here_is_not_fetched_again(package, shop, here):
