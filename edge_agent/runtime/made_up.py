@@ -89,7 +89,7 @@ def _shortened(spec: TensorSpec, made: Array, share: float) -> Array:
         )
     if form is Form.INT and _LENGTH.search(name):
         return np.maximum(np.asarray(made, np.float64) * share, 1).astype(made.dtype)
-    return np.abs(made) if made.dtype.kind == "f" else made
+    return np.asarray(np.abs(made)) if made.dtype.kind == "f" else made
 
 
 def _shape(spec: TensorSpec, sizes: Sizes, names: Sequence[str]) -> Shape:

@@ -85,7 +85,10 @@ def _request(manifest: Manifest, package: Package | None, sample: Sample) -> Inf
 def stand_ins(takes: Sequence[TensorSpec], shapes: Mapping[str, Shape]) -> dict[str, Array]:
     """What stands for data that a sample lacks; positive, which most graphs can compute."""
     drawn = made_up.arrays(takes, shapes, np.random.default_rng(_SEED))
-    return {name: np.abs(one) if one.dtype.kind == "f" else one for name, one in drawn.items()}
+    return {
+        name: np.asarray(np.abs(one)) if one.dtype.kind == "f" else one
+        for name, one in drawn.items()
+    }
 
 
 def _made_up(

@@ -194,6 +194,15 @@ def test_scalars_zero_lengths_and_texts_are_served(tmp_path, serve):
     assert found["said"].tolist() == b"hello"
 
 
+def test_a_scalar_is_made_up_as_an_array(tmp_path):
+    node = helper.make_node("Mul", ["x", "rate"], ["y"])
+    inputs = [value("x", ["n"]), value("rate", [])]
+    package = built(save(tmp_path, [node], inputs, [value("y", ["n"])]))
+    (_, rate) = warmup.samples(package.manifest, package)[0].inputs
+    assert isinstance(rate.data, np.ndarray)
+    assert [tensor.data for tensor in package.manifest.warm_up[0].inputs] == [None, None]
+
+
 def test_bf16_goes_in_and_out_as_its_bits(tmp_path, serve):
     nodes = [
         helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.FLOAT),
