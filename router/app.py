@@ -25,6 +25,7 @@ from router.fleet.address import pin
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.ledger import Ledger
 from router.fleet.membership import Member, Membership
+from router.fleet.quarantine import START_S
 from router.fleet.store import Store
 from router.frontend.admin import Admin
 from router.frontend.agents import Agents
@@ -97,7 +98,8 @@ class Router:
         self.membership = Membership(map(_member, config.endpoints), law.regions.names, lease)
         sender = f"{config.name}.{rng.getrandbits(32):08x}"  # new: endpoints remember the old one
         prior_s, light_s = _round_trips(config, law)
-        self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s, rng=rng)
+        start_s = max(START_S, config.enrolment.renew_s + 1)  # agents have so long to join
+        self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s, rng=rng, start_s=start_s)
         self._metrics = Metrics(self.registry, self.ledger)
         self.refusals = Refusals(self._metrics.refused)
         self.decisions = Decisions(law.fingerprint)

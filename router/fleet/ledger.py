@@ -20,7 +20,7 @@ from router.fleet.membership import Member, Membership
 from router.fleet.outcome import Outcome
 from router.fleet.outlier import Sign, Thresholds
 from router.fleet.priors import Priors
-from router.fleet.quarantine import Quarantine, begin_trial, is_testable
+from router.fleet.quarantine import START_S, Quarantine, begin_trial, is_testable
 from router.fleet.site import Lease, Site
 from router.fleet.timetable import Timetable
 from router.fleet.waiting import WaitCurve
@@ -42,7 +42,8 @@ class Ledger:
     """Every endpoint's record.
 
     `prior_rtt_s` gives a round trip to each region for endpoints not yet measured, `light_rtt_s`
-    the least that is possible. `rng` spreads back-offs (None: they are exact).
+    the least that is possible. `rng` spreads back-offs (None: they are exact). An endpoint first
+    heard of within `start_s` of the start was there before, and needs no slow start.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Ledger:
         thresholds: Thresholds | None = None,
         tolerance: Tolerance | None = None,
         rng: Random | None = None,
+        start_s: float = START_S,
     ) -> None:
         self._rng = rng
         self._light_rtt_s = light_rtt_s
@@ -67,7 +69,7 @@ class Ledger:
         self._index = Index()
         self._watch = Watch()
         self._timetable = Timetable()
-        self._quarantine = Quarantine(thresholds or Thresholds(), self._timetable)
+        self._quarantine = Quarantine(thresholds or Thresholds(), self._timetable, start_s)
         self._followed = 0
         self.sequence = 0
         """How many requests were sent."""

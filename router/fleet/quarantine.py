@@ -20,9 +20,12 @@ _ANSWERS = (Outcome.BUSY, Outcome.UNABLE, Outcome.QUARANTINED, Outcome.FAILED)
 class Quarantine:
     """The breakers of model versions and the health of endpoints, and whom they hold back."""
 
-    def __init__(self, thresholds: Thresholds, timetable: Timetable) -> None:
+    def __init__(
+        self, thresholds: Thresholds, timetable: Timetable, start_s: float = START_S
+    ) -> None:
         self._thresholds = thresholds
         self._timetable = timetable
+        self._start_s = start_s
         self.began_s = -inf
         """When the router started."""
         self._held: dict[Holding, None] = {}
@@ -39,7 +42,7 @@ class Quarantine:
         site.health = step(before, sign, self._thresholds)
         if (before.out, before.trials) == (site.health.out, site.health.trials):
             return
-        new = before.out == UNPROVEN.out and now_s - self.began_s <= START_S
+        new = before.out == UNPROVEN.out and now_s - self.began_s <= self._start_s
         if site.health.out is None and not new:
             site.ramp_from_s = now_s
         self._timetable.settle(site, now_s)

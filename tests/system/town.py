@@ -113,6 +113,7 @@ class Town:
                 "listen": "127.0.0.1:0",
                 "admin": {"listen": "127.0.0.1:0"},
                 "probe": {"interval_s": 0.2, "timeout_s": 0.3},
+                "enrolment": {"renew_s": 0.5},  # it is ready so long after its start
                 **changes,
             },
         )
