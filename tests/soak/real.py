@@ -39,7 +39,7 @@ _CLIENTS = 8
 _SAMPLES = 10
 _TOLERANCE = 1e-3
 """The default of a package: absolute and relative."""
-_FIRST_SHARE = 0.25
+_FIRST_SHARE = 0.5
 _QUIET_S = 3.0
 _PASSING = {503, 504, 507}
 _TYPES = {"float32": "FP32", "int32": "INT32", "int64": "INT64"}
