@@ -36,6 +36,8 @@ _NO_ROWS = re.compile(
     r"seq|len|time|token|frame|step|sample|word|char|point|height|width|^[tslhw]$", re.IGNORECASE
 )
 _IDS = re.compile(r"id|tok|ind(ex|ices)|word|code", re.IGNORECASE)
+_AXES = re.compile(r"ax[ei]s", re.IGNORECASE)
+_STARTS = re.compile(r"start|begin", re.IGNORECASE)
 _THE_ROWS = "batch"
 Fills = Callable[[Sequence[TensorSpec], Mapping[str, made_up.Shape]], Iterator[Arrays]]
 _MOST_RANK = 4
@@ -109,7 +111,7 @@ def asked(graph: Graph) -> Asked:
     """
     refusals: list[str] = []
     for takes in _ranked(graph):
-        for fills in (_likely, _unlikely):
+        for fills in (_likely, _unlikely, _fitting):
             for sizes in _all_sizes(takes, graph):
                 found = _first(graph, takes, sizes, fills, refusals)
                 if found is not None:
@@ -243,6 +245,34 @@ def _unlikely(takes: Sequence[TensorSpec], shapes: Mapping[str, made_up.Shape]) 
         }
         constants = [spec for spec in takes if _is_whole(spec) or len(spec.shape) == 1]
         yield {**plain, **{spec.name: _constant(spec, shapes, value) for spec in constants}}
+
+
+def _fitting(takes: Sequence[TensorSpec], shapes: Mapping[str, made_up.Shape]) -> Iterator[Arrays]:
+    """Vectors of whole numbers that cut another input into parts, or give it another shape."""
+    plain = stand_ins(takes, shapes)
+    vectors = [spec for spec in takes if _is_whole(spec) and len(shapes[spec.name]) == 1]
+    whole = next((shapes[spec.name] for spec in takes if spec not in vectors), ())
+    if not vectors or not whole:
+        return
+    ones = {spec.name: _constant(spec, shapes, 1) for spec in vectors}
+    axes = {spec.name: _constant(spec, shapes, None) for spec in vectors if _AXES.search(spec.name)}
+    yield {**plain, **ones, **axes, **{n: ones[n] * 0 for n in ones if _STARTS.search(n)}}
+    for spec in vectors:
+        count, dtype = shapes[spec.name][0], DATATYPES[spec.datatype].dtype
+        for numbers in _vectors(whole, count):
+            yield {**plain, **ones, spec.name: np.array(numbers, dtype)}
+
+
+def _vectors(shape: made_up.Shape, count: int) -> Iterator[list[int]]:
+    """So many numbers whose sum or product is a size of a shape, or that are a shape like it."""
+    for size in dict.fromkeys((*shape, prod(shape))):
+        rest = [1] * (count - 1)
+        yield [size // count] * (count - 1) + [size - size // count * (count - 1)]
+        yield [size, *rest]
+        yield [*rest, size]
+    if count == len(shape):
+        yield list(shape)
+        yield [*shape[:2], *(2 * size for size in shape[2:])]
 
 
 def _is_whole(spec: TensorSpec) -> bool:

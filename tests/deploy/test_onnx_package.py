@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import onnx
@@ -192,6 +193,40 @@ def test_scalars_zero_lengths_and_texts_are_served(tmp_path, serve):
     )
     assert found["y"].tolist() == [[2.0, 2.0]] * 3
     assert found["said"].tolist() == b"hello"
+
+
+INT64 = TensorProto.INT64
+FITTING: dict[str, tuple[str, dict[str, Any], list[tuple[str, Any]], list[list[Any]]]] = {
+    "parts": (
+        "Split",
+        {"axis": 1},
+        [("x", [2, 6]), ("split", [2])],
+        [["a", [2, 2]], ["b", [2, 4]]],
+    ),
+    "a cut": (
+        "Slice",
+        {},
+        [("x", [20, 10, 5]), ("starts", [3]), ("ends", [3]), ("axes", [3]), ("steps", [3])],
+        [["y", None]],
+    ),
+    "a shape": ("Reshape", {}, [("x", [2, 3, 4]), ("shape", [2])], [["y", None]]),
+    "patches": (
+        "Col2Im",
+        {},
+        [("x", [1, 5, 5]), ("image_shape", [2]), ("block_shape", [2])],
+        [["y", None]],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FITTING)
+def test_numbers_that_cut_or_shape_another_input_are_made_up_to_fit_it(tmp_path, case):
+    operator, attributes, takes, gives = FITTING[case]
+    (data, shape), *vectors = takes
+    node = helper.make_node(operator, [n for n, _ in takes], [n for n, _ in gives], **attributes)
+    inputs = [value(data, shape), *(value(name, size, INT64) for name, size in vectors)]
+    package = built(save(tmp_path, [node], inputs, [value(name, size) for name, size in gives]))
+    assert [one.name for one in package.manifest.inputs] == [name for name, _ in takes]
 
 
 def test_a_scalar_is_made_up_as_an_array(tmp_path):
