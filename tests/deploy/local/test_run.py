@@ -42,7 +42,7 @@ def test_a_folder_that_is_asked_for_stays_and_must_be_new(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_play_in_good_order(number):
     tidied = []
 
@@ -58,6 +58,15 @@ def test_a_signal_ends_a_play_in_good_order(number):
     with pytest.raises(KeyboardInterrupt):
         run_to_end(play())
     assert tidied == [True]
+
+
+def test_a_hang_up_does_not_end_a_play():
+    async def play() -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        return 7
+
+    assert run_to_end(play()) == 7
 
 
 def test_ports_are_different_and_those_asked_for_are_given(tmp_path):
