@@ -44,7 +44,7 @@ async def test_a_router_that_goes_and_comes_is_told_all_that_happened(tmp_path, 
                 async with client.post(f"{agent.url}/v2/models/double/infer", data=BODY) as answer:
                     assert answer.status == 200
             async with client.post(f"{agent.admin}/v2/repository/models/talk/load") as answer:
-                assert answer.status == 503
+                assert answer.status == 501
         wait_until(lambda: "not reached" in agent.log.read_text(), 15)
         config = json.loads((folder / "router.yaml").read_text())
         paths = {"regions_file": "../regions.yaml", "state_file": "../router/router.state"}
@@ -138,7 +138,7 @@ async def test_a_core_that_is_taken_away_is_seen_by_the_router(tmp_path, package
             await pressed(agent, client, lambda it: it.get("degraded"))
             assert await infer(agent, client) == [2.0, 4.0]
             async with client.get(f"{agent.url}/isochrone/report") as answer:
-                assert (await answer.json())["slots"] == 8 // cores
+                assert (await answer.json())["slots"] == max(1, min(8, cores) // cores)
     finally:
         town.end()
 
