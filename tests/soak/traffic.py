@@ -15,7 +15,8 @@ DEADLINE_S = 5.0
 HUNG_S = DEADLINE_S + 5.0
 """Beyond its deadline, and the longest freeze, no request may be without an answer."""
 PAUSE_S = 0.01
-_LAWFUL = {503, 504}
+_LAWFUL = {501, 503, 504}
+"""501: the file of its model is spoilt."""
 _HEADERS = {"x-request-timeout-seconds": f"{DEADLINE_S:g}"}
 _RUBBISH = (b"", b"{", b"\xff" * 50, b"[" * 5000, b'{"inputs": [{"name": "x"}]}')
 _LETTERS = "abcdefghij"
