@@ -28,7 +28,7 @@ async def answered(
         request = await read_request(asgi, limit_bytes, received_s)
     except TooLarge as error:
         return Answer(problem_response(error))
-    except ClientDisconnect:  # nobody is left to hear an answer
+    except ClientDisconnect:  # no client is left to answer
         return Answer(Response(_CLIENT_LEFT, []))
     return Answer(await handle(request))
 

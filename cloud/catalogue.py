@@ -55,7 +55,7 @@ class Catalogue:
             self.models_generation += 1
 
     def asked(self, name: str, now_s: float) -> None:
-        """Somebody wants this model; where it is cold, its start begins with the first."""
+        """A request for this model has come; a cold one starts with the first."""
         if self._standings[name].state is ModelState.COLD:
             self._asked_s.setdefault(name, now_s)
 

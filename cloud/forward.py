@@ -46,7 +46,7 @@ class Forwarding:
         self._roused_s: dict[str, float] = {}
 
     def rouse(self, model: str) -> None:
-        """Have a cold model start, whatever becomes of who asked; nothing where it starts."""
+        """Have a cold model start, also when the caller leaves; nothing where it starts."""
         now_s = self._clock()
         if self._catalogue.state(model) is not ModelState.COLD:
             return

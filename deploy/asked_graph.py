@@ -123,7 +123,7 @@ def asked(graph: Graph) -> Asked:
 
 
 def given(graph: Graph, samples: Sequence[Arrays]) -> Asked:
-    """The same of inputs that somebody gave.
+    """The same of given inputs.
 
     Raises:
         PackageError: the graph does not answer them.

@@ -98,7 +98,7 @@ class Front:
                 yield chunk
             code = response.end_code()
             ended = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR) if code else response.status
-        except Exception:
+        except Exception:  # whatever broke the stream, its end is written as a failure
             ended = HTTPStatus.INTERNAL_SERVER_ERROR
             raise
         finally:

@@ -1,4 +1,4 @@
-"""What onnxruntime says is wrong, in words for whoever has the model, not its source code."""
+"""What onnxruntime says is wrong, in terms of the model and not of its own source code."""
 
 import re
 
