@@ -232,7 +232,7 @@ def middling():
 
 
 async def test_large_pictures_at_once_in_a_group_of_450_mb(tmp_path, middling):
-    """One of 960² takes 240 MB, one of 1300² all 450: none kills the agent, the others are right."""
+    """One of 960² takes 240 MB and is answered right, one of 1300² takes 450 and is refused."""
     agent = SoakedAgent(
         tmp_path / "agent",
         middling,
@@ -275,7 +275,7 @@ async def test_large_pictures_at_once_in_a_group_of_450_mb(tmp_path, middling):
             with pytest.raises(AssertionError, match="needs about"):
                 await infer(session, large)
             async with asyncio.timeout(10):  # what was freed is given back a moment later
-                while agent.rss_bytes() - before_bytes > 48 << 20:
+                while agent.rss_bytes() - before_bytes > 48 << 20:  # noqa: ASYNC110 - another process
                     await asyncio.sleep(0.1)
     finally:
         assert agent.end() == 0

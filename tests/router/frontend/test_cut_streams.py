@@ -52,7 +52,7 @@ def told_oddly(exchange):
 async def opened(router, version=b"1.1", timeout=b"30"):
     host, port = router.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    head = b"POST %s HTTP/%s\r\nhost: x\r\nx-request-id: %s\r\n" % (
+    head = b"POST %s HTTP/%s\r\nhost: x\r\nconnection: close\r\nx-request-id: %s\r\n" % (
         PATH.encode(),
         version,
         ID.encode(),
