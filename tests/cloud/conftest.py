@@ -187,6 +187,13 @@ class Process:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_S)
 
+    def await_gone(self) -> None:
+        """Nothing of its session lives any more: what Ray was starting ends a moment later."""
+        until_s = time.monotonic() + STOP_S
+        while members := self.members():
+            assert time.monotonic() < until_s, members
+            time.sleep(0.05)
+
     def kill(self) -> None:
         """End everything of its session by force."""
         for member in self.members():

@@ -17,7 +17,7 @@ def test_a_cloud_process_that_is_stopped_leaves_no_process_and_no_token(launch_c
     assert f"listen: 127.0.0.1:{process.port} cannot be used" in second.stderr
     assert len(process.members()) > 5
     assert process.stop() == 0
-    assert process.members() == []
+    process.await_gone()
     assert not (process.ray / "auth_token").exists()
     assert list(process.home.iterdir()) == []
 
@@ -26,7 +26,7 @@ def test_a_cloud_process_that_is_stopped_while_it_starts_leaves_nothing(launch_c
     process = launch_cloud([{"name": "table"}])
     process.await_(lambda: len(process.members()) > 3, "Ray does not start")
     assert process.stop() == 0
-    assert process.members() == []
+    process.await_gone()
 
 
 def test_a_model_without_a_package_is_told_before_ray_starts(launch_cloud):
@@ -43,4 +43,4 @@ def test_a_cloud_process_whose_raylet_dies_ends_with_an_error(launch_cloud):
     os.kill(int(raylet.partition(" ")[0]), signal.SIGKILL)
     assert process.process.wait(100) == 1
     assert "raylet of this machine has died" in process.err.read_text()
-    assert process.members() == []
+    process.await_gone()

@@ -54,8 +54,8 @@ def part():
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory):
-    """Where the demo's models are kept."""
-    return tmp_path_factory.mktemp("cache")
+    """Where the demo's models are kept, for all tests of this run."""
+    return tmp_path_factory.getbasetemp() / "demo-models"
 
 
 @pytest.fixture(scope="session")

@@ -26,8 +26,8 @@ _PATH = re.compile(r"/\S+/digit\.json")
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    """The demo's models, trained once."""
-    folder = tmp_path_factory.mktemp("cache")
+    """The demo's models, trained once for all tests of this run."""
+    folder = tmp_path_factory.getbasetemp() / "demo-models"
     prepare(folder, lambda _: None)
     return folder
 
