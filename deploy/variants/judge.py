@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from deploy.variants.arguments import NOT_KEPT
 from deploy.variants.dataset import LEAST_CARRIED, Dataset, Requests, carried, read
 from deploy.variants.draft import Draft, Source
 from deploy.variants.measure import compared, made_up_for
+from deploy.variants.measure import deviation as measured_deviation
 from deploy.variants.verdict import Comparison, Side, against, told
 from deploy.variants.write import only
 from edge_agent.runtime import verify
@@ -171,10 +173,24 @@ def _compared(case: _Case, draft: Draft, after: tuple[Package, Variant]) -> Comp
         found = compared((source.package, source.variant), after, case.judged_on)
     except BadRequest as error:
         raise PackageError(f"{source.where}: {error.message}") from error
+    deviation = max(found.deviation, _deviation_on_samples(source, after))
     made = source.variant.made
     lost = made.right_share_before - made.right_share if made else 0.0
     limit = source.package.manifest.tolerance if draft.exact else None
-    return Comparison(found.before, found.after, found.deviation, max(0.0, lost), limit)
+    return Comparison(found.before, found.after, deviation, max(0.0, lost), limit)
+
+
+def _deviation_on_samples(source: Source, after: tuple[Package, Variant]) -> float:
+    """On the warm-up samples, which `verify` compares the variants by."""
+    with ThreadPoolExecutor(1) as executor:
+        some, others = (
+            [
+                [tensor.data for tensor in part.outputs]
+                for part in verify.answers_to_samples(package, variant, executor)
+            ]
+            for package, variant in ((source.package, source.variant), after)
+        )
+    return measured_deviation(some, others)
 
 
 def _keep(
@@ -198,8 +214,8 @@ def _keep(
     manifest = msgspec.structs.replace(
         package.manifest, name=args.name, version=args.version, variants=(described,)
     )
-    kept = {one.file: package.read(one) for one in manifest.kept()}
-    return write_package(target.parents[1], manifest, {**kept, variant.file: draft.data})
+    files = {**package.kept_files(), variant.file: draft.data}
+    return write_package(target.parents[1], manifest, files)
 
 
 def _result(

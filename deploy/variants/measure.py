@@ -91,7 +91,7 @@ def _right(said: Answers, data: Dataset | Requests) -> list[Array]:
 def _share(said: Answers, right: Sequence[Array], tolerance: float) -> float:
     """Of all items; what has none counts as one."""
     outputs = [outputs[0] for outputs in said]
-    counts = [len(output) if output.ndim else 1 for output in outputs]
+    counts = [max(1, len(output)) if output.ndim else 1 for output in outputs]
     shares = [right_share(*pair, tolerance) for pair in zip(outputs, right, strict=True)]
     return float(np.average(shares, weights=counts))
 
@@ -104,8 +104,11 @@ def right_share(output: Array, right: Array, tolerance: float) -> float:
     """The share of an output that is right: the highest score stands where it should.
 
     Where the output has no scores, its values are right; numbers may be off by `tolerance`.
+    Nothing is right where there are more or fewer than there should be.
     """
     said = _verdicts(output)
+    if said.size != right.size or not said.size:
+        return float(said.size == right.size)
     if said.dtype.kind != "f":
         return float(np.mean(said == right))
     return float(np.mean(np.isclose(said, right.reshape(said.shape), tolerance, tolerance)))
@@ -118,15 +121,20 @@ def _verdicts(output: Array) -> Array:
 
 
 def deviation(some: Answers, others: Answers) -> float:
-    """The largest difference between two variants' answers; infinite where one is no number."""
+    """The largest difference between two variants' answers.
+
+    A text that differs counts as 1; it is infinite where one is no number, or of another shape.
+    """
+    if [list(map(np.shape, one)) for one in some] != [list(map(np.shape, one)) for one in others]:
+        return float("inf")
     pairs = zip(chain.from_iterable(some), chain.from_iterable(others), strict=True)
-    return max(starmap(_apart, pairs))
+    return max(starmap(_apart, pairs), default=0.0)
 
 
 def _apart(one: Array, other: Array) -> float:
     if one.dtype == object:
         return float((one != other).any())
-    largest = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max())
+    largest = float(np.abs(one.astype(np.float64) - other.astype(np.float64)).max(initial=0.0))
     return largest if np.isfinite(largest) else float("inf")
 
 

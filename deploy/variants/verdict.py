@@ -55,7 +55,7 @@ def against(comparison: Comparison, rule: KeepIf) -> list[str]:
 
 def _against(found: Comparison, rule: KeepIf) -> Iterator[str]:
     if not isfinite(found.deviation):
-        yield "some of its answers are no numbers"
+        yield "some of its answers are no numbers, or of another shape than its source's"
     elif found.limit is not None and found.deviation > found.limit:
         yield f"its answers deviate by {found.deviation:.2g}, tolerance is {found.limit:g}"
     if found.accuracy_loss > rule.accuracy_loss + 1e-12:

@@ -9,20 +9,24 @@ import msgspec
 
 from deploy.variants.draft import Draft
 from edge_agent.runtime.manifest import SUFFIX, Variant
-from edge_agent.runtime.package import Package, described, write_package
+from edge_agent.runtime.package import Package, PackageError, described, write_package
 
 
 @contextmanager
 def only(package: Package, draft: Draft, name: str) -> Iterator[tuple[Package, Variant]]:
-    """A package that holds nothing but a draft; it is gone afterwards.
+    """A package with the samples of `package` and no variant but a draft; it is gone afterwards.
 
     Raises:
-        PackageError: it cannot be written.
+        PackageError: it cannot be written, or the block raised one: without the temporary path.
     """
     variant = _variant(draft, name)
     manifest = msgspec.structs.replace(package.manifest, variants=(variant,))
+    files = {**package.kept_files(), variant.file: draft.data}
     with tempfile.TemporaryDirectory(prefix="isochrone-") as folder:
-        yield write_package(Path(folder), manifest, {variant.file: draft.data}), variant
+        try:
+            yield write_package(Path(folder), manifest, files), variant
+        except PackageError as error:
+            raise PackageError(error.message.replace(f"{folder}/", "")) from error
 
 
 def _variant(draft: Draft, name: str) -> Variant:

@@ -113,6 +113,14 @@ class Package:
             reason = os.strerror(error.errno or 0)
             raise PackageError(f"{path}: cannot be read: {reason}; {_REBUILD}") from error
 
+    def kept_files(self) -> dict[str, bytes]:
+        """The content of every file that holds data of warm-up samples.
+
+        Raises:
+            PackageError: one of them is not what the manifest promises.
+        """
+        return {one.file: self.read(one) for one in self.manifest.kept()}
+
     def check(self, stored: StoredFile, size_bytes: int, digest: str) -> None:
         """Hold what was read, which may be one byte too many, to what the manifest promises.
 

@@ -1,5 +1,8 @@
 """`isochrone package export|quantize|prune|distill` on models that were trained for real."""
 
+from pathlib import Path
+
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -7,6 +10,8 @@ import safetensors.numpy
 from onnx import helper
 
 from deploy import cli
+from deploy.kept_sample import as_sample
+from deploy.variants.measure import deviation, right_share
 from deploy.variants.onnx_graph import onnx_bytes
 from edge_agent.runtime import verify
 from edge_agent.runtime.choice import Choices
@@ -77,6 +82,74 @@ def dense(tmp_path):
 
 
 KEEP = ("--keep-unproven",)
+ANY_VERDICT = f"accuracy_loss=1,{ANY_SPEED}"
+
+
+def _with_kept_sample(path, folder):
+    """The package with one sample that was given, too large to stand in its manifest."""
+    package = open_package(path)
+    (spec,) = package.takes
+    data = np.random.default_rng(4).random((65, *spec.shape[1:]), np.float32)
+    sample, files = as_sample(1, [spec], {spec.name: data}, ())
+    sample = msgspec.structs.replace(sample, real=True)
+    manifest = msgspec.structs.replace(package.manifest, warm_up=(sample,))
+    files.update({one.file: package.read(one) for one in manifest.variants})
+    return write_package(folder, manifest, files).path
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        pytest.param(("quantize", "digits"), id="quantize"),
+        pytest.param(("prune", "digits"), id="prune onnx"),
+        pytest.param(("prune", "digits-large"), id="prune torch"),
+        pytest.param(("export", "digits-large"), id="export"),
+        pytest.param(("distill", "digits"), id="distill"),
+        pytest.param(("distill", "digits", "--name", "small"), id="distill to a package"),
+    ],
+)
+def test_every_maker_takes_the_kept_samples_along(store, run, images, tmp_path, action):
+    word, name, *more = action
+    path = _with_kept_sample(store / name / "1", tmp_path / "kept")
+    if word == "distill":
+        more += ["--data", images / "learnt.npz", "--hidden", "8", "--epochs", "1"]
+    evaluation = ("--evaluation", images / "held_out.npz")
+    code, result, printed = run(word, path, *more, *evaluation, "--keep-if", ANY_VERDICT)
+    assert code == 0, printed.out
+    package = open_package(Path(result["package"]))
+    (kept,) = package.manifest.kept()
+    assert package.read(kept)
+    assert not verify.problems(package)
+
+
+def test_a_draft_that_cannot_be_judged_is_told_without_a_temporary_path(dense, run, monkeypatch):
+    monkeypatch.setattr(
+        "edge_agent.runtime.verify.problems", lambda package: [f"{package.path}: is wrong"]
+    )
+    with pytest.raises(PackageError) as refusal:
+        run("quantize", dense)
+    assert refusal.value.message == "dense/1: is wrong"
+
+
+def test_a_variant_may_deviate_as_far_as_it_did_on_the_samples(dense, run, tmp_path):
+    """`verify` compares the answers to the samples, whatever it was judged on."""
+    np.save(tmp_path / "zeros.npy", np.zeros((20, 512), np.float32))
+    arguments = ("--evaluation", tmp_path / "zeros.npy", "--keep-if", ANY_VERDICT)
+    code, result, printed = run("quantize", dense, *arguments)
+    assert code == 0, printed.out
+    package = open_package(dense)
+    made = package.manifest.variants[1].made
+    assert made
+    assert made.deviation == result["deviation"] > package.manifest.tolerance
+    assert not verify.problems(package)
+
+
+def test_answers_of_another_shape_are_infinitely_far_apart():
+    two, three, none = (np.zeros(count, np.float32) for count in (2, 3, 0))
+    assert deviation([[two]], [[three]]) == float("inf")
+    assert deviation([[none]], [[none]]) == 0.0
+    assert right_share(two, three, 0.1) == 0
+    assert right_share(none, none, 0.1) == 1
 
 
 def test_what_was_judged_on_made_up_inputs_is_kept_only_when_asked(dense, run):
