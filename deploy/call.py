@@ -1,14 +1,15 @@
 """One HTTP call from the command line to a running part."""
 
 import argparse
-import json
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from http.client import HTTPException
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import msgspec
 
 from router.errors import BadRequest, IsochroneError, Unavailable
 from router.process.clock import monotonic
@@ -16,8 +17,25 @@ from router.wire.http import Headers
 from router.wire.peer_json import read_json
 from router.wire.problem import Problem
 
+T = TypeVar("T")
+ANSWER_BYTES = 64 << 20
+"""The most that is read of an answer."""
+ADMIN_REMEDY = "--admin takes the address of the router's admin listener (admin.listen)"
+_SHOWN_BYTES = 80
+
+
+class _AnyStatus(urllib.request.HTTPErrorProcessor):
+    """Every status is an answer; a redirect too, so that no key goes on to another address."""
+
+    def http_response(self, request: object, response: Any) -> Any:  # noqa: ANN401
+        del request
+        return response
+
+    https_response = http_response
+
+
 # What is asked for is on this machine or named by the operator: no proxy stands between.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _AnyStatus)
 
 
 def add_admin_argument(parser: argparse.ArgumentParser) -> None:
@@ -54,32 +72,50 @@ class RefusedError(IsochroneError):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An HTTP answer; header names in lower case, `seconds` from the request to its end."""
+    """An HTTP answer; header names in lower case, `seconds` from the request to its end.
+
+    `url` was asked; `remedy` says what to do where no Isochrone process answers there.
+    """
 
     status: int
     headers: Headers
     body: bytes
     seconds: float = 0.0
+    url: str = ""
+    remedy: str = ""
 
-    def json(self) -> Any:  # noqa: ANN401 - whatever the other side says
-        """The body as JSON.
+    def json(self, kind: type[T]) -> tuple[T, Any]:
+        """The body as a `kind`, and all of it as plain data.
 
         Raises:
-            RefusedError: the status says no, or the body is no JSON.
+            RefusedError: the status says no, or the body is no `kind`.
         """
-        if self.status != HTTPStatus.OK:
+        if self.status not in (HTTPStatus.OK, HTTPStatus.ACCEPTED):
             raise RefusedError(self.refusal())
         try:
-            return json.loads(self.body)
-        except ValueError as error:
-            raise RefusedError(f"the answer is no JSON: {self.body[:80]!r}") from error
+            plain = read_json(self.body, object, "the answer", most_bytes=None)
+            return msgspec.convert(plain, kind), plain
+        except (BadRequest, msgspec.ValidationError) as error:
+            raise self.foreign(str(error)) from error
+
+    def foreign(self, why: str) -> RefusedError:
+        """The error that says that something else than Isochrone answers."""
+        remedy = f"; {self.remedy}" if self.remedy else ""
+        return RefusedError(f"no isochrone answers at {self.url}: {why}{remedy}")
+
+    def problem(self) -> Problem | None:
+        """The body as a refusal of ours; None where it is none."""
+        try:
+            return read_json(self.body, Problem, "refusal", most_bytes=None)
+        except BadRequest:
+            return None
 
     def refusal(self) -> str:
         """What a refusal says, with its reasons below it."""
-        try:
-            problem = read_json(self.body, Problem, "refusal", most_bytes=None)
-        except BadRequest:
-            return f"{self.status}: {self.body[:200].decode(errors='replace')}"
+        problem = self.problem()
+        if problem is None:
+            start = self.body[:_SHOWN_BYTES].decode(errors="replace")
+            return self.foreign(f"status {self.status}, {start!r}").message
         reasons = (f"  {name}: {reason}" for name, reason in problem.reasons.items())
         return "\n".join([f"{self.status} {problem.code}: {problem.error}", *reasons])
 
@@ -90,31 +126,22 @@ def call(
     headers: Mapping[str, str] | None = None,
     *,
     timeout_s: float = 30.0,
-    remedy: str = "isochrone up starts a whole system",
+    remedy: str,
 ) -> Reply:
     """GET a URL, or POST a body to it; any status is an answer.
 
     Raises:
-        Unavailable: nobody answered.
+        Unavailable: there is no answer, or it is cut off, not HTTP, or over `ANSWER_BYTES`.
     """
     start_s = monotonic()
     try:
         request = urllib.request.Request(url, body, dict(headers or {}))
         with _OPENER.open(request, timeout=timeout_s) as answer:
-            return _reply(answer.status, answer.headers.items(), answer.read(), start_s)
-    except urllib.error.HTTPError as error:
-        with error:
-            return _reply(error.code, error.headers.items(), error.read(), start_s)
-    except (OSError, ValueError) as error:
+            body = answer.read(ANSWER_BYTES + 1)
+            fields = [(name.lower().encode(), text.encode()) for name, text in answer.getheaders()]
+        if len(body) > ANSWER_BYTES:
+            raise ValueError(f"over {ANSWER_BYTES} bytes")
+        return Reply(answer.status, fields, body, monotonic() - start_s, url, remedy)
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise Unavailable(f"{url} gives no answer ({reason}); {remedy}") from error
-
-
-def _reply(
-    status: int,
-    headers: Any,  # noqa: ANN401 - pairs of text
-    body: bytes,
-    start_s: float,
-) -> Reply:
-    fields = [(name.lower().encode(), value.encode()) for name, value in headers]
-    return Reply(status, fields, body, monotonic() - start_s)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from deploy.call import Reply, call
+from deploy.call import RefusedError, Reply, call
 from deploy.result import add_json_argument, size, tell
 from edge_agent.artefacts.parts import trust_of
 from edge_agent.config import AgentConfig, check
@@ -40,6 +40,7 @@ _SKEW_S = 30.0
 DATE_GRAIN_S = 1.0
 """What the Date header of HTTP tells apart."""
 _PATIENCE_S = 3.0
+_FOREIGN = "is this URL a router's?"
 
 State = Literal["ok", "warn", "fail"]
 
@@ -237,7 +238,7 @@ def _clock(url: str, answer: Reply) -> Finding:
     told = dict(answer.headers).get(b"date", b"").decode("latin-1")
     try:
         ahead_s = wall() - parsedate_to_datetime(told).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return Finding("clock", "warn", f"{url} does not say what time it is")
     # The date was written before it arrived, and tells no parts of a second.
     uncertain_s = DATE_GRAIN_S + answer.seconds
@@ -250,9 +251,14 @@ def _clock(url: str, answer: Reply) -> Finding:
 
 
 def _view(url: str, answer: Reply, config: AgentConfig, running: EndpointReport | None) -> Finding:
+    if answer.status == HTTPStatus.OK:
+        try:
+            return _seen(url, answer.json(SeenAgent)[0])
+        except RefusedError as error:
+            return Finding("router", "fail", error.message, _FOREIGN)
+    if answer.problem() is None:
+        return Finding("router", "fail", answer.refusal(), _FOREIGN)
     match answer.status:
-        case HTTPStatus.OK:
-            return _seen(url, msgspec.json.decode(answer.body, type=SeenAgent))
         case HTTPStatus.FORBIDDEN:
             remedy = "add this machine's network to enrolment.allowed_networks of the router"
             return Finding("router", "fail", f"{url} takes no agents from here", remedy)
@@ -262,7 +268,7 @@ def _view(url: str, answer: Reply, config: AgentConfig, running: EndpointReport 
         case HTTPStatus.NOT_FOUND:
             found = f"{url} does not know this agent, which runs"
             return Finding("router", "fail", found, "the agent's log says why it was refused")
-    return Finding("router", "fail", f"{url}: {answer.refusal()}", "is this URL a router's?")
+    return Finding("router", "fail", f"{url}: {answer.refusal()}", _FOREIGN)
 
 
 def _seen(url: str, seen: SeenAgent) -> Finding:
@@ -290,6 +296,6 @@ def _report_of(address: str) -> EndpointReport | None:
 
 def _asked(url: str) -> Reply | None:
     try:
-        return call(url, timeout_s=_PATIENCE_S)
+        return call(url, timeout_s=_PATIENCE_S, remedy="")
     except Unavailable:
         return None

@@ -3,8 +3,10 @@
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+from urllib.parse import quote
 
+import msgspec
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -20,8 +22,24 @@ from router.wire.tensor import DATATYPES, Array, Tensor
 
 HELP = "send one image to a model and say who answered and why"
 _BEST = 3
+_MOST_PIXELS = 1 << 24
+_REMEDY = "--router takes the address that a router listens on (listen)"
 _LIGHT = 0.5
 """A picture whose mean is above this is dark ink on light paper; models learnt the opposite."""
+
+
+class _TensorMetadata(msgspec.Struct):
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+_Tensors = Annotated[list[_TensorMetadata], msgspec.Meta(min_length=1)]
+
+
+class _ModelMetadata(msgspec.Struct):
+    inputs: _Tensors
+    outputs: _Tensors
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,20 +59,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Ask, and print the answer."""
-    url = f"{args.router}/v2/models/{args.model}"
+    url = f"{args.router}/v2/models/{quote(args.model, safe='')}"
     headers = _authorization(args.key_file)
-    metadata = call(url, headers=headers).json()
-    given, wanted = metadata["inputs"][0], metadata["outputs"][0]["name"]
-    data = pixels(args.image, given["shape"]).astype(DATATYPES[given["datatype"]].dtype)
+    metadata, _ = call(url, headers=headers, remedy=_REMEDY).json(_ModelMetadata)
+    given = metadata.inputs[0]
+    if given.datatype not in DATATYPES or given.datatype == "BYTES":
+        raise ConfigError(f"this model takes {given.datatype}, which is no picture")
+    data = pixels(args.image, given.shape).astype(DATATYPES[given.datatype].dtype)
     fields, body = encode_request(
         InferRequest(
-            (Tensor(given["name"], given["datatype"], data),),
-            (RequestedOutput(wanted, parameters={"classification": _BEST}),),
+            (Tensor(given.name, given.datatype, data),),
+            (RequestedOutput(metadata.outputs[0].name, parameters={"classification": _BEST}),),
         )
     )
     start_s = monotonic()
     sent = headers | {name.decode(): value.decode() for name, value in fields}
-    reply = call(f"{url}/infer", body, sent)
+    reply = call(f"{url}/infer", body, sent, remedy=_REMEDY)
     result = _result(args.model, reply, monotonic() - start_s)
     tell(args, result, described(result))
     return 0
@@ -71,6 +91,8 @@ def pixels(path: Path, shape: Sequence[int]) -> Array:
     if len(shape) < 2 or min(shape[-2:]) < 1 or any(size not in (-1, 1) for size in shape[:-2]):
         raise ConfigError(f"this model takes {list(shape)}, which is no single grey picture")
     height, width = shape[-2:]
+    if height * width > _MOST_PIXELS:
+        raise ConfigError(f"this model takes {height} x {width} pixels, over {_MOST_PIXELS}")
     try:
         with Image.open(path) as picture:
             grey = ImageOps.exif_transpose(picture).convert("L")
@@ -97,11 +119,12 @@ def _result(model: str, reply: Reply, seconds: float) -> dict[str, Any]:
         raise RefusedError(reply.refusal())
     try:
         output = decode_response(reply.headers, reply.body).outputs[0]
-    except (BadRequest, IndexError) as error:
-        raise RefusedError(f"the answer cannot be read: {error}") from error
+        classes = [_class(text.decode()) for text in output.data.ravel().tolist()]
+        classes[0]  # there is a best one
+    except (BadRequest, IndexError, AttributeError, ValueError) as error:  # of any other shape
+        raise reply.foreign(f"its answer holds no classes: {error}") from error
     names = ("endpoint", "region", "reason", "attempts")
     told = {name: _told(reply, f"x-isochrone-{name}") for name in names}
-    classes = [_class(text.decode()) for text in output.data.ravel().tolist()]
     return {
         "schema": "isochrone.infer/1",
         "ok": True,

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
+
 from deploy.call import Reply, call, url
 from deploy.result import add_json_argument, columns, size, tell
 from router.errors import ConfigError
@@ -27,6 +29,36 @@ _VERBS = {
     "pull": "bring a package from the agent's source to its disk",
     "rollback": "have the version serve that did before",
 }
+
+
+class _ModelListed(msgspec.Struct):
+    name: str
+    version: str
+    state: str
+    active: bool
+    previous: bool
+    bytes: int
+    load_s: float | None
+    digest: str
+
+
+class _PullListed(msgspec.Struct):
+    name: str
+    version: str
+    bytes_done: int
+    bytes_total: int
+    interrupted: str
+
+
+class _Listing(msgspec.Struct):
+    models: list[_ModelListed]
+    pulls: list[_PullListed]
+
+
+class _VersionTold(msgspec.Struct):
+    """What a load and a rollback answer."""
+
+    version: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     """
     agent = _Agent(args.agent, _token(args.token_file))
     if args.action == "list":
-        result = agent.ask("/isochrone/models")
-        tell(args, result, _listed(result))
+        listing, told = agent.listing()
+        tell(args, told, _listed(listing))
         return 0
     result = _pulled(agent, args) if args.action == "pull" else _controlled(agent, args)
     tell(args, {"schema": "isochrone.model/1", "ok": True, **result}, [_done(args, result)])
@@ -88,8 +120,10 @@ class _Agent:
         if token is not None:
             self._headers["authorization"] = f"Bearer {token}"
 
-    def ask(self, path: str) -> Any:  # noqa: ANN401 - what the agent says
-        return call(self._url + path, headers=self._headers, remedy=_REMEDY).json()
+    def listing(self) -> tuple[_Listing, Any]:
+        """Every version and pull; the same as plain data."""
+        reply = call(self._url + "/isochrone/models", headers=self._headers, remedy=_REMEDY)
+        return reply.json(_Listing)
 
     def order(self, path: str, wishes: Mapping[str, Any]) -> Reply:
         body = json.dumps(wishes).encode()
@@ -101,11 +135,14 @@ class _Agent:
 def _controlled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
     model = quote(args.model, safe="")
     if args.action == "rollback":
-        return dict(agent.order(f"/isochrone/models/{model}/rollback", {}).json())
+        return dict(agent.order(f"/isochrone/models/{model}/rollback", {}).json(_VersionTold)[1])
+    if args.action == "unload":  # answered by {}, as from any server: it must be an agent
+        agent.listing()
     wishes = {"parameters": {"version": args.version}} if args.version else {}
     reply = agent.order(f"/v2/repository/models/{model}/{args.action}", wishes)
     told = {"name": args.model, "version": args.version, "done": reply.status == HTTPStatus.OK}
-    return {**told, **reply.json()}
+    kind = dict if args.action == "unload" else _VersionTold
+    return {**told, **reply.json(kind)[1]}
 
 
 def _pulled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
@@ -114,9 +151,12 @@ def _pulled(agent: _Agent, args: argparse.Namespace) -> dict[str, Any]:
     if args.digest:
         wishes["digest"] = args.digest
     path = f"/isochrone/models/{quote(args.model, safe='')}/pull"
-    while (reply := agent.order(path, wishes)).status == HTTPStatus.ACCEPTED:
-        print(_progress(json.loads(reply.body)), file=sys.stderr, flush=True)
-    return dict(reply.json())
+    while True:
+        reply = agent.order(path, wishes)
+        pull, told = reply.json(_PullListed)
+        if reply.status == HTTPStatus.OK:
+            return dict(told)
+        print(_progress(pull), file=sys.stderr, flush=True)
 
 
 def _done(args: argparse.Namespace, result: Mapping[str, Any]) -> str:
@@ -140,34 +180,32 @@ def _command(args: argparse.Namespace, *words: str) -> str:
     return shlex.join(["isochrone", "models", *words, *more])
 
 
-def _progress(pull: Mapping[str, Any]) -> str:
-    done = f"{size(pull['bytes_done'])} of {size(pull['bytes_total'])}"
-    why = pull["interrupted"]
-    return f"{done}; to be tried again: {why}" if why else done
+def _progress(pull: _PullListed) -> str:
+    done = f"{size(pull.bytes_done)} of {size(pull.bytes_total)}"
+    return f"{done}; to be tried again: {pull.interrupted}" if pull.interrupted else done
 
 
-def _listed(result: Mapping[str, Any]) -> Iterator[str]:
+def _listed(listing: _Listing) -> Iterator[str]:
     heads = ["MODEL", "VERSION", "STATE", "SERVES", "SIZE", "LOAD", "DIGEST"]
-    yield from columns([heads, *map(_row, result["models"])])
-    for pull in result["pulls"]:
-        yield f"pulling {pull['name']} {pull['version']}: {_progress(pull)}"
+    yield from columns([heads, *map(_row, listing.models)])
+    for pull in listing.pulls:
+        yield f"pulling {pull.name} {pull.version}: {_progress(pull)}"
 
 
-def _row(model: Mapping[str, Any]) -> list[str]:
+def _row(model: _ModelListed) -> list[str]:
     role = "no"
-    if model["active"]:
-        role = "yes" if model["state"] == "warm" else "once warm"
-    elif model["previous"]:
+    if model.active:
+        role = "yes" if model.state == "warm" else "once warm"
+    elif model.previous:
         role = "before"
-    load_s = model["load_s"]
     return [
-        model["name"],
-        model["version"],
-        model["state"],
+        model.name,
+        model.version,
+        model.state,
         role,
-        size(model["bytes"]),
-        "-" if load_s is None else f"{load_s:.2f} s",
-        model["digest"][:12],
+        size(model.bytes),
+        "-" if model.load_s is None else f"{model.load_s:.2f} s",
+        model.digest[:12],
     ]
 
 

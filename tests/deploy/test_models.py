@@ -132,5 +132,7 @@ def test_a_package_is_signed_and_verified(tmp_path, capsys):
     [("warm", True, "yes"), ("cold", True, "once warm"), ("warm", False, "no")],
 )
 def test_only_a_warm_model_serves(state, active, role):
-    model = {"name": "m", "version": "1", "state": state, "active": active, "previous": False}
-    assert command._row({**model, "bytes": 1, "load_s": None, "digest": "0"})[3] == role
+    model = command._ModelListed(
+        "m", "1", state, active=active, previous=False, bytes=1, load_s=None, digest="0"
+    )
+    assert command._row(model)[3] == role
