@@ -6,6 +6,7 @@ Exporters leave sizes open, and write down wrong ones for outputs: what counts i
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 
 import numpy as np
@@ -40,7 +41,8 @@ _AXES = re.compile(r"ax[ei]s", re.IGNORECASE)
 _STARTS = re.compile(r"start|begin", re.IGNORECASE)
 _THE_ROWS = "batch"
 Fills = Callable[[Sequence[TensorSpec], Mapping[str, made_up.Shape]], Iterator[Arrays]]
-_MOST_RANK = 4
+_RANKS = (2, 1, 3, 4, 0)
+"""Of an input whose rank is not stated, the likeliest first: a scalar would fit too much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,16 +111,18 @@ def asked(graph: Graph) -> Asked:
     Raises:
         PackageError: there are none among those that were tried.
     """
-    refusals: list[str] = []
+    told = ""
     for takes in _ranked(graph):
-        for fills in (_likely, _unlikely, _fitting):
-            for sizes in _all_sizes(takes, graph):
-                found = _first(graph, takes, sizes, fills, refusals)
+        for tried, fills in product(_tried(takes, graph), (_likely, _unlikely, _fitting)):
+            for sizes in _all_sizes(tried, graph):
+                refusals: list[str] = []
+                found = _first(graph, tried, sizes, fills, refusals)
                 if found is not None:
-                    return _more(graph, takes, sizes, found)
+                    return replace(_more(graph, tried, sizes, found), takes=takes)
+                told = told or "".join(refusals[-1:])  # earlier ones are of ids that were too large
     raise PackageError(
-        f"{graph.where}: answers no made-up input. {refusals[0]}. Give real inputs with --sample"
-        " FILE, or export the model with its sizes fixed"
+        f"{graph.where}: answers no made-up input. {told}. Give real inputs with --sample FILE,"
+        " or export the model again, with its sizes fixed or with all of them left open"
     )
 
 
@@ -172,11 +176,18 @@ def _names(shape: Sequence[int | str | None]) -> tuple[str, ...]:
 
 def _ranked(graph: Graph) -> Iterator[tuple[TensorSpec, ...]]:
     """The inputs, where their number of sizes is not known with every one that is likely."""
-    for rank in range(_MOST_RANK + 1 if graph.unranked else 1):
+    for rank in _RANKS if graph.unranked else (0,):
         yield tuple(
             replace(spec, shape=(-1,) * rank) if spec.name in graph.unranked else spec
             for spec in graph.takes
         )
+
+
+def _tried(takes: Sequence[TensorSpec], graph: Graph) -> Iterator[tuple[TensorSpec, ...]]:
+    """All inputs; then those only that no call can leave out."""
+    yield tuple(takes)
+    if graph.optional:
+        yield tuple(spec for spec in takes if spec.name not in graph.optional)
 
 
 def _all_sizes(takes: Sequence[TensorSpec], graph: Graph) -> Iterator[Sizes]:

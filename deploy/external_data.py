@@ -16,6 +16,8 @@ from router.errors import ConfigError
 MOST_BYTES = (1 << 31) - 1
 """Of one protobuf message, as every reader of ONNX has it."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_PULL = "run git lfs pull where it was cloned"
 _COPY = "copy the file itself to beside the model (cp -L)"
 
 
@@ -30,6 +32,8 @@ def read_whole(onnx: Path) -> bytes:
         if onnx.stat().st_size > MOST_BYTES:
             raise _too_large(onnx, onnx.stat().st_size)
         data = onnx.read_bytes()
+        if data.startswith(_POINTER):
+            raise PackageError(f"{onnx}: is a Git LFS pointer, not the model; {_PULL}")
         if not has_external_data(data):
             return data
         return _Folder(onnx, len(data)).with_data_inside(data)
@@ -56,10 +60,13 @@ class _Folder:
             descriptor = self._opened(where.location, named)
         except (OSError, ValueError) as error:
             raise PackageError(f"{named}: {_why(error)}") from error
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            os.close(descriptor)  # open() refuses a folder, and leaves it open
+            raise PackageError(f"{named}: it is no file of that folder alone; {_COPY}")
         with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor has no path
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
-                raise PackageError(f"{named}: it is no file of that folder alone; {_COPY}")
+            if file.read(len(_POINTER)) == _POINTER:
+                raise PackageError(f"{named}: it is a Git LFS pointer, not the data; {_PULL}")
             length = found.st_size - where.offset if where.length is None else where.length
             if length < 0 or where.offset + length > found.st_size:
                 raise PackageError(

@@ -27,6 +27,7 @@ _FILE = "model.onnx"
 _MOST_METADATA_BYTES = 256 << 10
 _MOST_METADATA = 64
 _MOST_KEY = 256
+_MOST_NAMED = 3
 Say = Callable[[str], None]
 
 
@@ -72,6 +73,7 @@ def _described(graph: Graph, data: bytes, wanted: Wanted, say: Say) -> tuple[Man
         else asked_graph.asked(graph)
     )
     _say_what_json_lacks(found.answers[: len(found.samples)], given, say)
+    _say_what_is_assumed(graph, found, given, say)
     samples, kept = _samples(found, given)
     try:
         manifest = Manifest(
@@ -110,7 +112,7 @@ def _samples(found: Asked, given: Sequence[Given]) -> tuple[tuple[Sample, ...], 
 
 def _made_again(takes: Sequence[TensorSpec], arrays: Arrays) -> list[str]:
     shapes = {name: array.shape for name, array in arrays.items()}
-    again = stand_ins(takes, shapes)
+    again = stand_ins([spec for spec in takes if spec.name in shapes], shapes)
     return [name for name, array in arrays.items() if np.array_equal(array, again[name])]
 
 
@@ -125,6 +127,23 @@ def _metadata(graph: Graph, say: Say) -> Iterator[tuple[str, str]]:
             room += len(text.encode())
         else:
             yield key, text
+
+
+def _say_what_is_assumed(graph: Graph, found: Asked, given: Sequence[Given], say: Say) -> None:
+    for spec in found.takes:
+        if spec.name in graph.unranked and not given:
+            say(
+                f"input {spec.name!r}: the file does not state its rank; calls must give it with"
+                f" {len(spec.shape)} dimensions; if yours has others, give --sample FILE"
+            )
+    defaults = [node.name for node in graph.session.get_overridable_initializers()]
+    if defaults:
+        named = ", ".join(map(repr, defaults[:_MOST_NAMED]))
+        more = len(defaults) - _MOST_NAMED
+        say(
+            f"calls cannot set {named}{f' and {more} more' if more > 0 else ''}: the file gives"
+            " a default, as some exporters do for weights; without its initializer it is an input"
+        )
 
 
 def _say_what_json_lacks(

@@ -17,7 +17,7 @@ from edge_agent.runtime.model import DirectModel, Feed
 from edge_agent.runtime.onnx_file import has_external_data
 from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort import state
-from edge_agent.runtime.ort_reason import reason
+from edge_agent.runtime.ort_reason import reason, remedy
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import BadRequest, Unavailable
 from router.wire.tensor import Array, Tensor, TensorSpec
@@ -106,7 +106,7 @@ def _session(
         if _may_lack_memory(error, _LOADING_TIMES * len(content)):
             raise MemoryError(reason(error)) from error
         raise PackageError(
-            f"{where}: onnxruntime cannot load it ({reason(error)}); export it to ONNX again"
+            f"{where}: onnxruntime cannot load it ({reason(error)}); {remedy(error)}"
         ) from error
 
 

@@ -35,6 +35,7 @@ _PRECISIONS: Mapping[int, Precision] = {
 """By TensorProto.DataType; four bits are named with eight."""
 _MAX_DIGITS = 20
 _GRAPH, _INPUT = 7, 11
+_OPTIONAL_TYPE = 9
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _TAG_BYTES, _TAG_BITS = 5, 32
 _MAX_DEPTH = 64
@@ -95,8 +96,14 @@ def unranked_inputs(data: bytes) -> frozenset[str]:
         str(name, "utf-8")
         for one in inputs
         for name in _parts(one, 1)
-        if not any(_parts(tensor, 2) for kind in _parts(one, 2) for tensor in _parts(kind, 1))
+        if not any(map(_states_shape, _parts(one, 2)))
     )
+
+
+def _states_shape(kind: memoryview) -> bool:
+    """Of a TypeProto; that of an optional value nests another one."""
+    inner = (one for optional in _parts(kind, _OPTIONAL_TYPE) for one in _parts(optional, 1))
+    return any(_parts(tensor, 2) for one in (kind, *inner) for tensor in _parts(one, 1))
 
 
 def _parts(message: memoryview, wanted: int) -> list[memoryview]:

@@ -17,25 +17,39 @@ _PLAIN = (
     (re.compile(r"\S*/dev/fd/\d+"), "the file"),
     (re.compile(r" Please fix either the inputs/outputs or the model\."), ""),
 )  # fmt: skip
-_NEWER = (
+_TAKES = f"onnxruntime {ort.__version__} takes up to"
+_KNOWN = (
     (re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
-     "IR version", "save it with an older onnx, or set ir_version to {most}"),
-    (re.compile(r"Opset (\d+) is under development.* for domain \S+ is till opset (\d+)"),
-     "opset", "export it with opset_version={most}"),
+     r"its IR version is \1, " + _TAKES + r" \2",
+     r"save it with an older onnx, or set ir_version to \2, or install a newer onnxruntime"),
+    (re.compile(r"Opset (\d+) is under development.* for domain ai\.onnx is till opset (\d+)"),
+     r"its opset is \1, " + _TAKES + r" \2",
+     r"export it with opset_version=\2, or install a newer onnxruntime"),
+    (re.compile(r"Opset (\d+) is under development.* for domain (\S+) is till opset (\d+)"),
+     r"its opset of \2 is \1, " + _TAKES + r" \3",
+     r"export it with target_opset={'\2': \3}, or install a newer onnxruntime"),
+    (re.compile(r"Failed to construct locale with name: ?([\w.@-]+)"),
+     r"an operator on texts needs the locale \1, which this machine lacks",
+     r"install that locale here and on every agent (Debian: package locales, then locale-gen \1)"),
 )  # fmt: skip
+"""What onnxruntime says, the same in the words of the model, and the remedy."""
+_AGAIN = "export it to ONNX again"
+
+
+def remedy(error: Exception) -> str:
+    """What to do where onnxruntime cannot load a file."""
+    text = " ".join(str(error).split())
+    found = ((pattern.search(text), told) for pattern, _, told in _KNOWN)
+    return next((match.expand(told) for match, told in found if match is not None), _AGAIN)
 
 
 def reason(error: Exception) -> str:
     """Why onnxruntime cannot load or run something, on one line, without places in its source."""
     text = " ".join(str(error).split())
-    for pattern, word, remedy in _NEWER:
+    for pattern, plain, _ in _KNOWN:
         found = pattern.search(text)
         if found is not None:
-            most = found[2]
-            return (
-                f"its {word} is {found[1]}, onnxruntime {ort.__version__} takes up to {most}:"
-                f" {remedy.format(most=most)}, or install a newer onnxruntime"
-            )
+            return found.expand(plain)
     for pattern, plain in _PLAIN:
         text = pattern.sub(plain, text)
     while (place := _PLACE.search(text)) is not None:

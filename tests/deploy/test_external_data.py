@@ -21,6 +21,8 @@ from router.errors import ConfigError
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
 
 def _model():
     """A sum of two tables, one of them in a branch."""
@@ -133,12 +135,23 @@ def _cut(folder):
     (folder / "m.onnx.data").write_bytes(b"too short")
 
 
+def _folder(folder):
+    (folder / "m.onnx.data").unlink()
+    (folder / "m.onnx.data").mkdir()
+
+
+def _pointer(folder):
+    (folder / "m.onnx.data").write_bytes(POINTER)
+
+
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
         pytest.param(_link, "is a link", id="a link"),
         pytest.param(_hard_link, "no file of that folder alone", id="a hard link"),
         pytest.param(_pipe, "no file of that folder alone", id="a pipe"),
+        pytest.param(_folder, "no file of that folder alone", id="a folder"),
+        pytest.param(_pointer, "is a Git LFS pointer, .* run git lfs pull", id="a Git LFS pointer"),
         pytest.param(_gone, "is not there; copy it with the model", id="gone"),
         pytest.param(_cut, "it has 9; copy all of it", id="cut short"),
     ],
@@ -150,6 +163,12 @@ def test_data_that_are_not_a_plain_whole_file_beside_the_model_are_refused(tmp_p
         build(file, tmp_path / "models", Wanted("m"))
     assert "'m.onnx.data'" in refused.value.message
     assert not (tmp_path / "models").exists()
+
+
+def test_a_git_lfs_pointer_is_told_from_a_model(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(POINTER)
+    with pytest.raises(PackageError, match="is a Git LFS pointer, not the model; run git lfs pull"):
+        build(tmp_path / "m.onnx", tmp_path / "models", Wanted("m"))
 
 
 @pytest.mark.parametrize("location", ["../data", "/etc/passwd", "a/../../data", ".."])

@@ -277,6 +277,63 @@ def test_an_optional_input_may_be_left_out(tmp_path, serve):
     model.shutdown()
 
 
+def test_an_optional_input_keeps_the_shape_that_the_file_states(tmp_path, serve):
+    kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [4]))
+    node = helper.make_node("OptionalGetElement", ["bias"], ["b"])
+    nodes = [node, helper.make_node("Add", ["x", "b"], ["y"])]
+    inputs = [value("x", ["batch", 4]), helper.make_value_info("bias", kind)]
+    package = built(save(tmp_path, nodes, inputs, [value("y", ["batch", 4])]))
+    assert package.manifest.inputs[1].shape == (4,)
+    x, bias = np.ones((2, 4), np.float32), np.arange(4, dtype=np.float32)
+    assert serve(package, x=x, bias=bias)["y"].tolist() == [[1, 2, 3, 4]] * 2
+
+
+def test_an_optional_input_that_is_never_answered_is_left_out_of_the_samples(tmp_path):
+    kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [4]))
+    has = helper.make_node("OptionalHasElement", ["bias"], ["there"])
+    get = helper.make_node("OptionalGetElement", ["bias"], ["b"])
+    two = numpy_helper.from_array(np.array([2, 2, 2], np.int64), "two")
+    with_it = helper.make_graph(
+        [
+            helper.make_node("Constant", [], ["to"], value=two),
+            get,
+            helper.make_node("Reshape", ["b", "to"], ["w"]),
+        ],
+        "with",
+        [],
+        [value("w", None)],
+    )
+    without = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["v"])], "without", [], [value("v", None)]
+    )
+    either = helper.make_node("If", ["there"], ["y"], then_branch=with_it, else_branch=without)
+    inputs = [value("x", ["batch", 4]), helper.make_value_info("bias", kind)]
+    package = built(save(tmp_path, [has, either], inputs, [value("y", None)]))
+    assert [set(sample) for sample in shapes(package)] == [{"x"}]
+    assert package.manifest.inputs[1].optional
+
+
+def test_an_unstated_rank_is_that_of_rows_and_said_to_be_a_guess(tmp_path):
+    said: list[str] = []
+    nodes = [helper.make_node("Add", ["x", "y"], ["z"])]
+    path = save(tmp_path, nodes, [value("x", None), value("y", None)], [value("z", None)])
+    package = built(path, said=said)
+    assert [one.shape for one in package.manifest.inputs] == [(-1, -1), (-1, -1)]
+    assert [text.partition(":")[0] for text in said] == ["input 'x'", "input 'y'"]
+    assert all("does not state its rank" in text and "--sample FILE" in text for text in said)
+
+
+def test_an_input_with_a_default_keeps_it_and_that_is_said(tmp_path):
+    said: list[str] = []
+    constants = [(name, np.ones(1, np.float32)) for name in "abcde"]
+    nodes = [helper.make_node("Sum", ["x", *"abcde"], ["y"])]
+    inputs = [value("x", ["n"]), *(value(name, [1]) for name in "abcde")]
+    package = built(save(tmp_path, nodes, inputs, [value("y", ["n"])], constants), said=said)
+    assert [one.name for one in package.manifest.inputs] == ["x"]
+    (told,) = said
+    assert told.startswith("calls cannot set 'a', 'b', 'c' and 2 more: the file gives a default")
+
+
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
@@ -320,6 +377,49 @@ def test_a_file_that_is_too_new_is_told_what_is_taken(tmp_path, changes, says):
     with pytest.raises(PackageError, match=says) as refused:
         built(path)
     assert "onnxruntime_src" not in refused.value.message
+
+
+def test_a_locale_that_is_missing_is_said_to_be_installed(tmp_path):
+    node = helper.make_node(
+        "StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="xx_XX.UTF-8"
+    )
+    text = TensorProto.STRING
+    path = save(tmp_path, [node], [value("x", ["n"], text)], [value("y", ["n"], text)])
+    with pytest.raises(PackageError, match=r"needs the locale xx_XX\.UTF-8,") as refused:
+        built(path)
+    assert "install that locale here and on every agent" in refused.value.message
+    assert "export" not in refused.value.message
+
+
+def test_a_newer_opset_of_another_domain_is_named(tmp_path):
+    node = helper.make_node("Neg", ["x"], ["y"])
+    path = save(tmp_path, [node], [value("x", ["n"])], [value("y", ["n"])])
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 77))
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(PackageError, match=r"its opset of ai\.onnx\.ml is 77") as refused:
+        built(path)
+    assert "target_opset={'ai.onnx.ml': " in refused.value.message
+    assert "opset_version" not in refused.value.message
+
+
+def test_a_refusal_is_of_ids_that_the_table_has(tmp_path):
+    """A table of 200 rows refuses large ids; what then fails is a size."""
+    nodes = [
+        helper.make_node("Gather", ["table", "input_ids"], ["rows"]),
+        helper.make_node("Reshape", ["rows", "to"], ["y"], name="/head/Reshape"),
+    ]
+    constants = [
+        ("table", np.ones((200, 4), np.float32)),
+        ("to", np.array([1, 7, 4], np.int64)),
+    ]
+    inputs = [value("input_ids", ["batch", "seq"], TensorProto.INT64)]
+    path = save(tmp_path, nodes, inputs, [value("y", [1, 7, 4])], constants)
+    with pytest.raises(PackageError) as refused:
+        built(path)
+    told = refused.value.message
+    assert "/head/Reshape" in told
+    assert "out of data bounds" not in told
 
 
 def test_a_refusal_names_the_input_the_size_and_the_remedy(tmp_path):
