@@ -16,8 +16,9 @@ ANY_COUNT = 1 << 30
 """A limit that nothing reaches."""
 
 
-GONE = (ModelState.ABSENT, ModelState.DRAINING)
-"""A model in one of these states does not come back by being asked for."""
+UNLOADED = (ModelState.COLD, ModelState.DRAINING)
+"""A call loads a model in one of these states. An endpoint that is unloading it (evicted, replaced,
+or on demand) lets running calls end, frees its memory, and then loads it for the next call."""
 
 
 class Tier(StrEnum):
@@ -204,7 +205,7 @@ class FrozenCandidate:
     @property
     def able(self) -> bool:
         """As far as health and the model go."""
-        return self.out is None and self.state not in GONE
+        return self.out is None and self.state is not ModelState.ABSENT
 
     @property
     def has_room(self) -> bool:

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from router.fleet.breaker import Breaker
-from router.fleet.endpoint import GONE, Endpoint, Tier
+from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.latency import ServiceTime
 from router.fleet.slowstart import RAMP_S
 from router.geo.network import RttWindow
@@ -220,7 +220,7 @@ class Holding:
         if self._wait is not None and wait_s is not None:
             self._wait.observe(max(wait_s, _LEAST_S), now_s)
             self.overhead_s = self._wait.estimate(now_s) or 0.0
-        if self.state is _WARM:
+        if self.state in (_WARM, ModelState.DRAINING):  # a call that runs outlives its model's stay
             self.renew()
         else:
             self.saw(ModelState.WARM, now_s)
@@ -232,7 +232,7 @@ class Holding:
             self.warm_at_s = now_s + self.load_s
         if state is not ModelState.COLD:
             self.woken = False
-        elif self.state is ModelState.WARM:
+        elif self.state in (ModelState.WARM, ModelState.DRAINING):
             self.falls_cold = True
             self.missed_s = 0.0
         self.state = state
@@ -240,7 +240,7 @@ class Holding:
     def settle(self, now_s: float) -> None:
         """Keep the part of its rank that does not depend on load; infinite where time decides."""
         there = self.out is None or (self._site.may_return(now_s) and not self.gone)
-        self.able = there and self.state not in GONE
+        self.able = there and self.state is not ModelState.ABSENT
         self.base_s = 0.0 if self._plain(now_s) else math.inf
         self.renew()
 

@@ -23,9 +23,7 @@ def healthy(query: Query, candidate: Candidate) -> str | None:
 def model_present(query: Query, candidate: Candidate) -> str | None:
     """The model is warm, or can be made warm."""
     del query
-    if candidate.state in (ModelState.ABSENT, ModelState.DRAINING):
-        return f"its model is {candidate.state}"
-    return None
+    return "its model is absent" if candidate.state is ModelState.ABSENT else None
 
 
 def has_capacity(query: Query, candidate: Candidate) -> str | None:

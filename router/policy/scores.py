@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from router.fleet.congestion import price
-from router.fleet.endpoint import Candidate
+from router.fleet.endpoint import UNLOADED, Candidate
 from router.policy.query import Query
 from router.wire.report import ModelState
 
@@ -56,7 +56,7 @@ def cold_s(query: Query, candidate: Candidate) -> float:
     """What is left of a load under way, or a whole one."""
     if candidate.state is ModelState.WARM:
         return 0.0
-    if candidate.state is ModelState.COLD:
+    if candidate.state in UNLOADED:
         return candidate.load_s
     left_s = candidate.warm_at_s - query.now_s
     # What is overdue takes about as long again as it is overdue.

@@ -9,6 +9,8 @@ from collections import Counter
 import aiohttp
 import pytest
 
+from router.wire.codec import encode_request
+from tests.edge_agent.runtime.sized import ones, write_sized
 from tests.system.town import Part, Town, wait_until
 
 BODY = json.dumps(
@@ -123,6 +125,34 @@ async def test_a_hundred_requests_to_a_cold_model_load_it_once(town, client):
     answers = Counter(await asyncio.gather(*(infer(town, client) for _ in range(100))))
     assert answers == {(200, "one"): 100}
     assert town.agents["one"].log.read_text().count("model_loaded") == 1
+
+
+async def test_two_models_with_room_for_one_refuse_no_call_that_has_time(tmp_path, client):
+    for name in ("even", "odd"):
+        write_sized(tmp_path / "sized", name, 16)
+    fields, body = encode_request(ones())
+    town = Town(tmp_path, tmp_path / "sized")
+
+    async def call(model: str, after_s: float) -> int:
+        await asyncio.sleep(after_s)
+        url = f"{town.router.url}/v2/models/{model}/infer"
+        headers = {"x-request-timeout-seconds": "60"}
+        headers |= {name.decode(): value.decode() for name, value in fields}
+        async with client.post(url, data=body, headers=headers) as answer:
+            await answer.read()
+            return int(answer.status)
+
+    try:
+        memory = {"budget_bytes": 28 << 20}
+        # calls that run keep their model's memory for two seconds after its eviction has begun
+        agent = town.agent("one", keep_warm=[], slots=64, memory=memory, min_service_s=2.0)
+        await settled(town, client, one=True)
+        calls = [call("even", 0.2 * number) for number in range(40)]
+        answers = Counter(await asyncio.gather(*calls, call("odd", 2.0), call("odd", 5.0)))
+        assert answers == {200: 42}
+        assert agent.log.read_text().count("cause=evicted") >= 1
+    finally:
+        town.end()
 
 
 def test_a_second_router_on_the_same_port_says_so(town, tmp_path):

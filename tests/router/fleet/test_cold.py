@@ -84,6 +84,20 @@ def test_what_was_unloaded_is_worth_one_when_requests_have_lost_as_much_as_a_loa
     assert not unloaded.missed(EDGE, "digits", "1", 0.5), "it begins anew"
 
 
+def test_a_model_whose_unload_was_watched_counts_as_unloaded():
+    ledger = proven(EDGE)
+    told(ModelState.DRAINING, ledger, 2, 1.0)
+    told(ModelState.COLD, ledger, 3, 2.0)
+    assert only(ledger).falls_cold
+
+
+def test_an_answer_from_before_an_unload_does_not_make_the_model_warm():
+    ledger = proven(EDGE)
+    told(ModelState.DRAINING, ledger, 2, 1.0)
+    serve(ledger, 3)
+    assert only(ledger).state is ModelState.DRAINING
+
+
 def test_who_has_left_is_not_missed(unloaded):
     assert not unloaded.missed(EDGE, "letters", "1", 1000.0)
 

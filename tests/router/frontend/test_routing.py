@@ -54,6 +54,22 @@ async def test_a_law_is_kept_even_when_that_means_no_answer(start_router, start_
     assert len(us.asked) == 1
 
 
+async def test_a_model_that_is_being_unloaded_is_asked_as_one_that_is_cold(
+    start_router, start_endpoint
+):
+    edge = await start_endpoint("edge")
+    edge.state = ModelState.DRAINING
+    router = await start_router(edge)
+    await router.settled(lambda: _states(router) == {ModelState.DRAINING})
+    assert (await router.infer())[0] == 200
+    assert edge.wakes == 0, "what is being unloaded is not fetched back without a call"
+
+
+def _states(router):
+    sites = router.router.ledger.sites()
+    return {holding.state for site in sites for holding in site.holdings.values()}
+
+
 async def test_an_endpoint_that_is_full_sends_requests_on_and_stays_in(
     start_router, start_endpoint
 ):

@@ -84,10 +84,16 @@ ORDERS = {
         "nearest",
     ),
     "being unloaded": (
-        [replace(NEAR, state=ModelState.DRAINING), FAR],
+        [replace(NEAR, state=ModelState.DRAINING, load_s=1.0), FAR],
         QUERY,
-        ["far"],
+        ["far", "near"],
         "nearest_cold",
+    ),
+    "being unloaded is better than nothing": (
+        [replace(NEAR, state=ModelState.DRAINING)],
+        QUERY,
+        ["near"],
+        "nearest",
     ),
     "busy": (
         [replace(NEAR, slots=2, in_flight=21, service_s=0.02), FAR],
