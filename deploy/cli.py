@@ -1,7 +1,9 @@
 """The `isochrone` command: one table of commands, imported only when they are called."""
 
 import argparse
+import errno
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ INTERRUPTED = 130
 """What a shell calls a process that Ctrl-C ended."""
 UNREAD = 141
 """What a shell calls a process whose reader has closed the pipe (`| head`)."""
+
+# With these, writing fails without a file's name: to standard output, or in the middle of a file.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 _WHOLE = "edge,torch,cloud,demo"
 _EXTRAS = {
@@ -111,19 +116,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _ended(arguments: list[str]) -> int:
     try:
-        return _dispatch(arguments)
+        try:
+            return _dispatch(arguments)
+        finally:
+            sys.stdout.flush()  # a closed pipe is noticed here, not when Python exits
     except IsochroneError as error:
         print(f"isochrone: {error.message}", file=sys.stderr)
         return USAGE if isinstance(error, ConfigError) else PROBLEM
     except KeyboardInterrupt:
         return INTERRUPTED
-    except OSError as error:  # a file that a command was told to use
-        if error.filename is None:
+    except OSError as error:  # a file that a command was told to use, or a full disk
+        if error.filename is None and error.errno not in _FULL:
             raise
-        print(f"isochrone: {error.filename}: {error.strerror}", file=sys.stderr)
+        close_output()  # what is left in its buffer may not fit either
+        print(f"isochrone: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
         return USAGE
-    finally:
-        sys.stdout.flush()  # a closed pipe is noticed here, not when Python exits
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -139,6 +146,8 @@ def _dispatch(arguments: list[str]) -> int:
         overview.error(f"{name!r} is no command; {hint}")
     try:
         command = cast(Command, importlib.import_module(entry.module))
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # deploy.program: until here
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return command.run(_arguments(name, command).parse_args(rest))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

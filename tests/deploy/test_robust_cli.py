@@ -11,6 +11,8 @@ import pytest
 
 from deploy.cli import _EXTRAS, COMMANDS, INTERRUPTED, UNREAD, USAGE, main
 from deploy.result import size
+from tests.conftest import write_double
+from tests.deploy.test_doctor import write
 
 ROOT = Path(__file__).parents[2]
 FILES = {
@@ -132,6 +134,87 @@ def test_ctrl_c_ends_a_command_without_a_traceback():
         rest = process.stderr.read()
         assert process.wait() == INTERRUPTED
     assert b"Traceback" not in rest
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "simulate --list",
+        "package inspect PACKAGES",
+        "package inspect PACKAGES --json -",
+        "package verify PACKAGES",
+        "check --config AGENT",
+        "doctor --config AGENT",
+        "unit --config AGENT",
+    ],
+)
+def test_a_full_disk_is_one_line(tmp_path, command, buffered):
+    write_double(tmp_path / "packages")
+    agent = write(tmp_path)
+    words = {"PACKAGES": str(tmp_path / "packages"), "AGENT": str(agent)}
+    python = ["env", f"PYTHONUNBUFFERED={'' if buffered else 1}", sys.executable]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*python, "-m", "deploy.cli", *(words.get(w, w) for w in command.split())],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    *warnings, last = done.stderr.splitlines()
+    assert (done.returncode, last) == (USAGE, b"isochrone: the output: No space left on device")
+    assert not warnings or command.startswith("unit ")
+
+
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (command, module)
+        for command in ("--help", "status", "doctor --config x", "agent --config x")
+        for module in ("argparse", "router.errors", "msgspec", "yaml")
+    ]
+    + [
+        ("status", "deploy.status"),
+        ("status", "urllib.request"),
+        ("doctor --config x", "edge_agent.config"),
+        ("agent --config x", "edge_agent.app"),
+        ("router --config x", "aiohttp"),
+        ("simulate worldwide", "router.simulate"),
+        ("package verify x", "numpy"),
+    ],
+)
+def test_ctrl_c_during_the_imports_is_no_traceback(command, module):
+    """The signal comes when the module is looked for: any instant of the start can be had so."""
+    program = (
+        "import os, signal, sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        f"sys.argv[1:] = {command.split()!r}\n"
+        "from deploy.program import main\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, cwd=ROOT, check=False
+    )
+    assert done.returncode in (-signal.SIGINT, INTERRUPTED)
+    assert (done.stdout, done.stderr) == (b"", b"")
+
+
+def test_an_ignored_interrupt_stays_ignored():
+    """As under nohup, or behind & in a script."""
+    program = (
+        "import os, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from deploy.program import main\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.argv[1:] = ['--version']\n"
+        "sys.exit(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(b"isochrone ")
 
 
 def test_every_command_that_a_text_names_exists():
