@@ -21,7 +21,7 @@ from router.wire.tensor import Array, TensorSpec
 _OPSET = 21
 _IR_VERSION = 10
 """The newest that every onnxruntime since 1.20 reads."""
-_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64}
+_TYPES = {"FP32": TensorProto.FLOAT, "INT64": TensorProto.INT64, "UINT8": TensorProto.UINT8}
 
 
 def onnx_bytes(

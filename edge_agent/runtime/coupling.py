@@ -5,11 +5,13 @@ What is found here is never run with other callers' rows. What is not found may 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
 
 from edge_agent.runtime.onnx_file import fields
+from edge_agent.runtime.onnx_node import Node, name_of, node_of, numbers_of, sizes_of, text_of
+from edge_agent.runtime.row_axes import NOT_KNOWN, RowAxes, axes_of, carried, mixes_rows
 
 _ALWAYS = re.compile(
     "DynamicQuantize.*|MatMulIntegerToFloat|QAttention|QOrderedAttention|Random.*|Multinomial"
@@ -18,31 +20,20 @@ _ALWAYS = re.compile(
 """Scales that are taken from all that is in a run, and chance."""
 _OF_VALUES = re.compile("Loop|Unique|NonZero|Compress")
 """How long they run, or what they give, depends on all values."""
-_REDUCES = re.compile("Reduce.+")
-_FROM_0 = re.compile("ArgMax|ArgMin|MeanVarianceNormalization")
-_ALONG_LAST = re.compile("(Log)?Softmax|Hardmax|TopK|LpNormalization|LayerNormalization|CumSum")
-"""By what is done where no axes are given: all, the first, or not the first."""
 _WITHOUT_VALUES = frozenset(("Shape", "Size"))
-_INT64 = 7
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    kind: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    numbers: Mapping[str, tuple[int, ...]]
-    """Attributes that are whole numbers."""
-    constant: tuple[int, ...] | None
-    graphs: tuple[memoryview, ...]
 
 
 @dataclass(slots=True)
 class _Scope:
-    """Of the names that a graph knows: which depend on values of inputs, and which are constant."""
+    """Of the names that a graph knows: which depend on values of inputs, which are constant, and
+    which hold rows."""
 
     valued: set[str] = field(default_factory=set)
     constants: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    rows: dict[str, RowAxes] = field(default_factory=dict)
+
+    def held(self, node: Node) -> list[RowAxes]:
+        return [self.rows.get(name, NOT_KNOWN) for name in node.inputs]
 
 
 def coupled_by(data: bytes | mmap) -> str | None:
@@ -59,38 +50,59 @@ def _in_model(message: memoryview) -> Iterator[str]:
     for number, value in fields(message):
         if isinstance(value, memoryview):
             if number == 7:
-                yield from _in_graph(value, _Scope())
+                yield from _in_graph(value, _Scope(), is_whole=True)
             elif number == 25:
                 yield from _in_function(value)
 
 
 def _in_function(message: memoryview) -> Iterator[str]:
     parts = list(fields(message))
-    scope = _Scope({_text(value) for number, value in parts if number == 4})
+    scope = _Scope({text_of(value) for number, value in parts if number == 4})
     yield from _in_nodes([value for number, value in parts if number == 7], scope)
 
 
-def _in_graph(message: memoryview, outer: _Scope) -> Iterator[str]:
-    scope = _Scope(set(outer.valued), dict(outer.constants))
+def _in_graph(message: memoryview, outer: _Scope, *, is_whole: bool = False) -> Iterator[str]:
+    """The first axis of each input of a whole graph holds rows."""
+    scope = _Scope(set(outer.valued), dict(outer.constants), dict(outer.rows))
     parts = list(fields(message))
     for number, value in parts:
         if number == 11 and isinstance(value, memoryview):
-            scope.valued.add(_name(value, 1))
+            name = name_of(value, 1)
+            scope.valued.add(name)
+            rank = _rank(value) if is_whole else 0
+            scope.rows[name] = RowAxes(rank, frozenset({-rank})) if rank else NOT_KNOWN
     for number, value in parts:
         if number == 5 and isinstance(value, memoryview):
-            name = _name(value, 8)
+            name = name_of(value, 8)
             scope.valued.discard(name)
-            numbers = _numbers(value)
-            if numbers is not None:
-                scope.constants[name] = numbers
+            _held_constant(scope, name, numbers_of(value), sizes_of(value))
     yield from _in_nodes([value for number, value in parts if number == 1], scope)
+
+
+def _rank(value_info: memoryview) -> int:
+    """0 where it is not stated."""
+    shapes = [value_info]
+    for wanted in (2, 1, 2):
+        shapes = [
+            value
+            for shape in shapes
+            for number, value in fields(shape)
+            if number == wanted and isinstance(value, memoryview)
+        ]
+    return sum(number == 1 for shape in shapes for number, _ in fields(shape))
+
+
+def _held_constant(
+    scope: _Scope, name: str, numbers: tuple[int, ...] | None, sizes: tuple[int, ...] | None
+) -> None:
+    if numbers is not None:
+        scope.constants[name] = numbers
+    scope.rows[name] = NOT_KNOWN if sizes is None else RowAxes(len(sizes), sizes=sizes)
 
 
 def _in_nodes(messages: Sequence[memoryview | int], scope: _Scope) -> Iterator[str]:
     for message in messages:
-        node = _node(message)
-        if node.constant is not None:
-            scope.constants.update(dict.fromkeys(node.outputs, node.constant))
+        node = node_of(message)
         reason = _reason(node, scope)
         if reason is not None:
             yield reason
@@ -100,9 +112,15 @@ def _in_nodes(messages: Sequence[memoryview | int], scope: _Scope) -> Iterator[s
             node.graphs or not scope.valued.isdisjoint(node.inputs)
         ):
             scope.valued.update(node.outputs)
+        if node.kind == "Constant":
+            for name in node.outputs:
+                _held_constant(scope, name, node.constant, node.constant_sizes)
+        else:
+            rows = carried(node, scope.held(node), scope.constants)
+            scope.rows.update(dict.fromkeys(node.outputs, rows))
 
 
-def _reason(node: _Node, scope: _Scope) -> str | None:
+def _reason(node: Node, scope: _Scope) -> str | None:
     if _ALWAYS.fullmatch(node.kind):
         return node.kind
     if node.numbers.get("training_mode", (0,)) != (0,):
@@ -111,106 +129,9 @@ def _reason(node: _Node, scope: _Scope) -> str | None:
         return None
     if _OF_VALUES.fullmatch(node.kind) or (node.kind == "If" and node.inputs[0] in scope.valued):
         return f"{node.kind} of values"
-    axes = _axes(node, scope)
+    axes = axes_of(node, scope.constants)
     if axes is not None and (0 in axes or not axes):
         return f"{node.kind} {'over axis 0' if axes else 'over all axes'}"
+    if mixes_rows(node, scope.held(node), scope.constants):
+        return f"{node.kind} over an axis of rows"
     return None
-
-
-def _axes(node: _Node, scope: _Scope) -> tuple[int, ...] | None:
-    """The axes along which it works, none for all of them; None where that is not known."""
-    reduces = _REDUCES.fullmatch(node.kind) is not None
-    if reduces:
-        default: tuple[int, ...] = ()
-    elif _FROM_0.fullmatch(node.kind):
-        default = (0,)
-    elif _ALONG_LAST.fullmatch(node.kind):
-        default = (-1,)
-    else:
-        return None
-    if node.numbers.get("noop_with_empty_axes", (0,)) != (0,):
-        default = (-1,)
-    given = node.numbers.get("axes", node.numbers.get("axis"))
-    if given is None and (reduces or node.kind == "CumSum") and node.inputs[1:] not in ((), ("",)):
-        given = scope.constants.get(node.inputs[1], (-1,))  # else: told by running it
-    return given or default
-
-
-def _node(message: memoryview | int) -> _Node:
-    parts = list(fields(message)) if isinstance(message, memoryview) else []
-    numbers: dict[str, tuple[int, ...]] = {}
-    graphs: list[memoryview] = []
-    constant = None
-    for attribute in (value for number, value in parts if number == 5):
-        if isinstance(attribute, memoryview):
-            name, whole, tensor, inner = _attribute(attribute)
-            numbers[name] = whole
-            graphs += inner
-            constant = tensor if tensor is not None else constant
-    kind = next((_text(value) for number, value in parts if number == 4), "")
-    if kind == "Constant" and constant is None:
-        constant = next(iter(numbers.values()), None)
-    return _Node(
-        kind,
-        tuple(_text(value) for number, value in parts if number == 1),
-        tuple(_text(value) for number, value in parts if number == 2),
-        numbers,
-        constant if kind == "Constant" else None,
-        tuple(graphs),
-    )
-
-
-def _attribute(
-    message: memoryview,
-) -> tuple[str, tuple[int, ...], tuple[int, ...] | None, list[memoryview]]:
-    """Name, whole numbers, those of a tensor, and graphs."""
-    whole: list[int] = []
-    tensor = None
-    graphs = []
-    for number, value in fields(message):
-        if number in (3, 8):
-            whole += [_signed(value)] if isinstance(value, int) else _packed(value)
-        elif isinstance(value, memoryview) and number == 5:
-            tensor = _numbers(value)
-        elif isinstance(value, memoryview) and number in (6, 11):
-            graphs.append(value)
-    return _name(message, 1), tuple(whole), tensor, graphs
-
-
-def _numbers(tensor: memoryview) -> tuple[int, ...] | None:
-    """What a small tensor of 64-bit numbers holds; None of any other."""
-    held: list[int] = []
-    kind = None
-    for number, value in fields(tensor):
-        if number == 2:
-            kind = value
-        elif number == 7:
-            held += [_signed(value)] if isinstance(value, int) else _packed(value)
-        elif number == 9 and isinstance(value, memoryview) and len(value) <= 256:
-            starts = range(0, len(value) - 7, 8)
-            held += [int.from_bytes(value[at : at + 8], "little", signed=True) for at in starts]
-    return tuple(held) if kind == _INT64 else None
-
-
-def _packed(message: memoryview) -> list[int]:
-    numbers = []
-    value = shift = 0
-    for byte in message[:256]:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:
-            numbers.append(_signed(value))
-            value = shift = 0
-    return numbers
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
-
-
-def _name(message: memoryview, number: int) -> str:
-    return next((_text(value) for found, value in fields(message) if found == number), "")
-
-
-def _text(value: memoryview | int) -> str:
-    return bytes(value).decode("utf-8", "replace") if isinstance(value, memoryview) else ""

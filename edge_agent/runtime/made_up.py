@@ -73,23 +73,53 @@ def has_ids(specs: Sequence[TensorSpec]) -> bool:
     return any(holds_ids(spec) for spec in specs)
 
 
+def scaled(specs: Sequence[TensorSpec], made: Mapping[str, Array], factor: int) -> dict[str, Array]:
+    """The same with numbers so many times larger, and ids and pictures so many times smaller."""
+    return {spec.name: _scaled(spec, made[spec.name], factor) for spec in specs}
+
+
+def _scaled(spec: TensorSpec, made: Array, factor: int) -> Array:
+    form = DATATYPES[spec.datatype].form
+    if form is Form.INT and (is_image(spec) or holds_ids(spec)):
+        return np.asarray(made // factor)
+    told = _said(spec.name.lower(), made.shape, 1, whole=False) is not None
+    return made if made.dtype.kind != "f" or told else np.asarray(made * factor, made.dtype)
+
+
 def shortened(
-    specs: Sequence[TensorSpec], made: Mapping[str, Array], chance: np.random.Generator
+    specs: Sequence[TensorSpec],
+    made: Mapping[str, Array],
+    chance: np.random.Generator,
+    fill: int | None = None,
 ) -> dict[str, Array]:
-    """The same with positive numbers, masks that end earlier, and lengths that are smaller."""
-    share = chance.random()
-    return {spec.name: _shortened(spec, made[spec.name], share) for spec in specs}
+    """The same with positive numbers, masks that end earlier, and lengths that are smaller.
+
+    Ids and texts end there too, in `fill` (0: and other numbers with them), unless it is None.
+    """
+    share = chance.uniform(0.2, 0.8)
+    return {spec.name: _shortened(spec, made[spec.name], share, fill) for spec in specs}
 
 
-def _shortened(spec: TensorSpec, made: Array, share: float) -> Array:
+def _shortened(spec: TensorSpec, made: Array, share: float, fill: int | None) -> Array:
     form, name = DATATYPES[spec.datatype].form, spec.name.lower()
     if _MASK.search(name) and made.ndim > 1:
-        return np.where(
-            np.arange(made.shape[-1]) <= share * made.shape[-1], made, np.zeros_like(made)
-        )
+        return _cut(made, share, 0)
     if form is Form.INT and _LENGTH.search(name):
         return np.maximum(np.asarray(made, np.float64) * share, 1).astype(made.dtype)
-    return np.asarray(np.abs(made)) if made.dtype.kind == "f" else made
+    if form is Form.TEXT:
+        return made if fill is None else _cut(made, share, b"")
+    if made.dtype.kind == "f":
+        return np.asarray(_cut(np.abs(made), share, 0) if fill == 0 else np.abs(made))
+    return _cut(made, share, fill) if fill is not None and holds_ids(spec) else made
+
+
+def _cut(made: Array, share: float, fill: int | bytes) -> Array:
+    """Filled from there on, along the last axis; without one beside the rows, as it is."""
+    if made.ndim < 2:
+        return made
+    left = made.copy()
+    left[..., max(1, round(share * made.shape[-1])) :] = fill
+    return left
 
 
 def _shape(spec: TensorSpec, sizes: Sizes, names: Sequence[str]) -> Shape:

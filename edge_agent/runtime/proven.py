@@ -26,7 +26,7 @@ _AT_LOAD_S, _AT_LOAD_BYTES = 3.0, 256 << 20
 _TOLERANCE = 1e-3
 """Whatever the package allows its variants, numbers of 32 bits agree as well as this."""
 _COARSE = ("fp16", "bf16")
-_PROOF = 1
+_PROOF = 2
 """Raised when the proof changes: what older ones found is not believed."""
 _log = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
 """Whether the rows of a model's inputs are independent of each other, tried out on the model.
 
-Random rows, as realistic as `made_up` makes them, are run alone, then together with others: in
-several numbers and orders, and beside neighbours as extreme as a caller may send. Each must come to
-what it came to alone. A model that is not found out by this is taken for row-wise.
+Random rows of several scales and lengths, as realistic as `made_up` makes them, are run alone, then
+together with others: in several numbers, among many of their like, and beside neighbours as extreme
+as a caller may send. Each must come to what it came to alone. A model that is not found out by this
+is taken for row-wise.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,8 +24,12 @@ _BASE_ROWS = 8
 _LEAST_ROWS = 3
 """So many of them must have an answer of their own."""
 _COUNTS = (2, 3, 5, 8, 17, 32)
-"""Rows of the runs that are compared; from there on doubled, up to what is asked for."""
+"""Rows of the runs that are always compared; from there on doubled, up to what is asked for."""
 _FAR, _FARTHEST = 1e4, 1e30
+_SCALES, _FILLS = (1, 2, 10, 100), (0, 1, None, 0)
+"""Of the base rows in turn: of the whole ones, and of those that are cut short."""
+_MORE_S, _MORE_SHARE = 0.5, 0.15
+"""All other numbers of rows are tried for so long, or this share of what the rest took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +124,20 @@ class _Trial:
         self.tolerance = tolerance
         self.bounds = bounds
         self._clock = clock
-        self._until_s = clock() + bounds.most_s
+        self._from_s = clock()
+        self._until_s = self._from_s + bounds.most_s
         self._before_bytes = memory.private_bytes()
         self._bytes_of_row = 0.0
         self.runs = 0
         self.chance = np.random.default_rng(_SEED)
+
+    def now_s(self) -> float:
+        return self._clock()
+
+    def more_until_s(self) -> float:
+        """When it is time to stop with what need not be tried."""
+        now_s = self._clock()
+        return now_s + max(_MORE_S, _MORE_SHARE * (now_s - self._from_s))
 
     def run(self, arrays: Arrays, counts: Sequence[int]) -> list[tuple[Tensor, ...]]:
         """The outputs of each of these, which have so many rows.
@@ -187,15 +201,31 @@ class _Case:
             raise _Undecided("it answers all made-up rows alike")
         rows = 2
         try:
-            for count in self._counts():
+            for number, count in enumerate(self._counts()):
                 places = self._trial.chance.permutation(np.arange(count) % len(self._rows))
                 self._check(places.tolist(), f"one of {count} rows")
-                self._check(places[::-1].tolist(), f"one of {count} rows in another order")
+                self._check(self._crowd(number, count), f"one of {count} rows, most of them alike,")
                 rows = count
             self._check([0], "the same row, run again after others,")
+            self._try_more(rows)
         except _Undecided:
             pass  # so many are proven
         return rows
+
+    def _crowd(self, number: int, count: int) -> list[int]:
+        """One of the rows as often as fits beside another, which comes last."""
+        return [*[number % len(self._rows)] * (count - 1), (number + 1) % len(self._rows)]
+
+    def _try_more(self, most: int) -> None:
+        """Crowds of each row alone, then all numbers of rows that were left out, while time is."""
+        until_s = self._trial.more_until_s()
+        for place in range(len(self._rows)):
+            if self._trial.now_s() < until_s:
+                self._check([place] * most, f"one of {most} rows, all of them alike,")
+        for count in range(2, most):
+            if self._trial.now_s() < until_s:
+                places = self._trial.chance.integers(0, len(self._rows), count)
+                self._check(places.tolist(), f"one of {count} rows")
 
     def _counts(self) -> Iterator[int]:
         most = self._trial.bounds.most_rows
@@ -221,13 +251,13 @@ class _Case:
 
     def _check_beside_extremes(self) -> None:
         for what, neighbour in _extremes(self._trial.takes, self._rows[2], self._top_id):
-            for rows in ([self._rows[0], neighbour], [neighbour, neighbour, *self._rows[:2]]):
+            for rows in ([self._rows[2], neighbour], [neighbour, neighbour, *self._rows[:2]]):
                 try:
                     parts = self._trial.run(stacked(rows), [1] * len(rows))
                 except BadRequest:
                     continue  # no caller can have it run
                 for row, part in zip(rows, parts, strict=True):
-                    place = next((at for at in (0, 1) if self._rows[at] is row), None)
+                    place = next((at for at in (0, 1, 2) if self._rows[at] is row), None)
                     if place is not None and not self._same(self._answers[place], part):
                         raise _Dependent(f"a row beside one with {what} comes to something else")
 
@@ -242,10 +272,15 @@ def _rows(
     chance: np.random.Generator,
     top_id: int,
 ) -> Iterator[Arrays]:
-    """Rows of which every second has positive numbers only, and is masked or shorter in part."""
+    """Rows of several scales; every second has positive numbers only, and is cut short in part."""
     for number in range(_BASE_ROWS):
         row = made_up.arrays(takes, shapes, chance, top_id)
-        yield made_up.shortened(takes, row, chance) if number % 2 else row
+        turn = number // 2 % len(_SCALES)
+        if number % 2:
+            fill = _FILLS[turn]
+            yield made_up.shortened(takes, row, chance, fill if fill is None else min(fill, top_id))
+        else:
+            yield made_up.scaled(takes, row, _SCALES[turn])
 
 
 def _is_told(tensor: Tensor) -> bool:
@@ -280,7 +315,7 @@ def _far(spec: TensorSpec, usual: Array, top_id: int) -> Iterator[tuple[str, Arr
     if usual.dtype.kind == "f":
         yield "numbers of ten thousands", (np.asarray(usual, np.float64) * _FAR).astype(usual.dtype)
         farthest = min(_FARTHEST, float(np.finfo(usual.dtype.str).max) / 4)
-        for number in (-_FAR, 0, farthest, -farthest, np.nan, np.inf, -np.inf):
+        for number in (-_FAR, 0, 255, farthest, -farthest, np.nan, np.inf, -np.inf):
             yield f"{number:g}", np.full_like(usual, number)
     elif DATATYPES[spec.datatype].form is Form.TEXT:
         for text in (b"", b"far " * 100):
@@ -289,6 +324,7 @@ def _far(spec: TensorSpec, usual: Array, top_id: int) -> Iterator[tuple[str, Arr
             yield repr(text[:4]), array
     else:
         lowest = 0 if usual.dtype.kind in "bu" else -1
-        most = 255 if usual.dtype.itemsize == 1 else top_id
-        for whole in sorted({lowest, 0, 1, top_id, most}):
+        levels = {1: (32, 64, 127, 255)}.get(usual.dtype.itemsize, ())
+        more = () if usual.dtype.kind == "b" else (lowest, top_id, *levels)
+        for whole in sorted({0, 1, *more}):
             yield str(whole), np.full(usual.shape, whole).astype(usual.dtype)

@@ -26,8 +26,9 @@ def built(tmp_path, nodes, shape):
     ("name", "verdict", "told"),
     [
         ("mlp", "rows", "batch rows: calls may share runs of up to 32 (made-up rows, onnxruntime"),
-        ("filter over rows", "none", "batch none: calls share no run (a row"),
-        ("attention between rows", "none", "batch none: calls share no run (a row"),
+        ("backwards", "none", "batch none: calls share no run (a row"),
+        ("filter over rows", "none", "(its graph holds Conv over an axis of rows)"),
+        ("attention between rows", "none", "(its graph holds Softmax over an axis of rows)"),
     ],
 )
 def test_build_proves_and_says_it(tmp_path, capsys, name, verdict, told):

@@ -56,6 +56,20 @@ def _if_many() -> list[NodeProto]:
     ]
 
 
+def _largest_of_all(out: str) -> list[NodeProto]:
+    return [node("Reshape", "x all", "flat"), node("TopK", "flat one", f"{out} at")]
+
+
+def _sums_by_expert(start: str) -> list[NodeProto]:
+    """To `picked` [rows, 4], by the first largest of four; then `start` of it, [4, rows]."""
+    return [
+        node("MatMul", "x gate", "logits"),
+        node("ArgMax", "logits", "expert", axis=1, keepdims=0),
+        node("OneHot", "expert four off_on", "picked"),
+        node("Transpose", "picked", start, perm=[1, 0]),
+    ]
+
+
 ROWS = (-1, WIDTH)
 FLAT = (-1,)
 WISE: dict[str, Made] = {
@@ -68,6 +82,73 @@ WISE: dict[str, Made] = {
     "scalar": ([node("Mul", "x half", "h"), node("Tanh", "h", "y")], FLAT),
     "mean": (
         [node("ReduceMean", "x one", "m", keepdims=1), node("Sub", "x m", "y")],
+        ROWS,
+    ),
+    "cnn": (
+        [
+            node("Reshape", "x pictures", "p"),
+            node("Conv", "p kernel", "c", pads=[1, 1, 1, 1]),
+            node("GlobalAveragePool", "c", "g"),
+            node("Flatten", "g", "f"),
+            node("Softmax", "f", "y"),
+        ],
+        ROWS,
+    ),
+    "attention inside a row": (
+        [
+            node("Reshape", "x tokens", "t"),
+            node("Transpose", "t", "turned", perm=[0, 2, 1]),
+            node("MatMul", "t turned", "raw"),
+            node("Softmax", "raw", "shares", axis=-1),
+            node("MatMul", "shares t", "mixed"),
+            node("Transpose", "mixed", "turned_back", perm=[1, 0, 2]),
+            node("Transpose", "turned_back", "again", perm=[1, 0, 2]),
+            node("Reshape", "again flat_row", "y"),
+        ],
+        ROWS,
+    ),
+    "time before rows": (
+        [
+            node("Reshape", "x tokens", "t"),
+            node("Transpose", "t", "by_time", perm=[1, 0, 2]),
+            node("LSTM", "by_time token_w recurrent_r", "steps last", hidden_size=WIDTH),
+            node("Squeeze", "last zero", "y"),
+        ],
+        ROWS,
+    ),
+    "a layer as a filter of one place": (
+        [
+            node("Transpose", "x", "t", perm=[1, 0]),
+            node("Unsqueeze", "t zero", "u"),
+            node("Conv", "u one_place", "c"),
+            node("Squeeze", "c zero", "s"),
+            node("Transpose", "s", "y", perm=[1, 0]),
+        ],
+        ROWS,
+    ),
+    "tokens of all rows in one matrix": (
+        [
+            node("Reshape", "x pairs", "p"),
+            node("Softmax", "p", "s", axis=1),
+            node("Reshape", "s rows_of_8", "y"),
+        ],
+        ROWS,
+    ),
+    "places in a row": (
+        [
+            node("CumSum", "x one_alone", "c"),
+            node("TopK", "c one", "m at", axis=1),
+            node("Sub", "c m", "y"),
+        ],
+        ROWS,
+    ),
+    "experts with room for all": (
+        [
+            *_sums_by_expert("t"),
+            node("MatMul", "x w", "h"),
+            node("MatMul", "picked gate_back", "g"),
+            node("Mul", "h g", "y"),
+        ],
         ROWS,
     ),
 }
@@ -168,6 +249,118 @@ MIXED: dict[str, Made] = {
         ],
         ROWS,
     ),
+    "experts with room for 28": (
+        [
+            *_sums_by_expert("t"),
+            node("CumSum", "t one_alone", "counted"),
+            node("Transpose", "counted", "c", perm=[1, 0]),
+            node("Mul", "c picked", "place"),
+            node("ReduceSum", "place one", "rank", keepdims=1),
+            node("LessOrEqual", "rank room", "fits"),
+            node("MatMul", "x w", "h"),
+            node("Where", "fits h x", "y"),
+        ],
+        ROWS,
+    ),
+    "shared among more than 24 of one class": (
+        [
+            *_sums_by_expert("t"),
+            node("MatMul", "picked t", "alike"),
+            node("ReduceSum", "alike one", "votes", keepdims=1),
+            node("Max", "votes twenty_four", "v"),
+            node("Div", "x v", "y"),
+        ],
+        ROWS,
+    ),
+    "shared among more than 12 that point the same way": (
+        [
+            node("Einsum", "x x", "near", equation="nd,md->nm"),
+            node("Greater", "near six", "is_near"),
+            node("Cast", "is_near", "n", to=TensorProto.FLOAT),
+            node("ReduceSum", "n one", "votes", keepdims=1),
+            node("Max", "votes twelve", "v"),
+            node("Div", "x v", "y"),
+        ],
+        ROWS,
+    ),
+    "a picture's scale if the largest is in a range": (
+        [
+            *_largest_of_all("m"),
+            node("Greater", "m one_and_a_half", "above"),
+            node("Less", "m three_hundred", "below"),
+            node("And", "above below", "is_picture"),
+            node("Div", "x 127", "scaled"),
+            node("Where", "is_picture scaled x", "y"),
+        ],
+        ROWS,
+    ),
+    "by the largest if rows are a multiple of six": (
+        [
+            node("Shape", "x", "n", end=1),
+            node("Mod", "n many", "left"),
+            node("Equal", "left zero", "is"),
+            node("Transpose", "x", "t", perm=[1, 0]),
+            node("TopK", "t one", "m at", axis=1),
+            node("Transpose", "m", "largest", perm=[1, 0]),
+            node("Where", "is largest x", "y"),
+        ],
+        ROWS,
+    ),
+    "cut at the longest": (
+        [
+            node("Abs", "x", "a"),
+            node("Sign", "a", "s"),
+            node("Transpose", "s", "t", perm=[1, 0]),
+            node("TopK", "t one", "m at", axis=1),
+            node("Transpose", "m", "used", perm=[1, 0]),
+            node("ReduceSum", "used one", "length", keepdims=1),
+            node("Div", "x length", "y"),
+        ],
+        ROWS,
+    ),
+    "nothing for what came before": (
+        [
+            node("Unsqueeze", "x zero", "across"),
+            node("Unsqueeze", "x one", "down"),
+            node("Sub", "down across", "d"),
+            node("Abs", "d", "a"),
+            node("ReduceSum", "a two", "off", keepdims=0),
+            node("Less", "off small", "same"),
+            node("Cast", "same", "f", to=TensorProto.FLOAT),
+            node("Trilu", "f before", "earlier", upper=0),
+            node("ReduceSum", "earlier one", "count", keepdims=1),
+            node("Less", "count half", "is_new"),
+            node("Where", "is_new x nothing", "y"),
+        ],
+        ROWS,
+    ),
+    "by how they vary together": (
+        [
+            node("Transpose", "x", "t", perm=[1, 0]),
+            node("MatMul", "t x", "covariance"),
+            node("MatMul", "x covariance", "y"),
+        ],
+        ROWS,
+    ),
+    "normed over all rows as places": (
+        [
+            node("Transpose", "x", "t", perm=[1, 0]),
+            node("Unsqueeze", "t zero", "u"),
+            node("InstanceNormalization", "u ones zeros", "i"),
+            node("Squeeze", "i zero", "s"),
+            node("Transpose", "s", "y", perm=[1, 0]),
+        ],
+        ROWS,
+    ),
+    "sorted": (
+        [
+            node("Shape", "x", "n", end=1),
+            node("Transpose", "x", "t", perm=[1, 0]),
+            node("TopK", "t n", "s at", axis=1),
+            node("Transpose", "s", "y", perm=[1, 0]),
+        ],
+        ROWS,
+    ),
 }
 MORE: dict[str, Array] = {
     "step": np.array(1, np.int64),
@@ -175,17 +368,111 @@ MORE: dict[str, Array] = {
     "to": np.array([-(1 << 40)], np.int64),
     "back": np.array([-1], np.int64),
     "127": np.array(127.0, np.float32),
+    "gate": _chance.standard_normal((WIDTH, 4)).astype(np.float32),
+    "gate_back": _chance.standard_normal((4, WIDTH)).astype(np.float32),
+    "eight": np.array([8], np.int64),
+    "four": np.array([4], np.int64),
+    "off_on": np.array([0, 1], np.float32),
+    "one_alone": np.array(1, np.int64),
+    "room": np.array(28, np.float32),
+    "six": np.array(6, np.float32),
+    "twelve": np.array(12, np.float32),
+    "twenty_four": np.array(24, np.float32),
+    "one_and_a_half": np.array(1.5, np.float32),
+    "three_hundred": np.array(300, np.float32),
+    "before": np.array(-1, np.int64),
+    "one_float": np.array(1, np.float32),
+    "nothing": np.array(0, np.float32),
+    "pictures": np.array([-1, 1, 4, 2], np.int64),
+    "kernel": _chance.standard_normal((WIDTH, 1, 3, 3)).astype(np.float32),
+    "tokens": np.array([0, 4, 2], np.int64),
+    "flat_row": np.array([0, -1], np.int64),
+    "token_w": _chance.standard_normal((1, 4 * WIDTH, 2)).astype(np.float32),
+    "one_place": _chance.standard_normal((WIDTH, WIDTH, 1)).astype(np.float32),
+    "pairs": np.array([-1, 2], np.int64),
+    "rows_of_8": np.array([-1, WIDTH], np.int64),
+    "table": _chance.standard_normal((50, WIDTH)).astype(np.float32),
+    "dark": np.array(20, np.float32),
+    "bright": np.array(128, np.float32),
+}
+Typed = tuple[list[NodeProto], TensorSpec, TensorSpec]
+"""Nodes, the input and the output."""
+IDS = TensorSpec("input_ids", "INT64", (-1, -1))
+TYPED_WISE: dict[str, Typed] = {
+    "mean of the tokens before the padding": (
+        [
+            node("Gather", "table input_ids", "tokens_of"),
+            node("Cast", "input_ids", "f", to=TensorProto.FLOAT),
+            node("Sign", "f", "is_used"),
+            node("Unsqueeze", "is_used two", "used"),
+            node("Mul", "tokens_of used", "kept"),
+            node("ReduceSum", "kept one", "sum", keepdims=0),
+            node("ReduceSum", "is_used one", "length", keepdims=1),
+            node("Max", "length half", "l"),
+            node("Div", "sum l", "y"),
+        ],
+        IDS,
+        TensorSpec("y", "FP32", ROWS),
+    ),
+}
+TYPED_MIXED: dict[str, Typed] = {
+    "tokens cut at the longest": (
+        [
+            node("Cast", "input_ids", "f", to=TensorProto.FLOAT),
+            node("Transpose", "f", "t", perm=[1, 0]),
+            node("Sign", "t", "s"),
+            node("TopK", "s one", "m at", axis=1),
+            node("Transpose", "m", "used", perm=[1, 0]),
+            node("ReduceSum", "used one", "length", keepdims=1),
+            node("ReduceSum", "f one", "sum", keepdims=1),
+            node("Div", "sum length", "y"),
+        ],
+        IDS,
+        TensorSpec("y", "FP32", (-1, 1)),
+    ),
+    "padding of ones cut at the longest": (
+        [
+            node("Cast", "input_ids", "f", to=TensorProto.FLOAT),
+            node("Sub", "f one_float", "g"),
+            node("Abs", "g", "a"),
+            node("Sign", "a", "s"),
+            node("Transpose", "s", "t", perm=[1, 0]),
+            node("TopK", "t one", "m at", axis=1),
+            node("Transpose", "m", "used", perm=[1, 0]),
+            node("ReduceSum", "used one", "length", keepdims=1),
+            node("ReduceSum", "f one", "sum", keepdims=1),
+            node("Div", "sum length", "y"),
+        ],
+        IDS,
+        TensorSpec("y", "FP32", (-1, 1)),
+    ),
+    "contrast by the brightest of all": (
+        [
+            node("Cast", "image", "x", to=TensorProto.FLOAT),
+            *_largest_of_all("m"),
+            node("Greater", "m dark", "above"),
+            node("Less", "m bright", "below"),
+            node("And", "above below", "is_dim"),
+            node("Add", "x x", "doubled"),
+            node("Where", "is_dim doubled x", "y"),
+        ],
+        TensorSpec("image", "UINT8", (-1, 1, 8, 8)),
+        TensorSpec("y", "FP32", (-1, 1, 8, 8)),
+    ),
 }
 
 
 def graph_bytes(nodes: Sequence[NodeProto], shape: tuple[int, ...]) -> bytes:
     """An ONNX file with those of the constants that it uses."""
+    return typed_bytes(nodes, TensorSpec("x", "FP32", shape), TensorSpec("y", "FP32", shape))
+
+
+def typed_bytes(nodes: Sequence[NodeProto], takes: TensorSpec, gives: TensorSpec) -> bytes:
+    """As `graph_bytes`, of any input and output."""
     held = {**CONSTANTS, **MORE}
     used = {name for one in nodes for name in one.input} | {"half"}
     constants: dict[str, Array] = {name: held[name] for name in sorted(used & set(held))}
-    return model_bytes(
-        nodes, TensorSpec("x", "FP32", shape), TensorSpec("y", "FP32", shape), constants
-    )
+    return model_bytes(nodes, takes, gives, constants)
 
 
 def write_graph(

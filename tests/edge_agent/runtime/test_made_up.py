@@ -3,7 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.runtime.made_up import TOP_IDS, Sizes, arrays, has_ids, shapes
+from edge_agent.runtime.made_up import (
+    TOP_IDS,
+    Sizes,
+    arrays,
+    has_ids,
+    scaled,
+    shapes,
+    shortened,
+)
 from router.wire.tensor import DATATYPES, TensorSpec, datatype_of, fits
 
 BERT = (
@@ -94,3 +102,35 @@ def test_whatever_is_declared_comes_out(datatype, shape, name, top_id, seed):
     assert datatype_of(array) == ("UINT16" if datatype == "BF16" else datatype)
     again = made((spec,), Sizes(rows=2, rest=3), seed, top_id=top_id)[name]
     assert array.tolist() == again.tolist()
+
+
+TEXT = (TensorSpec("input_ids", "INT64", (-1, -1)), TensorSpec("attention_mask", "INT64", (-1, -1)))
+
+
+@pytest.mark.parametrize("fill", [0, 1])
+def test_what_is_shortened_ends_in_padding_where_its_mask_ends(fill):
+    chance = np.random.default_rng(1)
+    made = arrays(TEXT, {spec.name: (1, 20) for spec in TEXT}, chance, 1000)
+    made["input_ids"] = np.add(made["input_ids"], 2)
+    cut = shortened(TEXT, made, chance, fill)
+    length = int(cut["attention_mask"].sum())
+    assert 4 <= length <= 16
+    np.testing.assert_array_equal(cut["input_ids"][:, :length], made["input_ids"][:, :length])
+    assert (cut["input_ids"][:, length:] == fill).all()
+    assert not cut["attention_mask"][:, length:].any()
+
+
+def test_numbers_are_scaled_up_pictures_and_ids_down_and_masks_not_at_all():
+    specs = (
+        *TEXT,
+        TensorSpec("x", "FP32", (-1, 8)),
+        TensorSpec("image", "UINT8", (-1, 3, 8, 8)),
+    )
+    sizes = {"x": (1, 8), "image": (1, 3, 8, 8), "input_ids": (1, 8), "attention_mask": (1, 8)}
+    made = arrays(specs, sizes, np.random.default_rng(1), 1000)
+    found = scaled(specs, made, 10)
+    assert np.allclose(found["x"], np.multiply(made["x"], 10))
+    assert found["x"].dtype == np.float32
+    assert 20 <= int(found["image"].max()) <= 25
+    np.testing.assert_array_equal(found["input_ids"], made["input_ids"] // 10)
+    np.testing.assert_array_equal(found["attention_mask"], made["attention_mask"])
