@@ -40,6 +40,10 @@ class BadRequest(IsochroneError):
     code = "bad_request"
 
 
+class Uncomputable(BadRequest):
+    """The model cannot compute these inputs, though they are what it declares."""
+
+
 class Unauthenticated(IsochroneError):
     """The key is missing where one is needed, or unknown."""
 

@@ -21,14 +21,16 @@ def model_bytes(nodes, inputs, outputs, constants=()):
     return model.SerializeToString()
 
 
-def write(store: Path, data: bytes, *, name, inputs, outputs, sample, version="1", **more):
+def write(
+    store: Path, data: bytes, *, name, inputs, outputs, sample, version="1", others=(), **more
+):
     variant = described(data, name="fp32", engine="onnx", file="model.onnx")
     manifest = Manifest(
         name=name,
         version=version,
         inputs=inputs,
         outputs=outputs,
-        warm_up=(Sample((sample,)),),
+        warm_up=(Sample((sample, *others)),),
         variants=(variant,),
         **more,
     )

@@ -19,7 +19,15 @@ from edge_agent.runtime.direct import Outputs, Turn
 from edge_agent.runtime.holder import Shelf
 from edge_agent.runtime.large import LargeWork
 from edge_agent.runtime.load import Load
-from router.errors import BadRequest, IsochroneError, Misdirected, TooLarge, let_go
+from router.errors import (
+    BadRequest,
+    IsochroneError,
+    Misdirected,
+    TooLarge,
+    Uncomputable,
+    let_go,
+)
+from router.process import log
 from router.process.limits import Hold, Room
 from router.wire import codec, content, headers
 from router.wire.binary_codec import binary_bytes
@@ -171,6 +179,7 @@ class Inference:
         self.room = room
         self.large = LargeWork()
         self._body_limit_bytes = body_limit_bytes
+        self._reasons = log.LineLimit()
         self._generation = -1
         self._known: dict[tuple[str, str | None], ModelMetadata] = {}
 
@@ -212,10 +221,16 @@ class Inference:
         if not isinstance(told, IsochroneError):
             _log.error("a call of %s failed", target.model, exc_info=error)
             told = IsochroneError("the model failed")
+        elif isinstance(told, Uncomputable):
+            self._log_reason(target.model, told.message)
         let_go(error)
         response = problem_response(told)
         response.headers.append((LOAD_HEADER, self.report(target, 0.0, 0.0)))
         return response
+
+    def _log_reason(self, model: str, reason: str) -> None:
+        if self._reasons.admits((model, reason), self.calls.clock()):
+            log.event(_log, "not_computed", level=logging.WARNING, model=model, reason=reason)
 
     @reporting
     async def generate(self, target: Target, metadata: ModelMetadata) -> Response:

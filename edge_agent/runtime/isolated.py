@@ -25,7 +25,7 @@ from edge_agent.runtime.engines import engine
 from edge_agent.runtime.frames import Frame, Kind, Refusal, Start, read
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import open_package
-from router.errors import IsochroneError
+from router.errors import IsochroneError, Uncomputable
 from router.wire import binary_codec
 
 _OOM_SCORE = "500"
@@ -108,6 +108,8 @@ async def _computed(model: Model, asked: Frame) -> Frame:
 
 
 def _refusal(error: Exception) -> Frame:
+    if isinstance(error, Uncomputable):
+        return Frame.of(Kind.REFUSAL, Refusal("uncomputable", error.message))
     if isinstance(error, IsochroneError):
         return Frame.of(Kind.REFUSAL, Refusal(error.code, error.message))
     code = "memory" if isinstance(error, MemoryError) else "internal"

@@ -9,7 +9,7 @@ from mmap import mmap
 
 import numpy as np
 
-from edge_agent.runtime import memory
+from edge_agent.runtime import memory, onnx_guards
 from edge_agent.runtime.checked import checked_copy
 from edge_agent.runtime.fit import check_inputs, check_outputs
 from edge_agent.runtime.manifest import Variant
@@ -19,7 +19,7 @@ from edge_agent.runtime.ort import onnxruntime as ort
 from edge_agent.runtime.ort import state
 from edge_agent.runtime.ort_reason import reason, remedy
 from edge_agent.runtime.package import Package, PackageError
-from router.errors import BadRequest, Unavailable
+from router.errors import BadRequest, Unavailable, Uncomputable
 from router.wire.tensor import Array, Tensor, TensorSpec
 
 _DATATYPES = {
@@ -59,6 +59,8 @@ _LEAST_RUN_BYTES = 16 << 20
 _RUN_TIMES = 8
 """A run takes so many times its inputs, at least, where no more is known of it."""
 _SILENT = 4
+_MOST_TOLD = 3
+"""Inputs that an error names."""
 _BFLOAT16 = 16
 """Its number in TensorProto.DataType."""
 _OPTIONAL = re.compile(r"optional\((tensor\(\w+\))\)")
@@ -97,7 +99,7 @@ def _session(
             )
         wishes = ["CUDAExecutionProvider"] if gpu and has_gpu() else []
         return ort.InferenceSession(
-            source,
+            onnx_guards.guarded(content) or source,
             _options(threads),
             providers=[*wishes, "CPUExecutionProvider"],
             enable_fallback=0,  # it would print, and load the file a second time
@@ -180,9 +182,11 @@ class OnnxModel(DirectModel):
         if session is None:
             raise Unavailable(f"{self.name} is not loaded")
         if not feed.frees:
-            return run_session(session, feed.arrays, feed.outputs, self._bfloats)
+            return run_session(session, feed.arrays, feed.outputs, self._bfloats, name=self.name)
         try:
-            return run_session(session, feed.arrays, feed.outputs, self._bfloats, _FREEING)
+            return run_session(
+                session, feed.arrays, feed.outputs, self._bfloats, _FREEING, name=self.name
+            )
         finally:
             memory.give_back()
 
@@ -239,11 +243,12 @@ def run_session(
     outputs: Sequence[TensorSpec],
     bfloats: Collection[str] = (),
     options: ort.RunOptions = _QUIETLY,
+    name: str = "the model",
 ) -> tuple[Tensor, ...]:
     """The outputs for some inputs; those of both that `bfloats` names hold BF16. Blocks.
 
     Raises:
-        BadRequest: the graph cannot compute these inputs.
+        Uncomputable: the graph cannot compute these inputs; the message says why.
         Unavailable: there is no memory left.
     """
     texts = {name: _texts(name, data) for name, data in arrays.items() if data.dtype == object}
@@ -259,15 +264,20 @@ def run_session(
         inputs_bytes = sum(array.nbytes for array in arrays.values())
         if _may_lack_memory(error, max(_LEAST_RUN_BYTES, _RUN_TIMES * inputs_bytes)):
             raise Unavailable("the model ran out of memory", retry_after_s=1.0) from error
-        raise BadRequest(
-            "the model cannot compute these inputs: sizes or values do not fit"
-        ) from error
+        why = f"{name} cannot compute these inputs: {_empty_ones(arrays)}{reason(error)}"
+        raise Uncomputable(why) from error
     return tuple(
         [
             Tensor(spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else data)
             for spec, data in zip(outputs, results, strict=True)
         ]
     )
+
+
+def _empty_ones(arrays: Mapping[str, Array]) -> str:
+    """Which inputs have a size of 0: that is what most operators refuse."""
+    empty = [f"{one!r} has shape {[*data.shape]}" for one, data in arrays.items() if not data.size]
+    return "".join(f"{one}; " for one in empty[:_MOST_TOLD])
 
 
 def _run_values(

@@ -108,15 +108,15 @@ def _states_shape(kind: memoryview) -> bool:
 
 def _parts(message: memoryview, wanted: int) -> list[memoryview]:
     """The messages and texts in one of the fields."""
-    fields = _fields(message)
-    return [one for number, one, _ in fields if number == wanted and isinstance(one, memoryview)]
+    found = raw_fields(message)
+    return [one for number, one, _ in found if number == wanted and isinstance(one, memoryview)]
 
 
 def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]:
     if kind == _TENSOR:
         yield message
         return
-    for number, value, _ in _fields(message):
+    for number, value, _ in raw_fields(message):
         child = _child(kind, number, value, depth)
         if child is not None and isinstance(value, memoryview):
             yield from _tensors(value, child, depth + 1)
@@ -131,7 +131,7 @@ def _child(kind: str, number: int, value: memoryview | int, depth: int) -> str |
 def _is_external(tensor: memoryview) -> bool:
     return any(
         number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)
-        for number, value, _ in _fields(tensor)
+        for number, value, _ in raw_fields(tensor)
     )
 
 
@@ -141,13 +141,13 @@ def _inside(
     if kind == _TENSOR:
         return _tensor_inside(message, read) if _is_external(message) else [message]
     pieces: list[bytes | memoryview] = []
-    for number, value, whole in _fields(message):
+    for number, value, whole in raw_fields(message):
         child = _child(kind, number, value, depth)
         if child is None or not isinstance(value, memoryview):
             pieces.append(whole)
         else:
             inner = _inside(value, child, depth + 1, read)
-            pieces += [_head(number, sum(map(len, inner))), *inner]
+            pieces += [head(number, sum(map(len, inner))), *inner]
     return pieces
 
 
@@ -155,17 +155,19 @@ def _tensor_inside(
     tensor: memoryview, read: Callable[[ExternalData], bytes]
 ) -> list[bytes | memoryview]:
     dropped = (_EXTERNAL_DATA, _DATA_LOCATION, _RAW_DATA)
-    kept = [whole for number, _, whole in _fields(tensor) if number not in dropped]
+    kept = [whole for number, _, whole in raw_fields(tensor) if number not in dropped]
     data = read(_external_data(tensor))
-    return [*kept, _head(_RAW_DATA, len(data)), data]
+    return [*kept, head(_RAW_DATA, len(data)), data]
 
 
 def _external_data(tensor: memoryview) -> ExternalData:
     told: dict[str, str] = {}
     name = ""
-    for number, value, _ in _fields(tensor):
+    for number, value, _ in raw_fields(tensor):
         if isinstance(value, memoryview) and number == _EXTERNAL_DATA:
-            entry = {key: text for key, text, _ in _fields(value) if isinstance(text, memoryview)}
+            entry = {
+                key: text for key, text, _ in raw_fields(value) if isinstance(text, memoryview)
+            }
             told[str(entry.get(1, b""), "utf-8")] = str(entry.get(2, b""), "utf-8")
         elif isinstance(value, memoryview) and number == _TENSOR_NAME:
             name = str(value, "utf-8")
@@ -183,7 +185,7 @@ def _whole(text: str) -> int:
 
 def _kind_and_count(tensor: memoryview) -> tuple[int, int]:
     kind, sizes = 0, []
-    for number, value, _ in _fields(tensor):
+    for number, value, _ in raw_fields(tensor):
         if number == _DATA_TYPE and isinstance(value, int):
             kind = value
         elif number == _DIMS and isinstance(value, int):
@@ -196,7 +198,7 @@ def _kind_and_count(tensor: memoryview) -> tuple[int, int]:
     return kind, prod(sizes)
 
 
-def _head(number: int, size: int) -> bytes:
+def head(number: int, size: int) -> bytes:
     """What stands before `size` bytes of a field."""
     return _number(number << 3 | _BYTES) + _number(size)
 
@@ -215,10 +217,10 @@ def fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
     Raises:
         ValueError: this is none.
     """
-    return ((number, value) for number, value, _ in _fields(message))
+    return ((number, value) for number, value, _ in raw_fields(message))
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int, memoryview]]:
+def raw_fields(message: memoryview) -> Iterator[tuple[int, memoryview | int, memoryview]]:
     """The number of each field, its value, and all its bytes."""
     at = 0
     while at < len(message):

@@ -2,6 +2,7 @@
 
 import re
 
+from edge_agent.runtime import onnx_guards
 from edge_agent.runtime.ort import onnxruntime as ort
 
 _MOST = 400
@@ -17,6 +18,9 @@ _PLAIN = (
     (re.compile(r"\S*/dev/fd/\d+"), "the file"),
     (re.compile(r" Please fix either the inputs/outputs or the model\."), ""),
 )  # fmt: skip
+_GUARDS = dict.fromkeys(("Div", "Mod"), "its {kind} divides whole numbers by 0")
+_GUARDS["STFT"] = "its {kind} gets frames of 0 samples"
+"""What a guard of `onnx_guards` has refused, where that is no size."""
 _TAKES = f"onnxruntime {ort.__version__} takes up to"
 _KNOWN = (
     (re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)"),
@@ -45,6 +49,9 @@ def remedy(error: Exception) -> str:
 
 def reason(error: Exception) -> str:
     """Why onnxruntime cannot load or run something, on one line, without places in its source."""
+    guard = onnx_guards.refused_by(error)
+    if guard is not None:
+        return _GUARDS.get(guard, "a size of 0 comes to its {kind}").format(kind=guard)
     text = " ".join(str(error).split())
     for pattern, plain, _ in _KNOWN:
         found = pattern.search(text)

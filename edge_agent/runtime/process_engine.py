@@ -23,14 +23,17 @@ from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.memory import process_bytes
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.quarantine import Quarantine
-from router.errors import BadRequest, Crashed, IsochroneError, Unavailable
+from router.errors import BadRequest, Crashed, IsochroneError, Unavailable, Uncomputable
 from router.wire import binary_codec
 from router.wire.message import InferRequest, InferResponse
 
 _HANG_S = 5.0
 """A call that nobody wants any more may take so much longer; then its process is ended."""
 _LEAVE_S = 5.0
-_KINDS = {kind.code: kind for kind in (BadRequest, Unavailable, PackageError)}
+_KINDS = {
+    "uncomputable": Uncomputable,
+    **{kind.code: kind for kind in (BadRequest, Unavailable, PackageError)},
+}
 _numbers = count()
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from edge_agent.runtime import manifest
 from edge_agent.runtime.manifest import Architecture, Variant
 from edge_agent.runtime.model import DirectModel, Feed
 from edge_agent.runtime.package import Package, PackageError
-from router.errors import BadRequest, Unavailable
+from router.errors import Unavailable, Uncomputable
 from router.wire.tensor import Array, Tensor
 
 _LAYERS: Mapping[type, Callable[[Any], nn.Module]] = {
@@ -121,7 +121,9 @@ class TorchModel(DirectModel):
         except RuntimeError as error:  # of sizes that do not go together, and without a GPU of both
             if _goes_together(self._variant.architecture or (), own.shape):
                 raise Unavailable("the model ran out of memory", retry_after_s=1.0) from error
-            raise BadRequest("the model cannot compute these inputs: sizes do not fit") from error
+            raise Uncomputable(
+                f"{self._package.name} cannot compute these inputs: sizes do not fit"
+            ) from error
         return result
 
 
