@@ -104,7 +104,8 @@ class Admin:
         return json_response(told)
 
     async def _load(self, model: str, body: bytes) -> Response:
-        version = await self._repository.load(model, _read(body, _Control).parameters.version)
+        wished = _read(body, _Control).parameters.version
+        version = await self._repository.load(_name(model), wished)
         return _version(model, version)
 
     async def _unload(self, model: str, body: bytes) -> Response:

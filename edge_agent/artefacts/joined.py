@@ -26,7 +26,7 @@ def repository(
 ) -> Repository:
     """The repository of the packages below `root`; `heard` is told of every change."""
     store, disk = Store(root), Disk()
-    made = Repository(pool, store, disk, activations, heard)
+    made = Repository(pool, store, disk, activations, heard, trust)
     if config.source is not None:
         room = Room(store, disk, made, config.disk_budget_bytes, config.disk_reserve_bytes)
         made.pull_with(

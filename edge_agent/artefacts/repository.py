@@ -20,7 +20,7 @@ from edge_agent.artefacts.pulls import Pull, Pulls
 from edge_agent.artefacts.store import Store
 from edge_agent.runtime.held import Held
 from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.package import Package
+from edge_agent.runtime.package import Check, Package
 from edge_agent.runtime.pool import Pool
 from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
 from router.process import log
@@ -81,9 +81,19 @@ class Repository:
     """The models of one agent."""
 
     def __init__(
-        self, pool: Pool, store: Store, disk: Disk, activations: Activations, heard: Heard
+        self,
+        pool: Pool,
+        store: Store,
+        disk: Disk,
+        activations: Activations,
+        heard: Heard,
+        check: Check | None = None,
     ) -> None:
-        """Pulls nothing and changes no version before `keep` runs."""
+        """Pulls nothing and changes no version before `keep` runs.
+
+        `check` refuses packages that lie in the store and are not to be used.
+        """
+        self._check = check
         self._heard = heard
         self._pool = pool
         self._store = store
@@ -128,14 +138,32 @@ class Repository:
     async def load(self, name: str, version: str | None = None) -> str:
         """Have a version warm and active; without one, the chosen version, or else the highest.
 
+        What is not known yet is looked for on disk.
+
         Raises:
             NotFound, Unavailable, NoSpace, PackageError: it cannot be; who served goes on.
         """
+        await self._look_for(name, version)
         if version is not None:
             return await self._change(name, version, Change.UPDATED)
         versions, choice = self._pool.metadata(name).versions, self._activations.get(name)
         chosen = choice is not None and choice.active in versions
         return await self._pool.load(name, choice.active if choice and chosen else versions[0])
+
+    async def _look_for(self, name: str, version: str | None) -> None:
+        """Take up packages that came into the store's folder by other ways than a pull."""
+        with suppress(NotFound):
+            self._pool.package(name, version)
+            return
+        packages = await self._disk.do(self._store.lying, name, version, self._check)
+        for package in packages:
+            self.arrived(package)
+        if not packages:
+            title = f"model {name}" if version is None else f"version {version} of model {name}"
+            raise NotFound(
+                f"no {title} is in the agent's folder of packages: build it there"
+                " (isochrone package build --output), or pull it (isochrone models pull)"
+            )
 
     async def unload(self, name: str, version: str | None = None, wait_s: float = LEAVE_S) -> bool:
         """Let a version's running calls end and give its memory back; without one, every version.

@@ -23,6 +23,7 @@ from edge_agent.runtime.manifest import Manifest, StoredFile
 from edge_agent.runtime.package import (
     MANIFEST,
     SIGNATURE,
+    Check,
     Package,
     PackageError,
     manifest_in,
@@ -74,6 +75,24 @@ class Store:
     def place(self, name: str, version: str) -> Path:
         """Where a package belongs."""
         return self.root / name / version
+
+    def lying(self, name: str, version: str | None, check: Check | None) -> list[Package]:
+        """The packages of a model that lie here, or one version; sound, as `check` demands.
+
+        Raises:
+            PackageError: one is not, and none is sound.
+        """
+        found: list[Package] = []
+        errors: list[PackageError] = []
+        one_or_all = "[!.]*/" if version is None else version
+        for path in sorted((self.root / name).glob(one_or_all)):
+            try:
+                found.append(open_package(path, check))
+            except PackageError as error:
+                errors.append(error)
+        if errors and not found:
+            raise errors[0]
+        return found
 
     def used_bytes(self) -> int:
         """What everything in it takes; a file with two names counts once."""

@@ -383,7 +383,8 @@ class Held:
         self._end_load()
         self.failure = as_failure(self.title, error)
         self._back_off.failed(self._clock())
-        _log.error("%s", self.failure.message, exc_info=error)
+        is_foreseen = isinstance(error, IsochroneError)
+        _log.error("%s", self.failure.message, exc_info=None if is_foreseen else error)
         let_go(error)
         self._move(Step.FAILED, error=self.failure.message)
 

@@ -16,6 +16,7 @@ from tests.conftest import write_double
 from tests.edge_agent.artefacts.conftest import write_weights
 from tests.edge_agent.artefacts.shop import open_shop
 from tests.edge_agent.test_agent import AgentProcess, running
+from tests.edge_agent.test_agent_memory import infer
 
 TOKEN = "4f6d2c4e8a0b4d57"
 
@@ -140,6 +141,54 @@ async def test_administrators_are_told_why_a_load_failed(tmp_path, packages, htt
             assert answer.status == 501
             assert "retry-after" not in answer.headers, "trying again does not help"
             assert "sha256" in (await answer.json())["reasons"]["cause"]
+
+
+async def test_a_load_finds_what_came_into_the_folder_since_the_start(tmp_path, packages, http):
+    with running(tmp_path, packages, keep_warm=["double"]) as agent:
+        load = f"{agent.admin}/v2/repository/models/"
+
+        async def loaded(model, version=None):
+            body = {"parameters": {"version": version}} if version else {}
+            async with http.post(f"{load}{model}/load", json=body) as answer:
+                return answer.status, await answer.json()
+
+        status, told = await loaded("late")
+        assert status == 404
+        assert "isochrone package build --output" in told["error"]
+        write_double(packages, name="late")
+        write_double(packages, version="3")
+        assert await loaded("late") == (200, {"name": "late", "version": "1"})
+        assert (await infer(agent, http, "late"))[0] == 200
+        assert await loaded("double") == (200, {"name": "double", "version": "2"}), "as before"
+        assert (await loaded("double", "4"))[0] == 404
+        assert await loaded("double", "3") == (200, {"name": "double", "version": "3"})
+        write_double(packages, name="spoilt")
+        (packages / "spoilt" / "1" / "model.onnx").write_bytes(b"")
+        status, told = await loaded("spoilt")
+        assert status == 422
+        assert "model.onnx" in told["error"]
+        assert (await loaded("..%2f"))[0] == 400
+
+
+async def test_only_signed_packages_are_found_later(tmp_path, packages, http):
+    list(signing.keygen(tmp_path / "shop"))
+    for version in "12":
+        list(signing.sign(packages / "double" / version, tmp_path / "shop.key"))
+    artefacts = {"trusted_key_files": [str(tmp_path / "shop.pub")]}
+    with running(tmp_path, packages, artefacts=artefacts, keep_warm=["double"]) as agent:
+        write_double(packages, name="late")
+        async with http.post(f"{agent.admin}/v2/repository/models/late/load") as answer:
+            assert answer.status == 422
+            assert "sign" in (await answer.json())["error"]
+
+
+async def test_a_load_that_fails_as_foreseen_writes_no_traceback(tmp_path, packages, http):
+    models = {"double": {"variant": "nowhere"}}
+    with running(tmp_path, packages, models=models, keep_warm=["double"]) as agent:
+        async with http.get(f"{agent.url}/v2/health/live") as answer:
+            assert answer.status == 200
+        assert "has no variant nowhere" in agent.log()
+        assert "Traceback" not in agent.log()
 
 
 def write(tmp_path, **more):
