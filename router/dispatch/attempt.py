@@ -15,12 +15,12 @@ from router.dispatch.classify import (
     HOLD_BYTES,
     MAY_HAVE_RUN,
     OF_LOSS,
-    REFUSALS,
     TURNED_AWAY,
     explained,
     explains,
     may_be_held,
     of_answer,
+    refusal_for_good,
     retry_after_s,
 )
 from router.dispatch.command import (
@@ -71,12 +71,13 @@ Choose = Callable[[Sequence[Permit]], Permit | None]
 
 
 class _Try:
-    __slots__ = ("body", "explains", "head", "held_bytes", "live", "permit", "problem")
+    __slots__ = ("body", "explains", "head", "held_bytes", "live", "permit", "problem", "status")
 
     def __init__(self, permit: Permit) -> None:
         self.permit = permit
         self.live = True
         self.head: Head | None = None
+        self.status = 0
         self.body: list[bytes] = []
         self.held_bytes = 0
         self.explains = False
@@ -187,6 +188,7 @@ class Attempt:
 
     def _on_head(self, head: Head, number: int) -> list[Command]:
         made, reported = self._tries[number], self._reported(number)
+        made.status = head.status
         unknown = made.permit.endpoint.reports and not reported
         if head.status >= 300 or unknown:
             wait_s = retry_after_s(head.headers, self._wall)
@@ -360,9 +362,9 @@ class Attempt:
             full = "every endpoint that may serve this is full"
             return Overloaded(full, retry_after_s=min(waits_s, default=1.0), reasons=reasons)
         if outcomes <= _REFUSED_FOR_GOOD:
-            for problem in self._problems():
-                kind = REFUSALS[problem.code]
-                return kind(problem.error, reasons={**problem.reasons, **reasons})
+            for _, refusal in self.refusals():
+                refusal.reasons |= reasons
+                return refusal
         if outcomes - {Outcome.REFUSED}:
             return UnusableAnswer("no endpoint gave a usable answer", reasons=reasons)
         return NoEndpoint("no endpoint can be reached", retry_after_s=1.0, reasons=reasons)
@@ -372,9 +374,13 @@ class Attempt:
         problem = self._tries[settle.number].problem
         return settle.why if problem is None else f"{settle.why}: {problem.error[:_WORDS]}"
 
-    def _problems(self) -> Iterator[Problem]:
-        """What endpoints have refused for good, the last one first."""
+    def refusals(self) -> Iterator[tuple[int, IsochroneError]]:
+        """What endpoints have refused for good, by number of the try, the last one first."""
         for settle in reversed(self._ended):
-            problem = self._tries[settle.number].problem
-            if problem is not None and problem.code in REFUSALS:
-                yield problem
+            made = self._tries[settle.number]
+            endpoint = made.permit.endpoint
+            if settle.outcome in (Outcome.UNABLE, Outcome.QUARANTINED):
+                error = refusal_for_good(made.status, made.problem, reports=endpoint.reports)
+                if error is not None:
+                    error.reasons[endpoint.name] = self._why(settle)
+                    yield settle.number, error

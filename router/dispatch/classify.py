@@ -14,6 +14,7 @@ from router.errors import (
     TooLarge,
     Unavailable,
     Unloadable,
+    UnusableAnswer,
 )
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.outcome import Outcome
@@ -22,6 +23,9 @@ from router.wire.http import Headers, first
 from router.wire.peer_json import read_json
 from router.wire.problem import Problem
 
+_OF_THE_ROUTER = frozenset({401, 407, 451})
+"""From a server that is none of ours: it does not let the router in (clients' keys are not passed
+on), or may not serve this. A client that got such a status would take it for the router's own."""
 HOLD_BYTES = 1 << 20
 """Answers up to this length are held until they are whole."""
 LONGEST_RETRY_S = 60.0
@@ -55,6 +59,8 @@ REFUSALS: Mapping[str, type[IsochroneError]] = {
     one.code: one for one in (NoSpace, Quarantined, Unavailable, Unloadable)
 }
 """What an endpoint refuses for good is told to the client in its own words, by code."""
+_OF_REFUSING_STATUS: Mapping[int, type[IsochroneError]] = {501: Unloadable, 507: NoSpace}
+"""What these say without a code of ours."""
 _REFUSAL_BYTES = 64 << 10
 
 
@@ -67,6 +73,8 @@ def of_answer(status: int, endpoint: Endpoint, *, reported: bool, again_s: float
     proxies before an ingress refuse requests in their own words.)
     """
     outcome = of_status(status)
+    if status in _OF_THE_ROUTER and not endpoint.reports:
+        return Outcome.UNABLE
     if endpoint.reports and not reported:
         by_a_proxy = endpoint.tier is Tier.CLOUD and status >= HTTPStatus.BAD_REQUEST
         return Outcome.FAILED if outcome is Outcome.ANSWERED and not by_a_proxy else outcome
@@ -126,11 +134,26 @@ def explains(headers: Headers) -> bool:
 
 
 def explained(body: bytes) -> Problem | None:
-    """What an endpoint says of its refusal; None where the body is not one of ours."""
+    """What an endpoint says of its refusal; None where the body has no `error`."""
     try:
         return read_json(body, Problem, "refusal")
     except (BadRequest, TooLarge):
         return None
+
+
+def refusal_for_good(
+    status: int, problem: Problem | None, *, reports: bool
+) -> IsochroneError | None:
+    """What a client is told of an endpoint that cannot serve the model (`Outcome.UNABLE`).
+
+    None: it may before long, as the next report of an endpoint that reports will tell.
+    """
+    text = f"the endpoint answered {status}" if problem is None else problem.error
+    kind = REFUSALS.get(problem.code) if problem is not None else None
+    kind = kind or _OF_REFUSING_STATUS.get(status)
+    if kind is not None:
+        return kind(text, reasons=None if problem is None else problem.reasons)
+    return None if reports else UnusableAnswer("no endpoint gave a usable answer")
 
 
 def may_be_held(headers: Headers) -> bool:

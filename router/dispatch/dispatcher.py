@@ -178,7 +178,7 @@ class Dispatcher:
         plan = self._plan(asked, now_s)
         if plan.order:
             self._admit(asked, plan, now_s)
-        elif may_wait(plan, asked.useless):
+        elif may_wait(plan, asked.useless) and self._refusal(plan.query) is None:
             self._wait(asked, now_s)
         else:
             self._refuse(asked, self._nobody(plan))
@@ -284,9 +284,16 @@ class Dispatcher:
         needs_s = best.seconds.total + sigmas * best.seconds.sigma
         self._refuse(asked, too_late(needs_s, least_s(best.seconds), left_s))
 
-    def _nobody(self, plan: Plan) -> NoEndpoint:
+    def _refusal(self, query: Query) -> IsochroneError | None:
+        """What endpoints have said, where none of them can ever serve this as it is."""
+        if not query.action:
+            return None
+        regions = query.required_regions
+        return self._ledger.refusal(query.model, query.version, regions, query.now_s)
+
+    def _nobody(self, plan: Plan) -> IsochroneError:
         query = plan.query
-        return NoEndpoint(
+        return self._refusal(query) or NoEndpoint(
             f"no endpoint may and can serve {query.model} now (required: {query.requirement})",
             retry_after_s=soonest_s(plan),
             reasons=self._reasons(query),

@@ -189,6 +189,8 @@ class Run:
     def _end(self) -> None:
         self.means.running.clear(self)
         self.means.hedging.clear(self)
+        for number, error in self.attempt.refusals():
+            self.tries.refused(number, error)
         for made in self.tries.made:
             made.cancel()  # the rest of an answer that was of no use
         self.ended(self.asked, self.gave_up)

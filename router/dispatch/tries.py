@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from router.dispatch.asked import Asked
 from router.dispatch.command import Send, Settle
@@ -9,6 +10,7 @@ from router.dispatch.event import Answer, Cause, Head, Lost
 from router.dispatch.record import Tried
 from router.dispatch.rewrite import upstream_headers
 from router.dispatch.upstream import Call, Upstream
+from router.errors import IsochroneError, Quarantined
 from router.fleet.endpoint import Endpoint
 from router.fleet.ledger import Ledger
 from router.fleet.outcome import Outcome
@@ -16,7 +18,7 @@ from router.fleet.site import Lease
 from router.policy.pick import Scored
 from router.process.clock import Clock
 from router.wire.http import Headers, Request, first
-from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
+from router.wire.report import LOAD_HEADER, CallReport, ModelState, decode_call_report
 
 _WORKING = frozenset({"infer", "generate", "generate_stream"})
 """Actions in which the model runs."""
@@ -47,6 +49,7 @@ class Try:
     call: Call | None = None
     report: CallReport | None = None
     first_byte_s: float | None = None
+    status: int = 0
     succeeded: bool = False
     """The head says that the model has run, or runs."""
     empty: bool = True
@@ -102,6 +105,7 @@ class Tries:
     def begun(self, head: Head, number: int) -> None:
         """Take in what the head of an answer says of its endpoint."""
         made = self.made[number]
+        made.status = head.status
         value = first(head.headers, LOAD_HEADER)
         report = decode_call_report(value) if value is not None else None
         if report is not None and _is_of(report, made.scored.permit.endpoint):
@@ -137,6 +141,13 @@ class Tries:
         asked.record.add(tried)
         self.cause = f"fallback_{settle.outcome.value}"
 
+    def refused(self, number: int, error: IsochroneError) -> None:
+        """A try was refused for good, in these words."""
+        lease = self.made[number].lease
+        if lease is not None and not isinstance(error, Quarantined):
+            why = error.reasons.get(lease.site.endpoint.name, "")
+            self._reach.ledger.refused(lease, error, why)
+
     def _request(self, number: int, lease: Lease, remaining_s: float) -> Request:
         asked = self._asked.exchange.request
         headers = upstream_headers(
@@ -156,8 +167,16 @@ class Tries:
         if made.worked and made.first_byte_s is not None and settle.outcome is Outcome.ANSWERED:
             ledger.timed(lease, made.first_byte_s, now_s)
         ledger.close(lease, settle.outcome, now_s, settle.retry_after_s)
-        if settle.outcome is Outcome.UNABLE and self._asked.query.action == "infer":
+        of_inputs = made.status == HTTPStatus.INSUFFICIENT_STORAGE and _is_known_warm(lease)
+        infers = self._asked.query.action == "infer"
+        if settle.outcome is Outcome.UNABLE and infers and not of_inputs:
             ledger.lacks(lease, now_s)
+
+
+def _is_known_warm(lease: Lease) -> bool:
+    """Its report says so: a refusal for want of room is then about the inputs, not the model."""
+    holding = lease.holding
+    return lease.site.endpoint.reports and holding is not None and holding.state is ModelState.WARM
 
 
 def _is_of(report: CallReport, endpoint: Endpoint) -> bool:

@@ -1,8 +1,10 @@
 """The ledger's record of one model version on one endpoint."""
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from router.errors import IsochroneError
 from router.fleet.breaker import Breaker
 from router.fleet.endpoint import Endpoint, Tier
 from router.fleet.latency import ServiceTime
@@ -19,6 +21,22 @@ _LEAST_S = 1e-9
 TEACH_S = 1.0
 """How often an endpoint's own estimate teaches what to expect of its like."""
 LOADING = (ModelState.LOADING, ModelState.WARMING)
+
+
+_WORDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class StandingRefusal:
+    """What an endpoint has said of a model that it cannot serve, until the next report of it.
+
+    `until_s` bounds it where nothing is reported.
+    """
+
+    kind: type[IsochroneError]
+    text: str
+    why: str
+    until_s: float
 
 
 class Holding:
@@ -48,6 +66,7 @@ class Holding:
         "ramps_from_s",
         "rank_byte_s",
         "rank_s",
+        "refusal",
         "refusals",
         "refused_s",
         "sampled_s",
@@ -89,6 +108,7 @@ class Holding:
         """How often it has refused in a row; what was sent before the last one was known counts
         with it."""
         self.refused_s = -math.inf
+        self.refusal: StandingRefusal | None = None
         self.taught_s = -math.inf
         self.ramps_from_s = -math.inf
         self.sampled_s = -math.inf
@@ -236,6 +256,12 @@ class Holding:
             self.falls_cold = True
             self.missed_s = 0.0
         self.state = state
+        self.refusal = None
+
+    def refused(self, error: IsochroneError, why: str, until_s: float) -> None:
+        """It cannot serve, it says, in these words."""
+        text = error.message[:_WORDS]
+        self.refusal = StandingRefusal(type(error), text, why[:_WORDS], until_s)
 
     def settle(self, now_s: float) -> None:
         """Keep the part of its rank that does not depend on load; infinite where time decides."""

@@ -11,10 +11,11 @@ from operator import attrgetter
 from random import Random
 from types import MappingProxyType
 
+from router.errors import IsochroneError
 from router.fleet.back_off import back_off_s
 from router.fleet.breaker import Tolerance
 from router.fleet.endpoint import Candidate, Endpoint, Shortlist, Tier
-from router.fleet.holding import Holding
+from router.fleet.holding import Holding, StandingRefusal
 from router.fleet.index import Index
 from router.fleet.membership import Member, Membership
 from router.fleet.outcome import Outcome
@@ -34,6 +35,8 @@ LACK_LASTS_S = 5.0
 """How long a server that does not report is taken at its word that it lacks a model."""
 MOST_TURNS = 16.0
 """A wait that teaches more than this would be an endpoint's own story."""
+REASONS_COUNT = 16
+"""The words of so many endpoints are told."""
 _ANSWERED = Outcome.ANSWERED
 _rank = attrgetter("rank_s")
 
@@ -254,6 +257,30 @@ class Ledger:
         else:  # nothing would say that it is back
             holding.full_until_s = now_s + LACK_LASTS_S
             self._timetable.settle(lease.site, now_s)
+
+    def refused(self, lease: Lease, error: IsochroneError, why: str) -> None:
+        """Keep what the endpoint said, for as long as it is taken to lack the model."""
+        holding = lease.holding
+        if holding is None:
+            return
+        if not lease.site.endpoint.reports:
+            holding.refused(error, why, holding.full_until_s)
+        elif holding.state is ModelState.ABSENT:
+            holding.refused(error, why, math.inf)
+
+    def refusal(
+        self, model: str, version: str | None, regions: frozenset[str] | None, now_s: float
+    ) -> IsochroneError | None:
+        """What clients are told where every lawful endpoint says that it cannot serve this."""
+        told: dict[str, str] = {}
+        last: StandingRefusal | None = None
+        for holding in self._index.shortlist(model, version, regions).every:
+            last = holding.refusal
+            if last is None or last.until_s <= now_s:
+                return None
+            if len(told) < REASONS_COUNT:
+                told[holding.endpoint.name] = last.why
+        return None if last is None else last.kind(last.text, reasons=told)
 
     def probe_sent(self, site: Site, now_s: float) -> None:
         """A probe leaves."""

@@ -39,10 +39,13 @@ _JSON = (b"content-type", b"application/json")
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """The body of every refusal: OIP's `error`, a stable `code`, and why each endpoint was out."""
+    """The body of every refusal: OIP's `error`, a stable `code`, and why each endpoint was out.
+
+    Servers of others say `error` only.
+    """
 
     error: str
-    code: str
+    code: str = ""
     reasons: dict[str, str] = {}
 
 

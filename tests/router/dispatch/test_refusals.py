@@ -13,7 +13,7 @@ from router.errors import IsochroneError, NoSpace, Quarantined, Unavailable, Unl
 from router.fleet.holding import Holding
 from router.wire.http import first
 from router.wire.problem import problem_answer
-from router.wire.report import encode_call_report
+from router.wire.report import HeldModel, ModelState, encode_call_report
 from tests.router.dispatch.world import NOTHING_NEW, Client, Sent, World
 
 TRIES = 3
@@ -212,6 +212,95 @@ def test_after_a_refusal_for_good_another_is_asked(error, status, code):
     world.open[0].answer()
     assert client.status == 200
     assert world.spare.retries.left(world.now_s) == 1, "nothing had run"
+
+
+OF_A_MODEL = [case for case in FOR_GOOD.values() if not isinstance(case[0], Quarantined)]
+
+
+def held(state: ModelState) -> list[HeldModel]:
+    return [HeldModel("digits", "1", state, load_s=0.5)]
+
+
+@pytest.mark.parametrize(("error", "status", "code"), OF_A_MODEL)
+def test_a_refusal_for_good_stands_until_the_next_report(error, status, code):
+    world = lone(foreign=False, state=ModelState.COLD)
+    answers = [world.ask()]
+    refuse(world.open[0], error)
+    answers.append(world.ask())
+    assert len(world.sent) == 1
+    for told in answers:
+        assert (told.status, told.code) == (status, code)
+        assert first(told.headers, b"retry-after") is None
+        assert json.loads(told.body) == json.loads(answers[0].body)
+    world.report(held(ModelState.COLD), sequence=2)
+    world.ask()
+    assert len(world.open) == 1, "it may have changed"
+    world.report(held(ModelState.WARM), sequence=3)
+    world.open[0].answer()
+    assert world.ask().status is None
+    assert len(world.open) == 1
+
+
+def test_a_refusal_for_good_is_kept_within_bounds():
+    world = lone(foreign=False, state=ModelState.COLD)
+    world.ask()
+    refuse(world.open[0], NoSpace("m" * 20_000, reasons={"other": "n" * 20_000}))
+    assert len(world.ask().body) < 2000
+
+
+def test_it_is_told_only_where_no_other_endpoint_may_serve_before_long():
+    world = World(names=("eu.a", "us.b"), state=ModelState.COLD)
+    world.kill("us.b")
+    world.ask()
+    refuse(world.open[0], NoSpace("digits needs 80 MB of 40 MB"))
+    later = world.ask()
+    assert (later.status, later.code, later.retry_after_s) == (503, "no_endpoint", 1)
+
+
+def test_inputs_for_which_a_warm_model_has_no_room_say_nothing_of_other_inputs():
+    world = lone(foreign=False)
+    large = world.ask()
+    refuse(world.open[0], NoSpace("these inputs need 80 MB of 40 MB: send smaller ones"))
+    assert large.status == 507
+    small = world.ask()
+    world.open[0].answer()
+    assert small.status == 200
+
+
+FOREIGN = {
+    501: (501, "unloadable"),
+    507: (507, "no_space"),
+    401: (502, "unusable_answer"),
+    407: (502, "unusable_answer"),
+    451: (502, "unusable_answer"),
+}
+
+
+@pytest.mark.parametrize(("status", "told"), FOREIGN.items(), ids=map(str, FOREIGN))
+def test_a_server_of_others_that_refuses_for_good(status, told):
+    world = lone()
+    answers = [world.ask()]
+    body = b'{"error":"no"}'
+    world.open[0].answer(status, body, content_type="application/json")
+    answers.append(world.ask())
+    for answer in answers:
+        assert (answer.status, answer.code) == told
+        assert first(answer.headers, b"retry-after") is None
+        assert json.loads(answer.body)["reasons"] == {"eu.a": f"answered {status}: no"}
+    assert len(world.sent) == 1
+    world.wait(5.1)
+    world.ask()
+    world.open[0].answer()
+    assert world.ask().status is None, "it has changed"
+
+
+@pytest.mark.parametrize("status", FOREIGN)
+def test_after_it_another_is_asked(status):
+    world = World(names=("eu.a", "eu.b"), foreign=("eu.a", "eu.b"))
+    client = world.ask()
+    world.open[0].answer(status)
+    world.open[0].answer()
+    assert client.status == 200
 
 
 def test_a_quarantined_input_counts_as_a_crash():
