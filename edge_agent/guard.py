@@ -5,9 +5,10 @@ import hmac
 from pathlib import Path
 
 from router.errors import ConfigError, Unauthenticated
+from router.process.regular_file import open_regular
 from router.wire.http import Request
 
-_LEAST_BYTES = 16
+_LEAST_BYTES, _MOST_BYTES = 16, 4096
 
 
 class Guard:
@@ -43,7 +44,8 @@ def guard_of(token_file: Path | None) -> Guard:
     if token_file is None:
         return OPEN
     try:
-        token = token_file.read_bytes().strip()
+        with open_regular(token_file) as file:
+            token = file.read(_MOST_BYTES).strip()
     except OSError as error:
         raise ConfigError(f"admin.token_file: {token_file}: {error.strerror}") from error
     if len(token) < _LEAST_BYTES or not token.isascii() or len(token.split()) != 1:

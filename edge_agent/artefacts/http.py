@@ -15,8 +15,10 @@ from yarl import URL
 from edge_agent.artefacts.settings import FromHttp
 from edge_agent.artefacts.source import CHUNK_BYTES, Opened, Source, SourceFailed, SourceRefused
 from router.errors import ConfigError
+from router.process.regular_file import open_regular
 
 _CONNECT_S = 10.0
+_MAX_TOKEN_BYTES = 64 << 10
 _RANGE = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
 _AGAIN = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -106,7 +108,8 @@ def make(config: FromHttp, stall_s: float) -> Source:
 
 def _token(path: Path) -> str:
     try:
-        return path.read_text("ascii").strip()
+        with open_regular(path) as file:
+            return file.read(_MAX_TOKEN_BYTES).decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"artefacts.source.bearer_file: {path} cannot be read: {error}"

@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from edge_agent.artefacts.settings import public_bytes
 from edge_agent.runtime.package import MAX_SIGNATURE_BYTES, SIGNATURE, PackageError
 from router.errors import ConfigError
+from router.process.regular_file import open_regular
 
+_MAX_KEYS_BYTES = 1 << 20
 _REMEDY = "sign it with a trusted key (isochrone package sign), or trust the key that did"
 
 
@@ -43,7 +45,7 @@ class Trust:
         """
         file = path / SIGNATURE
         try:
-            with file.open("rb") as opened:
+            with open_regular(file) as opened:
                 signature = opened.read(MAX_SIGNATURE_BYTES)
         except FileNotFoundError:
             signature = None
@@ -90,7 +92,8 @@ def _signed(key: Ed25519PublicKey, signature: bytes, manifest: bytes) -> bool:
 
 def _keys_in(path: Path) -> list[bytes]:
     try:
-        lines = path.read_text("ascii").split()
+        with open_regular(path) as file:
+            lines = file.read(_MAX_KEYS_BYTES).decode("ascii").split()
         keys = [public_bytes(line) for line in lines]
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: holds no public keys, one a line: {error}") from error

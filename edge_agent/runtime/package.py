@@ -30,6 +30,7 @@ from edge_agent.runtime.manifest import (
 )
 from router.errors import ConfigError, IsochroneError
 from router.process.document import MAX_BYTES, document_in
+from router.process.regular_file import open_regular
 from router.process.settings import settings_in
 from router.wire.tensor import TensorSpec
 
@@ -271,7 +272,7 @@ def _check(manifest: Manifest) -> None:
 
 def _manifest_bytes(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise PackageError(f"{path}: cannot be read: {error.strerror}; {_REBUILD}") from error

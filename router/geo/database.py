@@ -5,7 +5,6 @@ would end the process with SIGBUS at a look-up behind the new end, so its bytes 
 """
 
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,6 +19,7 @@ from router.errors import ConfigError
 from router.geo.address import Address
 from router.geo.place import UNKNOWN_PLACE, Place, Source
 from router.geo.region import Point
+from router.process.regular_file import open_regular
 
 CHECKED = 1 << 16
 """How many networks of a new file are read one by one, and how many addresses are looked up."""
@@ -127,10 +127,7 @@ def _load(path: Path) -> _Loaded:
 
 
 def _bytes_of(path: Path) -> tuple[bytes, _Stamp]:
-    """The whole file. Opening a FIFO would wait for a writer, and a device may never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ConfigError(f"{path}: is no regular file; {_REMEDY}")
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open_regular(path) as file:
         stamp = _stamp(os.fstat(file.fileno()))
         data = file.read()
         if len(data) != stamp[2] or stamp != _stamp(os.fstat(file.fileno())):

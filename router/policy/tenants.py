@@ -8,6 +8,7 @@ from pathlib import Path
 
 from router.errors import Unauthenticated
 from router.process.document import ConfigProblem, SettingsError
+from router.process.regular_file import open_regular
 
 DEFAULT_TENANT = "default"
 """Who a caller without a key is."""
@@ -87,7 +88,7 @@ def _fold(line: str, owners: set[str], keys: dict[bytes, str]) -> str | None:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(_MAX_BYTES).decode()
     except OSError as error:
         raise SettingsError([_problem(path, 1, f"cannot be read: {error.strerror}")]) from error

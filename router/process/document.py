@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from router.errors import ConfigError
+from router.process.regular_file import open_regular
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -149,7 +150,7 @@ def document_in(path: Path, raw: bytes) -> Document:
 
 def _raw(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise _at(path, None, "unreadable", f"cannot be read: {error.strerror}") from error

@@ -67,6 +67,37 @@ def test_a_file_that_cannot_be_used_is_one_clear_line(tmp_path, capsys, command,
     assert captured.err + captured.out
 
 
+NOT_REGULAR = {
+    "a FIFO is no regular file": lambda folder: _fifo(folder / "x"),
+    "a directory is no regular file": lambda folder: folder,
+    "a device is no regular file": lambda _: Path("/dev/zero"),
+    "is over 1048576 bytes": lambda folder: _huge(folder / "huge"),
+}
+
+
+def _fifo(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def _huge(path: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    return path
+
+
+@pytest.mark.parametrize("told", NOT_REGULAR)
+@pytest.mark.parametrize("command", ["agent", "router", "cloud", "check", "doctor", "unit"])
+def test_a_configuration_that_is_no_regular_file_is_refused(tmp_path, capsys, command, told):
+    """A FIFO's reader would wait for its writer."""
+    path = NOT_REGULAR[told](tmp_path)
+    assert main([command, "--config", str(path)]) in (1, 2)
+    captured = capsys.readouterr()
+    said = captured.err + captured.out
+    assert told in said
+    assert str(path) in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
