@@ -41,7 +41,7 @@ _POOLS = re.compile("(Max|Average|Lp)Pool")
 _OVER_ALL_PLACES = re.compile("Global.+Pool|InstanceNormalization")
 _RECURS = re.compile("LSTM|GRU|RNN")
 _ATTENDS = re.compile("Attention|MultiHeadAttention|GroupQueryAttention")
-_MULTIPLIES = re.compile("MatMul|FusedMatMul|MatMulInteger|QLinearMatMul")
+_MULTIPLIES = re.compile("MatMul|MatMulInteger|QLinearMatMul")
 _ONE_BY_ONE = re.compile(
     "Abs|A?(Sin|Cos|Tan)h?|Add|And|BiasGelu|Bitwise.+|Cast(Like)?|Ceil|Celu|Clip|Div|Elu|Equal|Erf|Exp"
     "|FastGelu|Floor|Gelu|Greater(OrEqual)?|HardSigmoid|HardSwish|Identity|Is(NaN|Inf)|LeakyRelu"
@@ -50,7 +50,7 @@ _ONE_BY_ONE = re.compile(
     "|ThresholdedRelu|Where|Xor|Concat"
 )
 _AS_THE_FIRST = re.compile(
-    "Dropout|(Dynamic)?QuantizeLinear|DequantizeLinear|BatchNormalization|GroupNormalization|LRN|Pad"
+    "Dropout|(Dynamic)?QuantizeLinear|SkipLayerNormalization|DequantizeLinear|BatchNormalization|GroupNormalization|LRN|Pad"
     "|Resize|Upsample|Slice|Split|Tile|Trilu|ReverseSequence|Scatter.*|MeanVarianceNormalization"
 )
 """They keep rank and order of the axes; what they do along one of them leaves it one of rows."""
@@ -93,14 +93,30 @@ def _mixed(node: Node, held: Held, constants: Constants) -> _Mixed:
         yield held[0], (-2, -1)
     elif _RECURS.fullmatch(node.kind):
         yield held[0], (-2 if _is_set(node, "layout") else -3, -1)
-    elif node.kind == "Gather" and node.inputs[1] in constants:
-        yield held[0], _from_end(node.numbers.get("axis", (0,)), held[0].rank)
-    elif node.kind == "ReverseSequence":
-        yield held[0], _from_end(node.numbers.get("time_axis", (0,)), held[0].rank)
-    elif node.kind == "Einsum":
-        yield from _summed(node, held)
+    elif node.kind in ("Einsum", "Scan"):
+        yield from _summed(node, held) if node.kind == "Einsum" else _scanned(node, held)
     else:
-        yield held[0] if held else NOT_KNOWN, _places(node, held)
+        yield (
+            held[0] if held else NOT_KNOWN,
+            (*_picked(node, held, constants), *_places(node, held)),
+        )
+
+
+def _picked(node: Node, held: Held, constants: Constants) -> Iterable[int]:
+    """Of what takes some of an axis, or turns it round, the same whatever the values."""
+    if node.kind == "ReverseSequence":
+        return _from_end(node.numbers.get("time_axis", (0,)), held[0].rank)
+    if node.kind == "Gather" and node.inputs[1] in constants:
+        return _from_end(node.numbers.get("axis", (0,)), held[0].rank)
+    return ()
+
+
+def _scanned(node: Node, held: Held) -> _Mixed:
+    """What is gone through with a state in hand."""
+    given = held[-node.numbers.get("num_scan_inputs", (len(held),))[0] :]
+    axes = node.numbers.get("scan_input_axes", (0,) * len(given))
+    if len(given) < len(held):
+        yield from ((one, _from_end((at,), one.rank)) for one, at in zip(given, axes, strict=False))
 
 
 def _worked(node: Node, one: RowAxes, along: tuple[int, ...]) -> Iterable[int]:

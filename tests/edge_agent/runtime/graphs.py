@@ -70,6 +70,23 @@ def _sums_by_expert(start: str) -> list[NodeProto]:
     ]
 
 
+def _scan(states: int) -> list[NodeProto]:
+    """Row after row, from a state of ones if there is one."""
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [WIDTH]) for n in ("row", "out")]
+    state = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [WIDTH]) for n in ("s", "new")]
+    body = [
+        node("Mul", "s half" if states else "row half", "part"),
+        node("Add", "part row", "out"),
+        *([node("Identity", "out", "new")] if states else []),
+    ]
+    graph = helper.make_graph(
+        body, "step", [*state[:states], ends[0]], [*state[1 : 1 + states], ends[1]]
+    )
+    outputs = "final y" if states else "y"
+    inputs = "ones x" if states else "x"
+    return [node("Scan", inputs, outputs, body=graph, num_scan_inputs=1)]
+
+
 ROWS = (-1, WIDTH)
 FLAT = (-1,)
 WISE: dict[str, Made] = {
@@ -142,6 +159,7 @@ WISE: dict[str, Made] = {
         ],
         ROWS,
     ),
+    "row after row without a state": (_scan(0), ROWS),
     "experts with room for all": (
         [
             *_sums_by_expert("t"),
@@ -352,6 +370,7 @@ MIXED: dict[str, Made] = {
         ],
         ROWS,
     ),
+    "row after row with a state": (_scan(1), ROWS),
     "sorted": (
         [
             node("Shape", "x", "n", end=1),

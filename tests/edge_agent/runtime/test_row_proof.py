@@ -148,6 +148,7 @@ def test_a_slow_model_is_tried_little_more_than_it_must():
         ("by how they vary together", "MatMul over an axis of rows"),
         ("normed over all rows as places", "InstanceNormalization over an axis of rows"),
         ("sorted", "TopK over an axis of rows"),
+        ("row after row with a state", "Scan over an axis of rows"),
         ("normed by the largest", "ReduceMax over all axes"),
         ("batch norm in training", "BatchNormalization in training mode"),
         ("chance", "RandomNormalLike"),
@@ -161,6 +162,7 @@ def test_a_slow_model_is_tried_little_more_than_it_must():
         ("a layer as a filter of one place", None),
         ("tokens of all rows in one matrix", None),
         ("places in a row", None),
+        ("row after row without a state", None),
         ("experts with room for all", None),
     ],
 )
