@@ -13,6 +13,7 @@ import numpy as np
 
 from edge_agent.runtime import made_up
 from edge_agent.runtime.made_up import TOP_IDS, Sizes
+from edge_agent.runtime.manifest import MAX_TENSOR_NAME
 from edge_agent.runtime.onnx_engine import declared, open_session, optional, run_session
 from edge_agent.runtime.onnx_file import unranked_inputs
 from edge_agent.runtime.ort import onnxruntime as ort
@@ -100,6 +101,12 @@ def graph(where: str, data: bytes) -> Graph:
     if not takes:
         raise PackageError(f"{where}: takes no input; export it with at least one")
     names = {node.name: _names(node.shape) for node in nodes}
+    for spec in (*takes, *declared(session.get_outputs(), where)):
+        if len(spec.name) > MAX_TENSOR_NAME:
+            raise PackageError(
+                f"{where}: tensor {spec.name[:32]!r}... has a name of {len(spec.name)} characters,"
+                f" at most {MAX_TENSOR_NAME} are possible; rename it, and export the model again"
+            )
     gives = tuple(declared(session.get_outputs(), where))
     unranked = unranked_inputs(data)
     return Graph(where, session, takes, optional(nodes), unranked, gives, names)

@@ -20,6 +20,8 @@ PROBLEM = 1
 USAGE = 2
 INTERRUPTED = 130
 """What a shell calls a process that Ctrl-C ended."""
+TERMINATED = 143
+"""What a shell calls a process that SIGTERM ended."""
 UNREAD = 141
 """What a shell calls a process whose reader has closed the pipe (`| head`)."""
 
@@ -148,6 +150,8 @@ def _dispatch(arguments: list[str]) -> int:
         command = cast(Command, importlib.import_module(entry.module))
         if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # deploy.program: until here
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if name.startswith("package"):
+            signal.signal(signal.SIGTERM, _terminated)
         return command.run(_arguments(name, command).parse_args(rest))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -157,6 +161,11 @@ def _dispatch(arguments: list[str]) -> int:
         raise ConfigError(
             f"{name} needs {package}, which is not installed: pip install 'isochrone[{extra}]'"
         ) from error
+
+
+def _terminated(*_: object) -> None:
+    """End as an exception does, so that drafts of packages are removed."""
+    raise SystemExit(TERMINATED)
 
 
 def part(name: str) -> ModuleType:

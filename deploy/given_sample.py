@@ -90,4 +90,7 @@ def _tensor(spec: TensorSpec | None, name: str, data: Array) -> Tensor:
 
 
 def _picture(path: Path, takes: Sequence[TensorSpec]) -> InferRequest:
-    return cast(Pictures, part("picture")).read(path, takes)
+    try:
+        return cast(Pictures, part("picture")).read(path, takes)
+    except BadRequest as error:
+        raise BadRequest(f"{error.message} (a sample is .npz, .json or a picture)") from error

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
-import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
+from deploy import picture
 from deploy.call import RefusedError, Reply, call
 from deploy.call import url as address
 from deploy.result import add_json_argument, milliseconds, tell
@@ -18,14 +17,11 @@ from router.process.clock import monotonic
 from router.wire.codec import decode_response, encode_request
 from router.wire.http import first
 from router.wire.message import InferRequest, RequestedOutput
-from router.wire.tensor import DATATYPES, Array, Tensor
+from router.wire.tensor import TensorSpec
 
 HELP = "send one image to a model and say who answered and why"
 _BEST = 3
-_MOST_PIXELS = 1 << 24
 _REMEDY = "--router takes the address that a router listens on (listen)"
-_LIGHT = 0.5
-"""A picture whose mean is above this is dark ink on light paper; models learnt the opposite."""
 
 
 class _TensorMetadata(msgspec.Struct):
@@ -62,16 +58,9 @@ def run(args: argparse.Namespace) -> int:
     url = f"{args.router}/v2/models/{quote(args.model, safe='')}"
     headers = _authorization(args.key_file)
     metadata, _ = call(url, headers=headers, remedy=_REMEDY).json(_ModelMetadata)
-    given = metadata.inputs[0]
-    if given.datatype not in DATATYPES or given.datatype == "BYTES":
-        raise ConfigError(f"this model takes {given.datatype}, which is no picture")
-    data = pixels(args.image, given.shape).astype(DATATYPES[given.datatype].dtype)
-    fields, body = encode_request(
-        InferRequest(
-            (Tensor(given.name, given.datatype, data),),
-            (RequestedOutput(metadata.outputs[0].name, parameters={"classification": _BEST}),),
-        )
-    )
+    best = RequestedOutput(metadata.outputs[0].name, parameters={"classification": _BEST})
+    asked = msgspec.structs.replace(_asked(args.image, metadata.inputs), outputs=(best,))
+    fields, body = encode_request(asked)
     start_s = monotonic()
     sent = headers | {name.decode(): value.decode() for name, value in fields}
     reply = call(f"{url}/infer", body, sent, remedy=_REMEDY)
@@ -80,26 +69,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def pixels(path: Path, shape: Sequence[int]) -> Array:
-    """A picture as a batch of one, [0, 1], ink bright, in the shape of a model's input.
+def _asked(path: Path, inputs: Sequence[_TensorMetadata]) -> InferRequest:
+    """The picture, as the model of these inputs takes it.
 
-    `shape` ends in height and width and may begin with batch and channel; -1 is the batch.
+    Models of grey pictures have learnt bright ink: dark ink is turned into its negative.
 
     Raises:
         ConfigError: it is no picture, or the model does not take one.
     """
-    if len(shape) < 2 or min(shape[-2:]) < 1 or any(size not in (-1, 1) for size in shape[:-2]):
-        raise ConfigError(f"this model takes {list(shape)}, which is no single grey picture")
-    height, width = shape[-2:]
-    if height * width > _MOST_PIXELS:
-        raise ConfigError(f"this model takes {height} x {width} pixels, over {_MOST_PIXELS}")
+    takes = [TensorSpec(one.name, one.datatype, tuple(one.shape)) for one in inputs]
     try:
-        with Image.open(path) as picture:
-            grey = ImageOps.exif_transpose(picture).convert("L")
-    except (OSError, UnidentifiedImageError) as error:
-        raise ConfigError(f"--image {path}: is no picture that can be read: {error}") from error
-    small = np.asarray(grey.resize((width, height), Image.Resampling.BOX), np.float64) / 255
-    return (1 - small if small.mean() > _LIGHT else small).reshape([abs(size) for size in shape])
+        return picture.read(path, takes, bright_ink=True)
+    except BadRequest as error:
+        raise ConfigError(f"--image {path}: {error.message}") from error
+    except OSError as error:
+        raise ConfigError(f"--image {path}: cannot be read: {error.strerror or error}") from error
 
 
 def described(result: Mapping[str, Any]) -> Iterator[str]:

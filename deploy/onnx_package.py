@@ -1,7 +1,7 @@
 """A model package from anyone's ONNX file: the graph itself says what it takes and gives."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,30 @@ _MOST_METADATA_BYTES = 256 << 10
 _MOST_METADATA = 64
 _MOST_KEY = 256
 _MOST_NAMED = 3
+_MOST_SHOWN = 64
+_NEEDED = {
+    key: place
+    for place, key in enumerate(
+        [
+            "labels",
+            "names",
+            "classes",
+            "character",
+            "dictionary",
+            "vocabulary",
+            "license",
+            "description",
+            "author",
+            "task",
+            "version",
+            "stride",
+            "imgsz",
+            "date",
+            "url",
+        ]
+    )
+}
+"""Keys of metadata that are kept before others."""
 Say = Callable[[str], None]
 
 
@@ -85,7 +109,7 @@ def _described(graph: Graph, data: bytes, wanted: Wanted, say: Say) -> tuple[Man
             ),
             outputs=tuple(map(Declared.of, asked_graph.outputs(graph, found.answers))),
             labels=wanted.labels,
-            metadata=dict(_metadata(graph, say)),
+            metadata=_metadata(graph, say),
             warm_up=samples,
             variants=(
                 described(data, name=f"onnx-{kind}", engine="onnx", file=_FILE, precision=kind),
@@ -116,17 +140,30 @@ def _made_again(takes: Sequence[TensorSpec], arrays: Arrays) -> list[str]:
     return [name for name, array in arrays.items() if np.array_equal(array, again[name])]
 
 
-def _metadata(graph: Graph, say: Say) -> Iterator[tuple[str, str]]:
-    """What the file says of itself, as far as there is room."""
+def _metadata(graph: Graph, say: Say) -> dict[str, str]:
+    """What the file says of itself, as far as there is room, what clients need first."""
     room = _MOST_METADATA_BYTES
     held = graph.session.get_modelmeta().custom_metadata_map
-    for index, (key, text) in enumerate(sorted(held.items())):
-        room -= len(text.encode())
-        if not 0 < len(key) <= _MOST_KEY or index >= _MOST_METADATA or room < 0:
-            say(f"left out: metadata {key[:_MOST_KEY]!r} of {len(text)} characters")
-            room += len(text.encode())
+    kept: dict[str, str] = {}
+    lost: list[str] = []
+    for key in sorted(held, key=lambda key: (_NEEDED.get(key.lower(), len(_NEEDED)), key)):
+        size_bytes = len(held[key].encode())
+        if 0 < len(key) <= _MOST_KEY and len(kept) < _MOST_METADATA and size_bytes <= room:
+            kept[key] = held[key]
+            room -= size_bytes
         else:
-            yield key, text
+            lost.append(f"{key[:_MOST_SHOWN]!r} of {len(held[key])} characters")
+    if lost:
+        say(
+            f"left out of the metadata, where {_MOST_METADATA} keys and"
+            f" {_MOST_METADATA_BYTES >> 10} KiB have room: {_named(lost)}"
+        )
+    return dict(sorted(kept.items()))
+
+
+def _named(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _say_what_is_assumed(graph: Graph, found: Asked, given: Sequence[Given], say: Say) -> None:
@@ -138,10 +175,8 @@ def _say_what_is_assumed(graph: Graph, found: Asked, given: Sequence[Given], say
             )
     defaults = [node.name for node in graph.session.get_overridable_initializers()]
     if defaults:
-        named = ", ".join(map(repr, defaults[:_MOST_NAMED]))
-        more = len(defaults) - _MOST_NAMED
         say(
-            f"calls cannot set {named}{f' and {more} more' if more > 0 else ''}: the file gives"
+            f"calls cannot set {_named([*map(repr, defaults)])}: the file gives"
             " a default, as some exporters do for weights; without its initializer it is an input"
         )
 

@@ -1,14 +1,18 @@
 """`isochrone package`: make a model package from your own ONNX file, look at it, check it."""
 
 import argparse
+import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import yaml
 
 from deploy import signing
 from deploy.onnx_package import Wanted, build
+from deploy.package_name import check_name
 from deploy.result import add_json_argument, size, tell
 from edge_agent.runtime import verify
 from edge_agent.runtime.engines import lack
@@ -24,6 +28,7 @@ from router.errors import ConfigError
 from router.wire.tensor import TensorSpec
 
 _SHOWN = 72
+_MOST_VERSIONS = 3
 HELP = "build, inspect or verify a model package"
 
 
@@ -78,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
+    check_name("--name", args.name)
+    check_name("--version", args.version)
     wanted = Wanted(args.name, args.version, _labels(args.labels), tuple(args.sample))
     notes: list[str] = []
     package = build(args.onnx, args.output, wanted, notes.append)
@@ -94,8 +101,13 @@ def _labels(text: str | None) -> tuple[str, ...]:
         return tuple(label.strip() for label in text.split(","))
     try:
         return tuple(Path(text).read_text("utf-8").splitlines())
-    except FileNotFoundError:  # the only class of a list of one
-        return (text.strip(),)
+    except FileNotFoundError as error:
+        if "/" in text or Path(text).suffix:
+            raise ConfigError(
+                f"--labels {text}: there is no such file; correct the path, or give the classes"
+                " with commas between them"
+            ) from error
+        return (text.strip(),)  # the only class of a list of one
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--labels {text}: cannot be read as UTF-8 text: {error}") from error
 
@@ -103,7 +115,9 @@ def _labels(text: str | None) -> tuple[str, ...]:
 def _found(path: Path) -> tuple[list[Package], list[str]]:
     if not (path / MANIFEST).exists() and (path.is_dir() or not path.exists()):
         packages, errors = packages_in(path)
-        nothing = [] if packages or errors else [f"{path}: holds no package (NAME/VERSION/)"]
+        versions = [str(one.parent) for one in sorted(path.glob(f"*/{MANIFEST}"))]
+        hint = f"; give {' or '.join(versions[-_MOST_VERSIONS:])}" if versions else ""
+        nothing = [] if packages or errors else [f"{path}: holds no package (NAME/VERSION/){hint}"]
         return packages, [*(error.message for error in errors), *nothing]
     try:
         return [open_package(path)], []
@@ -182,14 +196,20 @@ def _spec(spec: TensorSpec) -> str:
     return f"{spec.name}: {spec.datatype} {list(spec.shape)}"
 
 
+def _yaml(value: object) -> str:
+    """On one line."""
+    text: str = yaml.safe_dump([value], default_flow_style=True, width=sys.maxsize)
+    return text.strip()[1:-1]
+
+
 def _next_steps(package: Package, store: Path) -> Iterator[str]:
     settings = {
         "name": "here",
         "region": "local",
         "packages": str(store.absolute()),
-        "keep_warm": f"[{package.name}]",
+        "keep_warm": [package.name],
     }
-    lines = " ".join(f"'{key}: {value}'" for key, value in settings.items())
+    lines = " ".join(shlex.quote(f"{key}: {_yaml(value)}") for key, value in settings.items())
     yield "serve it:"
     yield rf"  printf '%s\n' {lines} > agent.yaml"
     yield "  isochrone agent --config agent.yaml"

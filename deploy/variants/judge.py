@@ -1,6 +1,7 @@
 """Makes a variant, measures it beside the one it was made from, and keeps it if it is better."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from deploy.package_name import check_name
 from deploy.result import tell
 from deploy.variants.arguments import NOT_KEPT
 from deploy.variants.dataset import LEAST_CARRIED, Dataset, Requests, carried, read
@@ -32,7 +34,6 @@ from edge_agent.runtime.package import (
 from edge_agent.runtime.proven import stamped
 from router.errors import BadRequest, ConfigError
 from router.process.clock import monotonic
-from router.wire.report import Name
 
 Make = Callable[[Source, argparse.Namespace], Draft]
 """From a source and the command line to a variant that nobody has judged yet."""
@@ -137,24 +138,17 @@ def _rule(package: Package, changes: dict[str, float]) -> KeepIf:
 
 def _check_free(args: argparse.Namespace, package: Package, called: str) -> None:
     """What is going to be written must have a name, and one that is free, before any long work."""
-    _check_name("--as", called)
+    check_name("--as", called)
     target = _new_package(args, package)
     if target is not None:
-        _check_name("--name", args.name)
-        _check_name("--version", args.version)
+        check_name("--name", args.name)
+        check_name("--version", args.version)
         if target.exists():
             raise ConfigError(f"{target}: is there already; give another --name or --version")
     elif any(called == one.name for one in package.manifest.variants):
         raise ConfigError(
             f"{package.path}: has a variant {called} already; give another name: --as"
         )
-
-
-def _check_name(option: str, name: str) -> None:
-    try:
-        msgspec.convert(name, Name)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{option} {name}: must be letters, digits, dots and dashes") from error
 
 
 def _new_package(args: argparse.Namespace, package: Package) -> Path | None:
@@ -266,7 +260,7 @@ def _told(
         if (kept.path / SIGNATURE).exists():
             yield (
                 "its signature holds no longer, and agents with trusted keys will refuse it: sign"
-                f" it again: isochrone package sign {kept.path} --key FILE"
+                f" it again: isochrone package sign {shlex.quote(str(kept.path))} --key FILE"
             )
 
 

@@ -30,7 +30,8 @@ FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
 MAX_DIMENSION = 1 << 30
 Dimension = Annotated[int, Meta(ge=-1, le=MAX_DIMENSION)]
-TensorName = Annotated[str, Meta(min_length=1, max_length=256)]
+MAX_TENSOR_NAME = 256
+TensorName = Annotated[str, Meta(min_length=1, max_length=MAX_TENSOR_NAME)]
 Metadata = Annotated[
     dict[
         Annotated[str, Meta(min_length=1, max_length=256)],
@@ -294,7 +295,8 @@ class Manifest(Settings, frozen=True, kw_only=True):
         classes = self.outputs[0].shape[-1:] if self.labels else ()
         if any(size not in (-1, len(self.labels)) for size in classes):
             raise ValueError(
-                f"labels: {len(self.labels)} are given, {self.outputs[0].name} has {classes[0]}"
+                f"labels: {len(self.labels)} are given, {self.outputs[0].name} has {classes[0]};"
+                " give one for each class"
             )
         if self.generate is not None and not self._speaks_text():
             raise ValueError(

@@ -8,12 +8,11 @@ import pytest
 from PIL import Image
 
 from deploy.cli import FINE, PROBLEM, USAGE, main
-from deploy.infer import pixels
+from deploy.picture import read
 from deploy.result import columns
-from router.errors import ConfigError
 from router.wire.codec import decode_request, encode_response
 from router.wire.message import InferResponse
-from router.wire.tensor import Tensor
+from router.wire.tensor import Tensor, TensorSpec
 
 FLEET: dict[str, Any] = {
     "schema": "isochrone.fleet/1",
@@ -203,19 +202,72 @@ def test_a_file_that_is_no_picture_is_2(part, tmp_path, capsys):
     assert f"--image {path}: is no picture" in capsys.readouterr().err
 
 
+def sent_for(picture, *shapes, datatype="FP32"):
+    """What `infer --image` sends to a model of these inputs."""
+    takes = [TensorSpec(f"x{place}", datatype, tuple(one)) for place, one in enumerate(shapes)]
+    (tensor,) = read(picture, takes, bright_ink=True).inputs
+    return tensor.data
+
+
 @pytest.mark.parametrize(
-    "shape", [[8], [-1, 3, 8, 8], [-1, 1, 8, -1]], ids=["a row", "colours", "any width"]
+    "shapes", [([8],), ([-1, 64],), ([-1, 1, 8, 8], [1])], ids=["a vector", "rows", "two inputs"]
 )
-def test_models_that_take_no_grey_picture_are_refused(shape, picture):
-    with pytest.raises(ConfigError, match="no single grey picture"):
-        pixels(picture, shape)
+def test_models_that_take_no_single_picture_are_refused(part, picture, capsys, shapes):
+    inputs = [
+        {"name": f"x{place}", "datatype": "FP32", "shape": one} for place, one in enumerate(shapes)
+    ]
+    part.replies["GET", "/v2/models/digits"] = reply({**METADATA, "inputs": inputs})
+    assert main(["infer", "digits", "--image", str(picture), "--router", part.url]) == USAGE
+    assert "which is no single picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("shape", "sent"),
+    [
+        pytest.param([-1, 3, 8, 8], (1, 3, 8, 8), id="channels first"),
+        pytest.param([-1, 8, 8, 3], (1, 8, 8, 3), id="channels last"),
+        pytest.param([-1, 3, -1, -1], (1, 3, 32, 64), id="any size"),
+        pytest.param([-1, 1, 8, 8], (1, 1, 8, 8), id="grey"),
+        pytest.param([-1, 8, 8], (1, 8, 8), id="grey without channels"),
+        pytest.param([8, 8], (8, 8), id="grey without rows"),
+    ],
+)
+def test_infer_and_samples_read_pictures_alike(tmp_path, shape, sent):
+    pixels = np.zeros((40, 70, 3), np.uint8)
+    pixels[..., 0] = 255
+    Image.fromarray(pixels).save(tmp_path / "red.png")
+    takes = [TensorSpec("x0", "FP32", tuple(shape))]
+    found = sent_for(tmp_path / "red.png", shape)
+    assert found.shape == sent
+    assert (found == read(tmp_path / "red.png", takes).inputs[0].data).all()
+    assert found.max() == (1 if 3 in shape else pytest.approx(76 / 255))
+
+
+def test_whole_numbers_are_those_of_the_picture(picture):
+    assert set(sent_for(picture, [-1, 3, 64, 48], datatype="UINT8").flat) == {0, 255}
+
+
+def test_a_picture_is_turned_upright(tmp_path):
+    pixels = np.zeros((4, 8), np.uint8)
+    pixels[:, 6:] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    assert sent_for(tmp_path / "turned.png", [8, 4])[-1].tolist() == [1, 1, 1, 1]
 
 
 def test_bright_ink_on_dark_ground_is_left_as_it_is(tmp_path):
     image = np.zeros((8, 8), np.uint8)
     image[2, 2] = 255
     Image.fromarray(image).save(tmp_path / "dot.png")
-    assert pixels(tmp_path / "dot.png", [-1, 8, 8])[0, 2, 2] == 1.0
+    assert sent_for(tmp_path / "dot.png", [-1, 8, 8])[0, 2, 2] == 1.0
+
+
+def test_a_picture_that_is_gone_is_2(part, tmp_path, capsys):
+    part.replies["GET", "/v2/models/digits"] = reply(METADATA)
+    path = tmp_path / "gone.png"
+    assert main(["infer", "digits", "--image", str(path), "--router", part.url]) == USAGE
+    assert f"--image {path}: cannot be read: No such file" in capsys.readouterr().err
 
 
 def test_columns_are_as_wide_as_their_widest_cell_and_numbers_stand_right():

@@ -379,6 +379,29 @@ def test_a_file_that_is_too_new_is_told_what_is_taken(tmp_path, changes, says):
     assert "onnxruntime_src" not in refused.value.message
 
 
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_a_name_that_is_too_long_is_told(tmp_path, which):
+    x, y = ("x" * 300, "y") if which == "input" else ("x", "x" * 300)
+    node = helper.make_node("Neg", [x], [y])
+    path = save(tmp_path, [node], [value(x, ["n"])], [value(y, ["n"])])
+    with pytest.raises(PackageError, match="has a name of 300 characters, at most 256") as refused:
+        built(path)
+    assert len(refused.value.message) < len(str(path)) + 200
+
+
+def test_metadata_that_clients_need_are_kept_before_others(tmp_path):
+    told = {f"key {number:03}": "x" for number in range(90)} | {"labels": "a,b", "names": "{}"}
+    node = helper.make_node("Neg", ["x"], ["y"])
+    path = save(tmp_path, [node], [value("x", ["n"])], [value("y", ["n"])], metadata=told.items())
+    said: list[str] = []
+    metadata = built(path, said=said).manifest.metadata
+    assert len(metadata) == 64
+    assert {"labels", "names", "key 000", "key 061"} <= set(metadata)
+    (text,) = said
+    assert "'key 062' of 1 characters, 'key 063' of 1 characters" in text
+    assert text.endswith("and 25 more")
+
+
 def test_a_locale_that_is_missing_is_said_to_be_installed(tmp_path):
     node = helper.make_node(
         "StringNormalizer", ["x"], ["y"], case_change_action="LOWER", locale="xx_XX.UTF-8"

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+import subprocess
 
 import numpy as np
 import pytest
@@ -77,6 +78,38 @@ def test_the_printed_configuration_is_one(tmp_path, onnx, run, capsys):
     settings = check(tmp_path / "agent.yaml")
     assert settings.packages == tmp_path / "models"
     assert settings.keep_warm == ("mine",)
+
+
+def test_the_printed_configuration_is_quoted_for_shell_and_yaml(tmp_path, onnx, run, capsys):
+    store = tmp_path / "we ird's #d: $HOME"
+    run("build", "--onnx", onnx, "--name", "123", "--output", store)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "printf" in line]
+    subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, check=True)
+    settings = check(tmp_path / "agent.yaml")
+    assert settings.packages == store
+    assert settings.keep_warm == ("123",)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--name", "Bad Name!"), ("--name", "../up"), ("--version", "v 1/2")]
+)
+def test_a_name_that_is_none_is_told_by_its_option(onnx, run, option, value):
+    names = {"--name": "mine", option: value}
+    with pytest.raises(ConfigError) as refused:
+        run("build", "--onnx", onnx, *(word for pair in names.items() for word in pair))
+    assert refused.value.message.startswith(f"{option} {value}: must be letters, digits")
+    assert "regex" not in refused.value.message
+
+
+def test_a_file_of_labels_that_is_not_there_is_told(onnx, run):
+    with pytest.raises(ConfigError, match=r"--labels nofile\.txt: there is no such file"):
+        run("build", "--onnx", onnx, "--name", "mine", "--labels", "nofile.txt")
+
+
+def test_a_model_without_its_version_is_told_with_it(tmp_path, onnx, run, capsys):
+    run("build", "--onnx", onnx, "--name", "mine", "--output", tmp_path)
+    assert run("inspect", tmp_path / "mine") == 1
+    assert f"holds no package (NAME/VERSION/); give {tmp_path}/mine/1" in capsys.readouterr().out
 
 
 def test_labels_may_stand_in_a_file(tmp_path, onnx, run):

@@ -1,5 +1,8 @@
 """`isochrone package export|quantize|prune|distill` on models that were trained for real."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -181,6 +184,19 @@ def test_a_large_network_is_smaller_and_faster_in_8_bits(dense, run, tmp_path, m
     assert (variant.made.source, variant.made.by) == ("onnx-fp32", f"quantize {mode}")
     assert not verify.problems(package)
     assert Choices(monotonic).choose(package) == variant, "the agent runs what is faster"
+
+
+def test_a_maker_that_is_terminated_leaves_nothing_behind(dense, tmp_path, monkeypatch):
+    drafts = tmp_path / "drafts"
+    drafts.mkdir()
+    monkeypatch.setenv("TMPDIR", str(drafts))
+    words = [sys.executable, "-m", "deploy.cli", "package", "quantize", str(dense)]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        while not list(drafts.glob("isochrone-*")) and process.poll() is None:
+            time.sleep(0.01)
+        process.terminate()
+        assert process.wait() == 143
+    assert not list(drafts.iterdir())
 
 
 def test_a_network_of_kilobytes_is_not(store, run, images):

@@ -1,0 +1,21 @@
+"""Names and versions of packages as the command line gives them."""
+
+import msgspec
+
+from router.errors import ConfigError
+from router.wire.report import Name
+
+
+def check_name(option: str, name: str) -> None:
+    """Hold a name or a version to what a package can have.
+
+    Raises:
+        ConfigError: it is no name; the message begins with the option.
+    """
+    try:
+        msgspec.convert(name, Name)
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"{option} {name}: must be letters, digits, dots, dashes and underscores, at most 63,"
+            " the first a letter or a digit"
+        ) from error
