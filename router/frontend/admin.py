@@ -1,14 +1,15 @@
 """The administration's face, on its own listener: health, metrics, fleet, decisions, policy."""
 
+import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from router.errors import IsochroneError, NotFound
+from router.errors import IsochroneError, MethodNotAllowed, NotFound
 from router.fleet.ledger import Ledger
 from router.fleet.site import Site
 from router.fleet.store import Store
@@ -20,6 +21,7 @@ from router.wire.http import Response
 from router.wire.problem import json_response, problem_response
 
 _JOURNAL_MOST = 1000
+_log = logging.getLogger("isochrone.router.admin")
 _Answer = Callable[[web.Request], Response]
 
 
@@ -57,7 +59,7 @@ class Admin:
             "/isochrone/decisions/{id}": self._decision,
             "/isochrone/policy": self._policy,
         }
-        application = web.Application()
+        application = web.Application(middlewares=[_in_json])
         for path, answer in routes.items():
             application.router.add_get(path, _handler(answer))
         application.router.add_get("/isochrone/journal", self._journal)
@@ -138,13 +140,34 @@ def _site(site: Site) -> dict[str, Any]:
     }
 
 
+@web.middleware
+async def _in_json(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Every refusal is JSON; aiohttp's own would be text."""
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as refused:
+        allow = tuple(sorted(refused.allowed_methods))
+        text = f"this path takes {' and '.join(allow)}"
+        error: IsochroneError = MethodNotAllowed(text, allow=allow)
+    except web.HTTPNotFound:
+        error = NotFound("this path is not offered here")
+    except IsochroneError as ours:
+        error = ours
+    except Exception:  # a mistake of ours must not tell its inside
+        _log.exception("%s %s failed", request.method, request.path)
+        error = IsochroneError("internal error")
+    return _as_aiohttp(problem_response(error))
+
+
+def _as_aiohttp(response: Response) -> web.Response:
+    fields = {name.decode(): value.decode() for name, value in response.headers}
+    return web.Response(status=response.status, body=response.body, headers=fields)
+
+
 def _handler(answer: _Answer) -> Callable[[web.Request], Any]:
     async def handle(request: web.Request) -> web.Response:
-        try:
-            response = answer(request)
-        except IsochroneError as error:
-            response = problem_response(error)
-        fields = {name.decode(): value.decode() for name, value in response.headers}
-        return web.Response(status=response.status, body=response.body, headers=fields)
+        return _as_aiohttp(answer(request))
 
     return handle

@@ -18,7 +18,7 @@ from router.process.descriptors import is_local
 from router.process.exchange import Exchange
 from router.process.names import addresses
 from router.process.service import asynchronous
-from router.wire.headers import CallHeaders
+from router.wire.headers import REQUEST_ID, CallHeaders
 from router.wire.http import Headers, Request, Response
 from router.wire.journal import Journal, Kept
 from router.wire.peer_json import read_json
@@ -81,13 +81,13 @@ class Agents:
         Raises:
             Forbidden: the caller is outside the allowed networks.
         """
-        del headers, request_id
+        del headers
         try:
             self._check_client(exchange.request)
         except Forbidden as error:
             self._say_refused(exchange.request, error)
             raise
-        self._join(exchange)
+        self._join(exchange, [(REQUEST_ID, request_id.encode())])
 
     def leave(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> None:
         """An agent leaves.
@@ -95,9 +95,9 @@ class Agents:
         Raises:
             Forbidden: the caller is outside the allowed networks.
         """
-        del headers, request_id
+        del headers
         self._check_client(exchange.request)
-        self._part(exchange)
+        self._part(exchange, [(REQUEST_ID, request_id.encode())])
 
     def seen(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
         """How this router sees an agent: for whoever looks for a fault there.
@@ -122,9 +122,9 @@ class Agents:
         Raises:
             Forbidden: the caller is outside the allowed networks.
         """
-        del headers, request_id
+        del headers
         self._check_client(exchange.request)
-        self._hear(exchange)
+        self._hear(exchange, [(REQUEST_ID, request_id.encode())])
 
     async def _keep(self, request: Request) -> Response:
         told = read_json(request.body, Journal, "journal")

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
 
 from router.errors import IsochroneError, let_go
-from router.process.exchange import Exchange, Service
-from router.wire.http import Request, Response
+from router.process.exchange import Exchange
+from router.wire.http import Headers, Request, Response
 from router.wire.problem import problem_response
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -14,20 +15,26 @@ Handler = Callable[[Request], Awaitable[Response]]
 _log = logging.getLogger("isochrone.service")
 
 
-def asynchronous(handler: Handler, tasks: asyncio.TaskGroup) -> Service:
+class AsynchronousService(Protocol):
+    """A `Service` that puts some more `fields` on the answer."""
+
+    def __call__(self, exchange: Exchange, fields: Headers = ()) -> None: ...
+
+
+def asynchronous(handler: Handler, tasks: asyncio.TaskGroup) -> AsynchronousService:
     """A service that runs `handler` in a task of its own for every request.
 
     An `IsochroneError` becomes its answer, anything else a logged 500. A streamed body is passed on
     chunk by chunk, no faster than the client reads; when the client goes the task is cancelled.
     """
 
-    def service(exchange: Exchange) -> None:
-        exchange.watch(gone=tasks.create_task(_serve(handler, exchange)).cancel)
+    def service(exchange: Exchange, fields: Headers = ()) -> None:
+        exchange.watch(gone=tasks.create_task(_serve(handler, exchange, fields)).cancel)
 
     return service
 
 
-async def _serve(handler: Handler, exchange: Exchange) -> None:
+async def _serve(handler: Handler, exchange: Exchange, fields: Headers) -> None:
     request, chunk = exchange.request, None
     try:
         response = await handler(request)
@@ -40,6 +47,7 @@ async def _serve(handler: Handler, exchange: Exchange) -> None:
         _log.exception("%s %s failed", request.method, request.path)
         response = problem_response(IsochroneError("internal error"))
         let_go(error)
+    response.headers.extend(fields)
     if isinstance(response.body, bytes):
         exchange.respond(response.status, response.headers, response.body)
         return

@@ -78,6 +78,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read(start_router, 
         ("/isochrone/place", 64 << 10),
         ("/v2/repository/index", 64 << 10),
         ("/isochrone/agents", 1 << 20),
+        ("/isochrone/journal", 64 << 10),
     ],
 )
 async def test_a_long_message_to_the_router_itself_is_not_decoded(
@@ -86,8 +87,9 @@ async def test_a_long_message_to_the_router_itself_is_not_decoded(
     router = await start_router(await start_endpoint("edge"))
     for length, expected in [(most, 400), (most + 1, 413)]:
         body = BytesIO(b"[" + b" " * (length - 1))
-        status, told, _ = await router.call("POST", path, body)
+        status, told, fields = await router.call("POST", path, body, x_request_id="mine")
         assert (status, told["code"]) == (expected, {400: "bad_request", 413: "too_large"}[status])
+        assert fields["x-request-id"] == "mine"
 
 
 async def test_more_requests_than_the_limit_are_refused_at_once(start_router, start_endpoint):

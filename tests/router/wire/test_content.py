@@ -3,6 +3,7 @@
 import gzip
 import zlib
 from contextlib import suppress
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -23,6 +24,29 @@ def test_what_other_tools_pack_is_unpacked():
     assert content.unpack(zlib.compress(b"abc"), b"deflate", 9) == b"abc"
 
 
+LONG = Random(1).randbytes(70_000)
+
+
+@given(st.lists(st.binary(max_size=300) | st.just(LONG), min_size=1, max_size=9))
+def test_a_gzip_body_may_have_several_members(members):
+    body = b"".join(map(gzip.compress, members))
+    assert content.unpack(body, b"gzip", 1 << 20) == b"".join(members)
+
+
+def test_members_count_together():
+    body = gzip.compress(bytes(400)) * 3
+    assert content.unpack(body, b"gzip", 1200) == bytes(1200)
+    with pytest.raises(TooLarge, match="1199 bytes"):
+        content.unpack(body, b"gzip", 1199)
+
+
+def test_there_are_not_any_number_of_members():
+    member = gzip.compress(b"")
+    assert content.unpack(member * content.MEMBERS, b"gzip", 9) == b""
+    with pytest.raises(BadRequest, match="more follows"):
+        content.unpack(member * (content.MEMBERS + 1), b"gzip", 9)
+
+
 def test_a_bomb_stops_at_the_limit():
     bomb = gzip.compress(b"\0" * (64 << 20))
     assert len(bomb) < 100_000
@@ -36,6 +60,10 @@ def test_a_bomb_stops_at_the_limit():
         pytest.param(b"rubbish", b"gzip", id="rubbish"),
         pytest.param(gzip.compress(b"abc")[:-3], b"gzip", id="cut"),
         pytest.param(gzip.compress(b"abc") + b"x", b"gzip", id="followed_by_more"),
+        pytest.param(gzip.compress(b"abc") * 2 + b"x", b"gzip", id="members_and_more"),
+        pytest.param((gzip.compress(b"abc") * 2)[:-3], b"gzip", id="second_member_cut"),
+        pytest.param(b"", b"gzip", id="empty"),
+        pytest.param(zlib.compress(b"abc") * 2, b"deflate", id="deflate_has_no_members"),
         pytest.param(gzip.compress(b"abc"), b"deflate", id="another_container"),
         pytest.param(b"abc", b"br", id="unknown_encoding"),
         pytest.param(b"abc", b"gzip, gzip", id="several_encodings"),
