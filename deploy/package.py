@@ -13,7 +13,7 @@ import yaml
 from deploy import signing
 from deploy.onnx_package import Wanted, build
 from deploy.package_name import check_name
-from deploy.result import add_json_argument, size, tell
+from deploy.result import add_json_argument, output_folder, size, tell
 from edge_agent.runtime import verify
 from edge_agent.runtime.engines import lack
 from edge_agent.runtime.manifest import Variant
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " or a picture; may be repeated",
     )
     made.add_argument("--labels", metavar="FILE|a,b,c", help="classes: a file of lines, or a list")
-    made.add_argument("--output", type=Path, default=Path("models"), help="(%(default)s)")
+    made.add_argument("--output", type=output_folder, default=Path("models"), help="(%(default)s)")
     for name, text in (("inspect", "say what a package holds"), ("verify", "check it by running")):
         action = actions.add_parser(name, help=text)
         action.add_argument("path", type=Path, help="a package, or a directory of packages")

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,11 +24,43 @@ def add_json_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _target(text: str) -> str:
-    """A place for the result; long work must not end where it cannot be written."""
-    folder = Path(text).parent
-    if text != STANDARD_OUTPUT and (Path(text).is_dir() or not folder.is_dir()):
-        raise argparse.ArgumentTypeError(f"{text} cannot be written: {folder} must be a folder")
-    return text
+    return text if text == STANDARD_OUTPUT else str(output_file(text))
+
+
+def output_file(text: str) -> Path:
+    """A file that a command line names for its result; long work must not end where it fails.
+
+    Raises:
+        ArgumentTypeError: it cannot be written.
+    """
+    path = Path(text)
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text} cannot be written: {path.parent} must be a folder"
+        )
+    try:
+        if path.is_file():
+            path.open("ab").close()
+        elif not path.exists():
+            tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from error
+    return path
+
+
+def output_folder(text: str) -> Path:
+    """A folder that a command line names for its result, there already or to be made.
+
+    Raises:
+        ArgumentTypeError: nothing can be written there.
+    """
+    path = Path(text)
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be written: {error.strerror}") from error
+    return path
 
 
 def write_json(target: str, value: object) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from deploy.result import add_json_argument, columns, tell
+from deploy.result import add_json_argument, columns, output_file, tell
 from router.errors import ConfigError
 from router.process.document import did_you_mean, listed
 from router.process.settings import load_settings
@@ -112,7 +112,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictions", action="store_true", help="print predictions against what was observed"
     )
     add_json_argument(parser)
-    parser.add_argument("--svg", type=Path, metavar="FILE", help="draw p99 and share over load")
+    parser.add_argument(
+        "--svg", type=output_file, metavar="FILE", help="draw p99 and share over load"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -64,8 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Play it; 0 where every check holds."""
     start_s = monotonic()
-    models = prepare(args.cache.expanduser(), progress)
     with run_folder(args.keep) as folder:
+        models = prepare(args.cache.expanduser(), progress)
         scenes = run_to_end(_play(folder, models))
         accuracies, checks = _judged(scenes, models)
         result = _result(scenes, accuracies, checks, monotonic() - start_s)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from deploy.package_name import check_name
-from deploy.result import tell
+from deploy.result import output_folder, tell
 from deploy.variants.arguments import NOT_KEPT
 from deploy.variants.dataset import LEAST_CARRIED, Dataset, Requests, carried, read
 from deploy.variants.draft import Draft, Source
@@ -140,6 +140,10 @@ def _check_free(args: argparse.Namespace, package: Package, called: str) -> None
     """What is going to be written must have a name, and one that is free, before any long work."""
     check_name("--as", called)
     target = _new_package(args, package)
+    try:
+        output_folder(str(target or package.path))
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(str(error)) from error
     if target is not None:
         check_name("--name", args.name)
         check_name("--version", args.version)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.cli import _EXTRAS, COMMANDS, INTERRUPTED, UNREAD, USAGE, main
-from deploy.result import size
+from deploy.result import output_file, output_folder, size
 from tests.conftest import write_double
 from tests.deploy.test_doctor import write
 
@@ -108,6 +108,11 @@ def test_a_configuration_that_is_no_regular_file_is_refused(tmp_path, capsys, co
         ("up --router-port 65536", "'65536' is no port: 1 to 65535, or 0 for any"),
         ("up --admin-port -1", "'-1' is no port"),
         ("status --json nowhere/status.json", "nowhere/status.json cannot be written"),
+        ("simulate worldwide --json /proc/x", "argument --json: /proc/x cannot be written"),
+        ("simulate worldwide --svg /proc/x", "argument --svg: /proc/x cannot be written"),
+        ("simulate worldwide --json /proc/version", "/proc/version cannot be written"),
+        ("package build --onnx x --name m --output /proc/x/y", "/proc/x/y cannot be written"),
+        ("package build --onnx x --name m --output /dev/null", "cannot be written: Not a direc"),
     ],
 )
 def test_a_wrong_value_is_refused_before_any_work(capsys, arguments, told):
@@ -115,6 +120,22 @@ def test_a_wrong_value_is_refused_before_any_work(capsys, arguments, told):
         main(arguments.split())
     assert exit_.value.code == USAGE
     assert told in capsys.readouterr().err
+
+
+def test_a_check_of_an_output_leaves_nothing_behind(tmp_path):
+    (tmp_path / "there").write_bytes(b"kept")
+    for name in ("there", "new"):
+        assert output_file(str(tmp_path / name)) == tmp_path / name
+    assert output_folder(str(tmp_path / "a" / "b")) == tmp_path / "a" / "b"
+    assert output_file("/dev/null") == Path("/dev/null")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"there": b"kept"}
+
+
+def test_a_demo_whose_folder_is_there_is_refused_before_it_trains(tmp_path, capsys):
+    arguments = ["demo", "--keep", str(tmp_path), "--cache", str(tmp_path / "cache")]
+    assert main(arguments) == USAGE
+    assert "name a new one" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
