@@ -50,6 +50,7 @@ from router.process import log
 from router.process.access_log import AccessLog
 from router.process.clock import Clock, monotonic, wall
 from router.process.descriptors import fitted, raised_limit
+from router.process.freed_memory import keep_trimmed
 from router.process.limits import Limits, Room
 from router.process.listener import Listener
 from router.process.output import say
@@ -290,6 +291,7 @@ async def serve(config: AgentConfig, stop: asyncio.Event) -> int:
             **{task.__qualname__: task for task in keep},
             "warming": lambda: _become_ready(agent, url, supervisor),
             "the watchdog": lambda: keep_watchdog(supervisor, agent.progresses, monotonic),
+            "giving memory back": keep_trimmed,
             "the repository": lambda: agent.repository.keep(wall()),
         }
         background = [tasks.create_task(lasting(one, name)) for name, one in work.items()]

@@ -15,6 +15,7 @@ from router.process import log
 from router.process.clock import monotonic, wall
 from router.process.control_groups import memory_limit_bytes
 from router.process.descriptors import fitted, raised_limit
+from router.process.freed_memory import keep_trimmed
 from router.process.limits import Room
 from router.process.listener import Listener
 from router.process.output import say
@@ -56,7 +57,12 @@ async def _serve(config: RouterConfig, law: RegionPolicy, stop: asyncio.Event) -
         listener = Listener(router.serve, limits, monotonic, room)
         settled = asyncio.Event()
         background = [
-            tasks.create_task(work) for work in (_tick(router, settled), router.follow_geoip())
+            tasks.create_task(work)
+            for work in (
+                _tick(router, settled),
+                router.follow_geoip(),
+                keep_trimmed(),
+            )
         ]
         await listener.start(*public)
         site = web.AppRunner(router.admin.application(), access_log=None)

@@ -26,6 +26,7 @@ from edge_agent.runtime.frames import Frame, Kind, Refusal, Start, read
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import open_package
 from router.errors import IsochroneError, Uncomputable
+from router.process.freed_memory import keep_trimmed
 from router.wire import binary_codec
 
 _OOM_SCORE = "500"
@@ -63,6 +64,7 @@ async def _serve(sockets: Sequence[socket.socket]) -> None:
     if model is None:
         return
     async with asyncio.TaskGroup() as group:
+        group.create_task(keep_trimmed())
         for stream in streams:
             group.create_task(_answer(model, *stream))
 

@@ -3,31 +3,26 @@
 Where the system has no /proc, everything counts as nothing and no limit is known.
 """
 
-import ctypes
 import mmap
-import os
 import re
 from pathlib import Path
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_STATM = Path("/proc/self/statm")
+from router.process.freed_memory import give_back, private_bytes, use_one_heap
+
+__all__ = [
+    "can_take",
+    "forget_peak",
+    "give_back",
+    "peak_bytes",
+    "private_bytes",
+    "process_bytes",
+    "use_one_heap",
+]
+
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS, _PEAK = Path("/proc/self/clear_refs"), "5"
 """From the kernel's proc(5)."""
 _KIB = 1024
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-_mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-_M_ARENA_MAX = -8
-"""From glibc's malloc.h."""
-
-
-def private_bytes() -> int:
-    """Resident memory of this process that no file backs: what loading a model adds to."""
-    try:
-        _, resident, shared, *_ = map(int, _STATM.read_text().split())
-    except (OSError, ValueError):
-        return 0
-    return (resident - shared) * _PAGE_BYTES
 
 
 def process_bytes(pid: int) -> int:
@@ -71,18 +66,3 @@ def _status_bytes(name: str) -> int:
     if found is None:
         raise ValueError(name)
     return int(found[1]) * _KIB
-
-
-def use_one_heap() -> None:
-    """Have all threads take memory from one heap, of which all that is free can be given back.
-
-    To be called when a process starts, before it has threads.
-    """
-    if _mallopt is not None:
-        _mallopt(_M_ARENA_MAX, 1)
-
-
-def give_back() -> None:
-    """Return freed memory to the system: glibc keeps it, in case it is wanted again."""
-    if _trim is not None:
-        _trim(0)

@@ -59,6 +59,7 @@ _LEAST_RUN_BYTES = 16 << 20
 _RUN_TIMES = 8
 """A run takes so many times its inputs, at least, where no more is known of it."""
 _SILENT = 4
+_COPIED_BYTES = 256 << 10
 _MOST_TOLD = 3
 """Inputs that an error names."""
 _BFLOAT16 = 16
@@ -268,10 +269,20 @@ def run_session(
         raise Uncomputable(why) from error
     return tuple(
         [
-            Tensor(spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else data)
+            Tensor(
+                spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else _own(data)
+            )
             for spec, data in zip(outputs, results, strict=True)
         ]
     )
+
+
+def _own(data: Array) -> Array:
+    """An output outside onnxruntime's arena.
+
+    What waits to be written there makes each run take more of it, and the arena gives nothing back.
+    """
+    return data.copy() if data.nbytes >= _COPIED_BYTES else data
 
 
 def _empty_ones(arrays: Mapping[str, Array]) -> str:

@@ -5,16 +5,22 @@ import json
 import os
 import re
 import signal
+import socket
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from aiohttp import ClientSession, TCPConnector
+from onnx import TensorProto, helper, numpy_helper
 
+from edge_agent.runtime.manifest import Declared, SampleTensor
+from tests.conftest import model_bytes, write
 from tests.edge_agent.runtime.sized import WIDTH, write_sized
 from tests.edge_agent.test_agent import body_of, running
 
 MIB = 1 << 20
+INFERRED = 'infer_seconds_count{model="wide"}'
 RESIDENT_BYTES = 100 * 1000 * 1000
 
 
@@ -62,6 +68,59 @@ async def test_an_agent_with_a_small_model_takes_at_most_a_hundred_megabytes(tmp
         libraries = mapped(agent.process.pid)
         assert "onnxruntime" in libraries
         assert "torch" not in libraries
+
+
+def write_wide(store):
+    """For each row of 16 bytes 800 KB."""
+    spread = numpy_helper.from_array(np.ones((4, 200_000), np.float32), "w")
+    data = model_bytes(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 200_000])],
+        [spread],
+    )
+    write(
+        store,
+        data,
+        name="wide",
+        inputs=(Declared("x", "FP32", (-1, 4)),),
+        outputs=(Declared("y", "FP32", (-1, 200_000)),),
+        sample=SampleTensor("x", (1, 4)),
+    )
+
+
+async def deaf_client(url, body):
+    """Asks, and does not read the answer."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST /v2/models/wide/infer HTTP/1.1\r\nhost: a\r\ncontent-length: {len(body)}\r\n\r\n"
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, (host, int(port)))
+    await loop.sock_sendall(client, head.encode() + body.encode())
+    return client
+
+
+async def test_answers_that_nobody_took_leave_no_memory_behind(tmp_path, http):
+    packages = tmp_path / "packages"
+    write_wide(packages)
+    part = {"name": "x", "shape": [5, 4], "datatype": "FP32", "data": [1.0] * 20}
+    wished = {"name": "y", "parameters": {"binary_data": True}}
+    body = json.dumps({"inputs": [part], "outputs": [wished]})
+    with running(tmp_path, packages, keep_warm=["wide"]) as agent:
+        before_bytes = resident_bytes(agent.process.pid)
+        clients = [await deaf_client(agent.url, body) for _ in range(60)]
+        async with asyncio.timeout(30):
+            while (await metric(agent, http, INFERRED) or 0) < 40:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert resident_bytes(agent.process.pid) - before_bytes > 100 * MIB, "60 answers of 4 MB"
+        for client in clients:
+            client.close()
+        async with asyncio.timeout(30):
+            while resident_bytes(agent.process.pid) - before_bytes > 50 * MIB:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        assert await metric(agent, http, "in_flight") == 0
 
 
 async def test_five_hundred_requests_at_once_to_a_cold_model_cause_one_load(tmp_path, store, http):
