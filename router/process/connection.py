@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_trip_due_s",
         "_until_s",
+        "_yields",
         "stalled",
         "stuck_s",
         "unsent_bytes",
@@ -107,6 +108,8 @@ class Connection(asyncio.Protocol):
         self._eof = False
         self._asked = 0
         self._pumping = False
+        self._yields = False
+        """It has answered a request in this turn of the event loop."""
         self._served = False
         self._trip_due_s = 0.0
         self._until_s: float | None = None
@@ -233,12 +236,13 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         """A request is under way, or half here."""
-        here = self._reader.stage is not Stage.IDLE or bool(self._reader.requests)
-        return self._current is not None or (here and not self._deaf)
+        half_here = self._reader.stage is not Stage.IDLE and not self._deaf
+        return self._current is not None or bool(self._reader.requests) or half_here
 
     def abort(self) -> None:
         """Drop everything now; a client that tells a whole answer by its end only sees a reset."""
         self._deaf = True
+        self._reader.requests.clear()
         if self._current is not None and self._current.ends_with_connection:
             reset_at_close(self._transport)
         self._transport.abort()
@@ -313,17 +317,24 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def _pump(self) -> None:
-        if self._pumping:  # an answer given while the service is called
+        if self._pumping or self._yields:  # an answer given while the service is called
             return
         self._pumping = True
         requests = self._reader.requests
-        while self._current is None and requests and not self.stalled:
+        if self._current is None and requests and not self.stalled:
             self._serve(requests.popleft())
+            if self._current is None:  # answered at once: other connections come before the next
+                self._yields = True
+                asyncio.get_running_loop().call_soon(self._pump_again)
         self._pumping = False
         if self._current is None and not requests:
             self._between()
         if self._held and not self._full:
             self._take_held()
+
+    def _pump_again(self) -> None:
+        self._yields = False
+        self._pump()
 
     def _serve(self, received: Received) -> None:
         host = self._host

@@ -69,6 +69,27 @@ async def test_pipelined_requests_are_answered_in_order_whoever_is_ready_first(s
     assert await client.rest() == b""
 
 
+async def test_one_connection_is_answered_one_request_in_each_turn(serve):
+    paths = []
+
+    def service(exchange):
+        paths.append(exchange.request.path)
+        exchange.respond(200, [], b"")
+
+    talker = await serve(service)
+    greedy, other = await talker.connect(), await talker.connect()
+    for client in (greedy, other):
+        client.send(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+        await client.answer()
+    greedy.send(b"GET /greedy HTTP/1.1\r\nhost: a\r\n\r\n" * 300)
+    other.send(b"GET /other HTTP/1.1\r\nhost: a\r\n\r\n")
+    await other.answer()
+    for _ in range(300):
+        await greedy.answer()
+    assert paths.count("/greedy") == 300
+    assert paths.index("/other") <= 4, "two before it"
+
+
 async def test_one_body_at_most_waits_for_its_turn(serve, eventually, recorder):
     talker = await serve(recorder)
     client = await talker.connect()
