@@ -121,6 +121,9 @@ class Held:
                         raise self._leaving()
                     await asyncio.shield(self._drained)
                     continue
+                if until_s is not None and 0 < self._restarts_s < self._left_s(until_s):
+                    await asyncio.sleep(self._restarts_s)
+                    continue
                 try:
                     loading = self._loading or self._begin(in_turn=until_s is not None)
                 except NoRoomNow:
@@ -312,6 +315,12 @@ class Held:
         """How long no load may begin; one that hangs already is not to be joined by another."""
         hangs = self._load is not None and self._load.hangs
         return LONGEST_BACK_OFF_S if hangs else self._back_off.left_s(self._clock())
+
+    @property
+    def _restarts_s(self) -> float:
+        """How long until a process that died may be started again; 0 where none did."""
+        died = isinstance(self.failure, Crashed) and self.state is ModelState.COLD
+        return self._wait_s if died else 0.0
 
     def _is_missed(self) -> bool:
         """It has to stay in memory, and nobody asked for it to go."""

@@ -168,6 +168,19 @@ async def test_crash_after_crash_waits_longer(write, clock, workers):
         assert waits == [0, 1, 2]
 
 
+async def test_calls_wait_for_a_restart_within_their_deadlines(write, workers, question):
+    async with opened(write(), time.monotonic) as (pool, _):
+        for number in range(2):
+            await answer(pool, numbered(99))
+            await killed_under(pool, workers[-1], numbered(number))
+        with pytest.raises(Unavailable, match="cannot be loaded here"):
+            await pool.load("small", until_s=time.monotonic() + 0.1)
+        async with asyncio.timeout(30):
+            parts = pool.request("small", None, question, time.monotonic() + 30)
+            assert [part.id async for part in parts] == ["four"]
+        assert len(workers) == 3
+
+
 async def test_a_request_that_was_there_at_two_crashes_is_quarantined(write, clock, workers):
     poisoned: list[Package] = []
     async with opened(write(), clock, on_poison=poisoned.append) as (pool, _):
