@@ -10,10 +10,12 @@ from msgspec import inspect
 
 import router.app
 from cloud.config import CloudConfig
+from deploy.doctor import unknown_variants
 from deploy.result import add_json_argument, tell
 from edge_agent.artefacts.parts import trust_of
 from edge_agent.config import AgentConfig
 from edge_agent.guard import guard_of
+from edge_agent.runtime.package import packages_in
 from router.config import RouterConfig
 from router.errors import ConfigError
 from router.policy.region_file import RegionFile
@@ -33,6 +35,10 @@ def _agent_problems(path: Path) -> Iterator[ConfigProblem]:
     config = readable_part(read_document(path), AgentConfig)
     if config is None:
         return
+    if config.packages.is_dir():
+        document = read_document(path)
+        for name, text in unknown_variants(config, packages_in(config.packages)[0]).items():
+            yield document.problem(("models", name, "variant"), text)
     for read in (
         lambda: guard_of(config.admin.token_file),
         lambda: trust_of(config.artefacts),

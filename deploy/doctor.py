@@ -15,11 +15,12 @@ import msgspec
 from deploy.call import RefusedError, Reply, call
 from deploy.result import add_json_argument, size, tell
 from edge_agent.artefacts.parts import trust_of
-from edge_agent.config import AgentConfig, check
+from edge_agent.config import AgentConfig, ModelConfig, check
 from edge_agent.guard import guard_of
 from edge_agent.machine import Machine
 from edge_agent.runtime.cores import usable_cores
 from edge_agent.runtime.engines import lack
+from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.package import Package, PackageError, packages_in
 from router.errors import BadRequest, ConfigError, Unavailable
 from router.process.clock import wall
@@ -110,6 +111,9 @@ def _models(
         yield Finding("models", "fail", error.message)
     for package in packages:
         yield _package(package)
+    for name, text in unknown_variants(config, packages).items():
+        remedy = "name one of these, or none"
+        yield Finding("models", "fail", f"models.{name}.variant {text}", remedy)
     for name in sorted(set(config.keep_warm) - {package.name for package in packages}):
         remedy = f"put it into {config.packages}, or take it out of keep_warm"
         yield Finding("models", "fail", f"keep_warm names {name}, which is not here", remedy)
@@ -128,13 +132,36 @@ def _package(package: Package) -> Finding:
     return Finding("models", "ok", f"{title}: {len(lacking)} variant(s), digests are right")
 
 
+def unknown_variants(config: AgentConfig, packages: Iterable[Package]) -> dict[str, str]:
+    """By model, what is wrong with a `variant` that the configuration names."""
+    wrong = {}
+    for package in packages:
+        wanted = config.models.get(package.name, ModelConfig()).variant
+        names = [variant.name for variant in package.manifest.variants]
+        if wanted is not None and wanted not in names:
+            has = f"{package.name} {package.version} has {', '.join(names)}"
+            wrong[package.name] = f"names {wanted}, and {has}"
+    return wrong
+
+
+def _loadable(package: Package, config: AgentConfig) -> list[Variant]:
+    """The variants that an agent would choose from; all where the configuration names no other."""
+    wanted = config.models.get(package.name, ModelConfig()).variant
+    variants = list(package.manifest.variants)
+    return [one for one in variants if one.name == wanted] or variants
+
+
 def _memory(config: AgentConfig, packages: Iterable[Package]) -> Finding:
     """Is there room for what is kept warm, and for the largest file once more while it loads?"""
     warm = [
-        max(v.bytes for v in p.manifest.variants) for p in packages if p.name in config.keep_warm
+        max(v.bytes for v in _loadable(p, config)) for p in packages if p.name in config.keep_warm
     ]
     needed = RUNTIME_BYTES + sum(warm) + (_LOADING_FACTOR - 1) * max(warm, default=0)
     left = Machine(config.packages).read().memory_left_bytes
+    budget = config.memory.budget_bytes
+    if budget is not None and sum(warm) > budget and not config.memory.overcommit:
+        found = f"memory.budget_bytes is {size(budget)}, what is kept warm has {size(sum(warm))}"
+        return Finding("memory", "fail", found, "raise it, or keep fewer models warm")
     if left is None:
         return Finding("memory", "warn", "this system does not say how much is left")
     found = f"{size(left)} left, about {size(needed)} needed for what is kept warm"
@@ -219,7 +246,7 @@ def _ports(config: AgentConfig, running: EndpointReport | None) -> Iterator[Find
 def _pressure(running: EndpointReport) -> Finding:
     degraded = running.pressure.degraded
     if not degraded:
-        return Finding("agent", "ok", "it lacks nothing")
+        return Finding("agent", "ok", "it runs short of nothing")
     return Finding("agent", "warn", "; ".join(degraded), "give the machine more, or the agent less")
 
 

@@ -68,9 +68,7 @@ def _npz(path: Path, takes: Sequence[TensorSpec]) -> InferRequest:
         with np.load(path, allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
     except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise BadRequest(
-            f"is no .npz of plain arrays ({error}); save it with numpy.savez"
-        ) from error
+        raise BadRequest("is no .npz of plain arrays; save it with numpy.savez") from error
     return InferRequest(tuple(_tensor(specs.get(name), name, arrays[name]) for name in arrays))
 
 

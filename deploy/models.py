@@ -15,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from deploy.call import Reply, call, url
+from deploy.package_name import check_name
 from deploy.result import add_json_argument, columns, size, tell
 from router.errors import ConfigError
 
@@ -86,6 +87,9 @@ def run(args: argparse.Namespace) -> int:
         RefusedError, Unavailable: the agent says no, or nothing.
         ConfigError: the token cannot be read.
     """
+    for option in ("model", "version"):
+        if (name := getattr(args, option, None)) is not None:
+            check_name("MODEL" if option == "model" else "--version", name)
     agent = _Agent(args.agent, _token(args.token_file))
     if args.action == "list":
         listing, told = agent.listing()

@@ -117,8 +117,9 @@ def _found(path: Path) -> tuple[list[Package], list[str]]:
         packages, errors = packages_in(path)
         versions = [str(one.parent) for one in sorted(path.glob(f"*/{MANIFEST}"))]
         hint = f"; give {' or '.join(versions[-_MOST_VERSIONS:])}" if versions else ""
-        nothing = [] if packages or errors else [f"{path}: holds no package (NAME/VERSION/){hint}"]
-        return packages, [*(error.message for error in errors), *nothing]
+        if not packages and not any(path.glob(f"*/*/{MANIFEST}")):
+            return [], [f"{path}: holds no package (NAME/VERSION/){hint}"]
+        return packages, [error.message for error in errors]
     try:
         return [open_package(path)], []
     except PackageError as error:

@@ -3,7 +3,7 @@
 import msgspec
 
 from router.errors import ConfigError
-from router.wire.report import Name
+from router.wire.report import NAME_WORDS, Name
 
 
 def check_name(option: str, name: str) -> None:
@@ -15,7 +15,4 @@ def check_name(option: str, name: str) -> None:
     try:
         msgspec.convert(name, Name)
     except msgspec.ValidationError as error:
-        raise ConfigError(
-            f"{option} {name}: must be letters, digits, dots, dashes and underscores, at most 63,"
-            " the first a letter or a digit"
-        ) from error
+        raise ConfigError(f"{option} {name}: must be {NAME_WORDS}") from error

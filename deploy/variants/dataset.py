@@ -205,7 +205,7 @@ def _arrays(path: Path, where: str, package: Package) -> dict[str, Array]:
         raise ConfigError(f"{where}: cannot be read: {error.strerror or error}") from error
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise ConfigError(
-            f"{where}: is no .npz or .npy file of plain numbers ({error}); save it with numpy.savez"
+            f"{where}: is no .npz or .npy file of plain numbers; save it with numpy.savez"
         ) from error
     names = _names(package)
     if len(names) != 1:

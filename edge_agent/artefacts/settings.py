@@ -10,10 +10,30 @@ from router.process.settings import Settings
 
 KEY_BYTES = 32
 MIB = 1 << 20
-HttpUrl = Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$(?!\n)", max_length=2048)]
+HttpUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$(?!\n)",
+        max_length=2048,
+        description="http://HOST[:PORT][/PATH] or https://..., without user, query or fragment",
+    ),
+]
 """No user, no query, no fragment."""
-Bucket = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$(?!\n)")]
-Prefix = Annotated[str, Meta(pattern=r"^([A-Za-z0-9._-]+/)*[A-Za-z0-9._-]*$(?!\n)", max_length=512)]
+Bucket = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$(?!\n)",
+        description="3 to 63 small letters, digits, dots and dashes",
+    ),
+]
+Prefix = Annotated[
+    str,
+    Meta(
+        pattern=r"^([A-Za-z0-9._-]+/)*[A-Za-z0-9._-]*$(?!\n)",
+        max_length=512,
+        description="names of letters, digits, dots, dashes and underscores, with / between them",
+    ),
+]
 
 
 class FromDirectory(Settings, frozen=True, kw_only=True, tag_field="kind", tag="directory"):

@@ -24,8 +24,16 @@ DatatypeName = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64",
     "FP16", "BF16", "FP32", "FP64", "BYTES",
 ]  # fmt: skip
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-FileName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$")]
+Digest = Annotated[
+    str, Meta(pattern=r"^[0-9a-f]{64}$", description="a sha256 of 64 hexadecimal digits")
+]
+FileName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$",
+        description="a file name of letters, digits, dashes, underscores and single dots",
+    ),
+]
 """A file of the package's own directory: no separator, no leading dot, no two dots in a row."""
 Size = Annotated[int, Meta(ge=1, le=1 << 20)]
 MAX_DIMENSION = 1 << 30

@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 from edge_agent.runtime.durable import replace, sync, write_through
 from edge_agent.runtime.manifest import (
@@ -29,9 +30,10 @@ from edge_agent.runtime.manifest import (
     Variant,
 )
 from router.errors import ConfigError, IsochroneError
-from router.process.document import MAX_BYTES, document_in
+from router.process.document import MAX_BYTES, document_in, written
 from router.process.regular_file import open_regular
 from router.process.settings import settings_in
+from router.process.shape import differences
 from router.wire.tensor import TensorSpec
 
 MANIFEST = "model.yaml"
@@ -264,10 +266,11 @@ def add_variant(package: Package, variant: Variant, data: bytes) -> Package:
 
 
 def _check(manifest: Manifest) -> None:
-    try:  # structs that were made by code have not seen their own bounds yet
-        msgspec.convert(msgspec.to_builtins(manifest), Manifest)
-    except msgspec.ValidationError as error:
-        raise PackageError(f"{manifest.name} {manifest.version}: {error}; correct it") from error
+    # Structs that were made by code have not seen their own bounds yet.
+    plain = msgspec.json.decode(msgspec.json.encode(manifest))
+    for fault in differences(inspect.type_info(Manifest), plain):
+        title = f"{manifest.name} {manifest.version}"
+        raise PackageError(f"{title}: {written(fault.at)} {fault.message}")
 
 
 def _manifest_bytes(path: Path) -> bytes:

@@ -15,7 +15,9 @@ ANY: Literal["any"] = "any"
 
 Latitude = Annotated[float, Meta(ge=-90, le=90, description="degrees, north is positive")]
 Longitude = Annotated[float, Meta(ge=-180, le=180, description="degrees, east is positive")]
-Country = Annotated[str, Meta(pattern=r"^[A-Z]{2}$", description="ISO 3166-1 alpha-2, upper case")]
+Country = Annotated[
+    str, Meta(pattern=r"^[A-Z]{2}$", description="an ISO 3166-1 code of two capital letters")
+]
 Names = Annotated[tuple[Name, ...], Meta(min_length=1)]
 Require = Annotated[
     Literal["any"] | Names,

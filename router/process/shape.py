@@ -5,7 +5,7 @@ msgspec would name the first one only, and not where in a mapping it stands.
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,11 @@ class Difference:
 def differences(kind: inspect.Type, value: Plain, at: KeyPath = ()) -> Iterator[Difference]:
     """What keeps `value` from being a `kind`; nothing where it is one."""
     if isinstance(kind, inspect.Metadata):
-        return differences(kind.type, value, at)
+        found = differences(kind.type, value, at)
+        if isinstance(kind.type, inspect.StrType):
+            text = f"must be {expected(kind)}, not {_shown(value)}"
+            return (replace(difference, message=text) for difference in found)
+        return found
     return _CHECKS.get(type(kind), _accepted)(kind, value, at)
 
 
@@ -234,7 +238,9 @@ def expected(kind: inspect.Type) -> str:
     """A type in words: `a number in [0.005, 30]`, `one of edge, cloud`."""
     match kind:
         case inspect.Metadata():
-            return expected(kind.type)
+            words = (kind.extra_json_schema or {}).get("description")
+            is_pattern = isinstance(kind.type, inspect.StrType) and kind.type.pattern
+            return str(words) if words and is_pattern else expected(kind.type)
         case inspect.StructType() | inspect.DataclassType():
             return f"a mapping with {_listed_keys(kind)}"
         case inspect.UnionType():

@@ -18,7 +18,13 @@ _ANY = "::"
 _AT_ONCE = struct.pack("ii", 1, 0)
 """`struct linger`: on, for no time (socket(7))."""
 
-Address = Annotated[str, Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$")]
+Address = Annotated[
+    str,
+    Meta(
+        pattern=r"^(\[[0-9a-fA-F:.]+\]|[^\s:/]+):[0-9]{1,5}$",
+        description="HOST:PORT, or [IPv6]:PORT",
+    ),
+]
 """`HOST:PORT` or `[IPv6]:PORT`, as it stands in configuration files."""
 Listen = Address | Annotated[tuple[Address, ...], Meta(min_length=1, max_length=16)]
 """Where to listen: an address, or several. `[::]` takes IPv4 as well."""

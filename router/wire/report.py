@@ -33,7 +33,12 @@ MEASUREMENTS = 64
 NO_VERSION = ""
 """Of a model at an endpoint that does not report: nobody can ask for it, so none is made up."""
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
+NAME_WORDS = (
+    "letters, digits, dots, dashes and underscores, at most 63, the first a letter or a digit"
+)
+Name = Annotated[
+    str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)", description=NAME_WORDS)
+]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Slots = Annotated[int, msgspec.Meta(ge=0, le=65536)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

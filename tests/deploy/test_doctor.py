@@ -257,6 +257,23 @@ def test_a_clock_is_off_only_by_what_the_date_cannot_explain(monkeypatch, ahead_
     assert str(doctor._clock("http://r", answer)) == str(Finding("clock", "ok", told))
 
 
+def test_a_budget_that_what_is_kept_warm_does_not_fit_is_a_fail(folder):
+    (finding,) = found(write(folder, memory={"budget_bytes": 10}), "memory")
+    assert finding.state == "fail"
+    assert finding.found.startswith("memory.budget_bytes is 10 B, what is kept warm has ")
+    assert states(write(folder, memory={"budget_bytes": 10, "overcommit": True}), "memory") != [
+        "fail"
+    ]
+
+
+def test_a_variant_that_no_package_has_is_found(folder, capsys):
+    path = write(folder, models={"double": {"variant": "nosuch"}})
+    (finding,) = (one for one in found(path, "models") if one.state == "fail")
+    assert finding.found.startswith("models.double.variant names nosuch, and double 1 has ")
+    assert main(["check", "--config", str(path)]) == PROBLEM
+    assert "models.double.variant names nosuch, and double 1 has " in capsys.readouterr().out
+
+
 def test_a_router_that_is_away_is_a_fail(folder):
     path = write(folder, routers=[{"url": "http://127.0.0.1:1"}])
     assert states(path, "router") == ["fail"]

@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from deploy.cli import _EXTRAS, COMMANDS, INTERRUPTED, UNREAD, USAGE, main
+from deploy.cli import _EXTRAS, COMMANDS, INTERRUPTED, PROBLEM, UNREAD, USAGE, main
 from deploy.result import output_file, output_folder, size
 from tests.conftest import write_double
 from tests.deploy.test_doctor import write
@@ -120,6 +121,47 @@ def test_a_wrong_value_is_refused_before_any_work(capsys, arguments, told):
         main(arguments.split())
     assert exit_.value.code == USAGE
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("package build --onnx x --name ../x --output OUT", "--name ../x: must be letters,"),
+        ("package build --onnx x --name x --version a/b --output OUT", "--version a/b: must be"),
+        ("models load ../x", "MODEL ../x: must be letters,"),
+        ("models pull m --version ../../x", "--version ../../x: must be letters,"),
+        ("models load m --version ^x", "--version ^x: must be letters,"),
+        ("agent --config CONFIG", ":1:7: name must be letters,"),
+        ("check --config CONFIG", ":1:7: name must be letters,"),
+    ],
+)
+def test_what_a_name_may_be_is_told_in_words(tmp_path, capsys, arguments, told):
+    config = _written(tmp_path / "agent.yaml", b"name: a b\nregion: r\npackages: .\n")
+    words = {"CONFIG": str(config), "OUT": str(tmp_path)}
+    assert main([words.get(word, word) for word in arguments.split()]) in (PROBLEM, USAGE)
+    captured = capsys.readouterr()
+    said = captured.err + captured.out
+    assert told in said
+    assert "(?" not in said
+    assert "[A-Z" not in said
+
+
+def test_a_folder_that_is_no_store_is_one_line(tmp_path, capsys):
+    for name in ("a/b", "c/d"):
+        (tmp_path / name).mkdir(parents=True)
+    assert main(["package", "inspect", str(tmp_path)]) == PROBLEM
+    assert capsys.readouterr().out == f"problem: {tmp_path}: holds no package (NAME/VERSION/)\n"
+
+
+def test_pickled_data_is_refused_without_numpys_advice(tmp_path, capsys):
+    package = write_double(tmp_path / "packages")
+    data = tmp_path / "data.npy"
+    np.save(data, np.array([{}], object), allow_pickle=True)
+    command = ["package", "quantize", str(package.path), "--calibration", str(data)]
+    assert main([*command, "--mode", "static"]) == USAGE
+    said = capsys.readouterr().err
+    assert "is no .npz or .npy file of plain numbers; save it with numpy.savez" in said
+    assert "unsafe" not in said
 
 
 def test_a_check_of_an_output_leaves_nothing_behind(tmp_path):

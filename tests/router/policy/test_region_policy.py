@@ -427,8 +427,8 @@ DEFAULT = "tenants: {default: {require: any}}\n"
         ),
         pytest.param(
             REGIONS + DEFAULT + "networks:\n  10.0.0.0/8: {country: ie}\n",
-            'regions.yaml:9:25: networks["10.0.0.0/8"].country must be text that matches'
-            " ^[A-Z]{2}$ or null, not 'ie'",
+            'regions.yaml:9:25: networks["10.0.0.0/8"].country must be an ISO 3166-1 code'
+            " of two capital letters or null, not 'ie'",
             id="a country in lower case",
         ),
         pytest.param(
