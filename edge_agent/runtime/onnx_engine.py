@@ -183,10 +183,12 @@ class OnnxModel(DirectModel):
         if session is None:
             raise Unavailable(f"{self.name} is not loaded")
         if not feed.frees:
-            return run_session(session, feed.arrays, feed.outputs, self._bfloats, name=self.name)
+            return run_session(
+                session, feed.arrays, feed.outputs, self._bfloats, _QUIETLY, self.name
+            )
         try:
             return run_session(
-                session, feed.arrays, feed.outputs, self._bfloats, _FREEING, name=self.name
+                session, feed.arrays, feed.outputs, self._bfloats, _FREEING, self.name
             )
         finally:
             memory.give_back()
