@@ -48,11 +48,11 @@ def read(path: Path, takes: Sequence[TensorSpec], *, bright_ink: bool = False) -
         BadRequest: it is none, or the model is another.
         OSError: the file cannot be read.
     """
-    (spec, *others) = takes
-    layout = None if others else _layout(spec)
-    if layout is None:
-        told = ", ".join(f"{one.name} {list(one.shape)}" for one in takes)
-        raise BadRequest(f"the model takes {told}, which is no single picture: give arrays")
+    spec = takes[0] if len(takes) == 1 else None
+    layout = _layout(spec) if spec is not None else None
+    if spec is None or layout is None:
+        told = ", ".join(f"{one.name} ({one.datatype} {list(one.shape)})" for one in takes)
+        raise BadRequest(f"the model takes {told or 'nothing'}, no single picture: give arrays")
     pixels = _pixels(path, layout)
     if bright_ink and layout.mode == "L" and pixels.mean() > _LIGHT * _WHITE:
         pixels = _WHITE - pixels

@@ -1,4 +1,4 @@
-"""Tiny real packages, and one real cloud process for all tests of this folder that need it."""
+"""Tiny real packages, and one real cloud process for all tests of a module that need it."""
 
 import http.client
 import json
@@ -281,7 +281,7 @@ def free_port() -> int:
         return port
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def launch(tmp_path_factory):
     """Start cloud processes; whatever is left of them in the end is killed."""
     started: list[Process] = []
@@ -298,7 +298,7 @@ def launch(tmp_path_factory):
     shutil.rmtree(short)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cloud(launch, store):
     """A cloud process with every kind of model."""
     models = [

@@ -168,4 +168,4 @@ def test_a_model_that_takes_no_picture_is_told_in_words(part, tmp_path, capsys, 
     metadata = json.dumps({"inputs": [tensor], "outputs": [tensor]}).encode()
     part.replies["GET", "/v2/models/m"] = 200, JSON, metadata
     assert ran("infer m --image PICTURE --router URL", part.url, tmp_path) == 2
-    assert "this model takes" in capsys.readouterr().err
+    assert f"the model takes x ({datatype} {shape}), no single picture" in capsys.readouterr().err
