@@ -128,7 +128,12 @@ class Agent:
             config.min_service_s,
             sharing,
             self.room.answer_bytes,
-            WorkingMemory(self.pool.residents, lambda: _room_bytes(machine), clock),
+            WorkingMemory(
+                self.pool.residents,
+                lambda: _room_bytes(machine),
+                lambda: self.room.held_bytes,
+                clock,
+            ),
         )
         inference = Inference(
             calls, self.load, body_limit_bytes=config.limits.body_bytes, room=self.room

@@ -6,6 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from mmap import mmap
+from weakref import ref
 
 import numpy as np
 
@@ -59,7 +60,9 @@ _LEAST_RUN_BYTES = 16 << 20
 _RUN_TIMES = 8
 """A run takes so many times its inputs, at least, where no more is known of it."""
 _SILENT = 4
-_COPIED_BYTES = 256 << 10
+_LARGE_BYTES = 256 << 10
+_MOST_WAITING = 8
+"""So many large outputs may wait for their clients before runs have the arena shrink."""
 _MOST_TOLD = 3
 """Inputs that an error names."""
 _BFLOAT16 = 16
@@ -159,6 +162,10 @@ class OnnxModel(DirectModel):
         self._threads = threads
         self._session: ort.InferenceSession | None = None
         self._bfloats: list[str] = []
+        self._waiting: list[ref[Array]] = []
+        """Large outputs, in the arena until their clients have taken them."""
+        self._is_spread = False
+        """Many waited: the arena has become larger than a run needs."""
 
     def startup(self) -> None:
         """Check the digest, read the graph, prepare it.
@@ -182,16 +189,26 @@ class OnnxModel(DirectModel):
         session = self._session
         if session is None:
             raise Unavailable(f"{self.name} is not loaded")
-        if not feed.frees:
-            return run_session(
-                session, feed.arrays, feed.outputs, self._bfloats, _QUIETLY, self.name
-            )
+        frees = self._frees() or feed.frees
+        options = _FREEING if frees else _QUIETLY
         try:
-            return run_session(
-                session, feed.arrays, feed.outputs, self._bfloats, _FREEING, self.name
+            outputs = run_session(
+                session, feed.arrays, feed.outputs, self._bfloats, options, self.name
             )
         finally:
-            memory.give_back()
+            if frees:
+                memory.give_back()
+        self._waiting += [ref(one.data) for one in outputs if one.data.nbytes >= _LARGE_BYTES]
+        return outputs
+
+    def _frees(self) -> bool:
+        """The arena is to shrink after this run: while many outputs wait, and once after."""
+        if not self._waiting and not self._is_spread:
+            return False
+        self._waiting = [one for one in self._waiting if one() is not None]
+        frees = self._is_spread or len(self._waiting) >= _MOST_WAITING
+        self._is_spread = frees and bool(self._waiting)
+        return frees
 
     def shutdown(self) -> None:
         """Release the session; a call that still runs keeps it until its end."""
@@ -271,20 +288,10 @@ def run_session(
         raise Uncomputable(why) from error
     return tuple(
         [
-            Tensor(
-                spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else _own(data)
-            )
+            Tensor(spec.name, spec.datatype, _bytes(data) if spec.datatype == "BYTES" else data)
             for spec, data in zip(outputs, results, strict=True)
         ]
     )
-
-
-def _own(data: Array) -> Array:
-    """An output outside onnxruntime's arena.
-
-    What waits to be written there makes each run take more of it, and the arena gives nothing back.
-    """
-    return data.copy() if data.nbytes >= _COPIED_BYTES else data
 
 
 def _empty_ones(arrays: Mapping[str, Array]) -> str:

@@ -26,8 +26,9 @@ _RETRY_S = 1.0
 
 
 class Reserved(NamedTuple):
-    """What a run may take, and whether nothing large goes on beside it."""
+    """What a run on so many bytes may take, and whether nothing large goes on beside it."""
 
+    input_bytes: int
     taken_bytes: int
     alone: bool
 
@@ -36,11 +37,19 @@ class WorkingMemory:
     """Reserves memory for large runs, first come first served. On one event loop."""
 
     def __init__(
-        self, residents: Residents, left_bytes: Callable[[], int | None], clock: Clock
+        self,
+        residents: Residents,
+        left_bytes: Callable[[], int | None],
+        held_bytes: Callable[[], int],
+        clock: Clock,
     ) -> None:
-        """`left_bytes` is what the machine can give to models now, where it is known."""
+        """`left_bytes` is what the machine can give to models now, where it is known.
+
+        `held_bytes` is what all calls hold now: it comes back once they are answered.
+        """
         self._residents = residents
         self._left_bytes = left_bytes
+        self._held_bytes = held_bytes
         self._clock = clock
         self._line: dict[object, None] = {}
         self._reserved: dict[object, Reserved] = {}
@@ -69,12 +78,12 @@ class WorkingMemory:
                 break
         needed_bytes = footprint.expected_bytes(input_bytes)
         alone = not footprint.knows(input_bytes)
-        return await self._granted(model.name, Reserved(needed_bytes, alone), until_s)
+        return await self._granted(model.name, Reserved(input_bytes, needed_bytes, alone), until_s)
 
     async def _tried(self, model: DirectModel, part: Feed, until_s: float) -> bool:
         """Run a part of the inputs to see what that takes."""
         input_bytes = size_bytes(part.arrays)
-        expected = Reserved(model.footprint.expected_bytes(input_bytes), alone=True)
+        expected = Reserved(input_bytes, model.footprint.expected_bytes(input_bytes), alone=True)
         try:
             release = await self._granted(model.name, expected, until_s)
         except NoSpace:  # nor does the whole fit, and its numbers are to be told
@@ -97,7 +106,7 @@ class WorkingMemory:
                 if left_s <= 0:
                     raise Unavailable(
                         f"{name} needs {wanted.taken_bytes} bytes of memory for these inputs;"
-                        f" other runs have {self._taken_bytes()}",
+                        f" other runs have {self._taken_bytes()}, calls hold {self._held_bytes()}",
                         retry_after_s=_RETRY_S,
                     )
                 await asyncio.sleep(min(_LOOK_S, left_s))
@@ -134,7 +143,9 @@ class WorkingMemory:
         left_bytes = self._left_bytes()
         if left_bytes is None or needed_bytes <= left_bytes:
             return True
-        if not self._reserved and not residents.shrink() and not residents.any_leaving:
+        if self._reserved or residents.shrink() or residents.any_leaving:
+            return False
+        if needed_bytes > left_bytes + self._held_bytes() - wanted.input_bytes:
             raise NoSpace(
                 f"{name} needs about {wanted.taken_bytes} bytes of memory for these inputs; this"
                 f" machine has {max(0, left_bytes)} left for it: send smaller ones"

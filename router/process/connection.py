@@ -33,8 +33,9 @@ TRIP_S = 1.0
 """How often the kernel is asked for a round trip: a smoothed one, which changes slowly."""
 _MAPPED = "::ffff:"
 """Before the address of an IPv4 client on a socket of both kinds (RFC 4291 §2.5.5.2)."""
-_ASKED_MOST = 4
-"""How often a half-closed client is asked whether it is still there, in one request's time."""
+_ASK_AGAIN_S = (0.01, 0.1, 1.0)
+"""When a half-closed client is asked again whether it is there. A closed one resets the connection
+at the first question, which is seen when the next is written."""
 FRESH_S = 1.0
 """While draining: how long a connection that has asked nothing yet may still do so."""
 
@@ -257,8 +258,6 @@ class Connection(asyncio.Protocol):
         """End what has taken too long."""
         if self.unsent_bytes and not self._transport.is_closing():
             self._count_unsent(self._transport.get_write_buffer_size())
-        if self._eof:
-            self._see_whether_it_reads()
         if now_s < self._deadline_s():
             return
         if self._until_s is not None or self.stalled:
@@ -348,6 +347,8 @@ class Connection(asyncio.Protocol):
                 exchange.respond(*_FAILED)
             else:
                 exchange.abort()
+        if self._eof:
+            self._see_whether_it_reads()
 
     def _between(self) -> None:
         """Nothing is under way, nothing waits: what had to wait for its turn?"""
@@ -365,7 +366,11 @@ class Connection(asyncio.Protocol):
 
     def _see_whether_it_reads(self) -> None:
         """A client that has closed both ways looks the same until something is sent to it."""
-        if self._current is not None and self._asked < _ASKED_MOST and self._current.send_interim():
+        if self._current is None or not self._current.send_interim():
+            return
+        if self._asked < len(_ASK_AGAIN_S):
+            loop = asyncio.get_running_loop()
+            loop.call_later(_ASK_AGAIN_S[self._asked], self._see_whether_it_reads)
             self._asked += 1
 
     def _take_held(self) -> None:

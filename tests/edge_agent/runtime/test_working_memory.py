@@ -34,7 +34,7 @@ SIDE = 480
 async def opened(store, *others, left_bytes=None, budget_bytes=80 * MIB):
     pool = Pool([write_wide(store), *others], slots=2, upkeep=Upkeep(budget_bytes=budget_bytes))
     gate = SlotGate(2, 64, time.monotonic, lambda: 0.01)
-    counted = WorkingMemory(pool.residents, lambda: left_bytes, time.monotonic)
+    counted = WorkingMemory(pool.residents, lambda: left_bytes, lambda: 0, time.monotonic)
     calls = Calls(pool, gate, time.monotonic, lambda *_: None, memory=counted)
     try:
         yield calls, pool, counted
@@ -110,6 +110,14 @@ async def test_one_that_the_machine_cannot_hold_is_refused_with_the_numbers(tmp_
         assert at_once == [], "it was not tried: smaller parts of it told"
         await calls.answer(ask(pictures(64)))
         assert counted.running == 0
+
+
+async def test_memory_that_calls_hold_is_waited_for(tmp_path, monkeypatch):
+    async with opened(tmp_path, left_bytes=30 * MIB) as (calls, _, counted):
+        monkeypatch.setattr(counted, "_held_bytes", lambda: 1 << 30)
+        with pytest.raises(Unavailable, match=r"calls hold \d+") as caught:
+            await calls.answer(ask(pictures(), within_s=0.5))
+        assert caught.value.retry_after_s is not None
 
 
 async def test_idle_models_leave_for_a_run_that_needs_their_memory(tmp_path, monkeypatch):

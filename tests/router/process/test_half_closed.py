@@ -103,6 +103,19 @@ async def test_a_client_that_has_closed_both_ways_is_noticed(serve, eventually, 
     assert len(recorder.seen) == 1
 
 
+async def test_a_client_that_has_closed_both_ways_is_noticed_without_the_listeners_sweep(
+    serve, eventually, recorder
+):
+    talker = await serve(recorder, idle_s=3600.0, header_s=3600.0, body_s=3600.0)
+    talker.listener._sweeping.cancel()
+    client = await talker.connect()
+    client.send(GET)
+    exchange = await recorder.get(0)
+    client.writer.close()
+    await eventually(lambda: recorder.gone)
+    assert exchange.gone
+
+
 async def test_an_idle_client_that_closes_is_let_go(serve, eventually, echo):
     talker = await serve(echo)
     client = await talker.connect()
