@@ -239,7 +239,8 @@ class Ledger:
         well = outcome is _ANSWERED and not (lease.trial or site.late_s or site.health.missed)
         if well and holding is not None:  # as nearly always
             holding.breaker.succeed(now_s)
-            holding.refusals = 0
+            if holding.refusals:
+                self._has_served(holding, now_s)
             if site.occupancy.counts_without(lease.sequence, len(own)):
                 return
         else:
@@ -429,8 +430,15 @@ class Ledger:
         if outcome is Outcome.BUSY and holding is not None:
             site.occupancy.fill(others, now_s)
             self._back_off(lease, holding, retry_after_s or 0.0, now_s)
-        elif outcome is _ANSWERED and holding is not None:
-            holding.refusals = 0
+        elif outcome is _ANSWERED and holding is not None and holding.refusals:
+            self._has_served(holding, now_s)
+
+    def _has_served(self, holding: Holding, now_s: float) -> None:
+        """An answer ends a row of refusals. Where reports tell of room, it ends the wait, too."""
+        holding.refusals = 0
+        if holding.endpoint.reports and holding.full_until_s > now_s:
+            holding.full_until_s = now_s
+            self._timetable.settle(holding.site, now_s)
 
     def _back_off(self, lease: Lease, holding: Holding, told_s: float, now_s: float) -> None:
         """It is full: when to send there again.
@@ -438,7 +446,8 @@ class Ledger:
         A report is finer than whole seconds, so an endpoint that reports is taken at its word for
         the last of them only once it has refused again.
         """
-        if lease.sent_s > holding.refused_s:  # else it left before the last refusal was known
+        # of those in a row, what left before the last one was known does not count
+        if not holding.refusals or lease.sent_s > holding.refused_s:
             holding.refusals += 1
             holding.refused_s = now_s
         if holding.endpoint.reports and holding.refusals == 1:

@@ -12,9 +12,9 @@ from tests.router.dispatch.world import World, full
 def test_who_finds_everybody_full_waits_and_begins_anew():
     world = World()
     full(world)
+    world.wait(0.01)
     world.sent[0].answer()
-    world.wait(0.05)
-    assert [s.to for s in world.open] == ["eu.a"]
+    assert [s.to for s in world.open] == ["eu.a"], "at once: a slot is free"
     world.open[0].answer()
     assert [r.status for r in world.ended] == [200, 200]
     served = world.ended[1]

@@ -69,6 +69,12 @@ def proven(*endpoints: Endpoint) -> Ledger:
     return ledger
 
 
+def send(ledger: Ledger, endpoint: Endpoint) -> Lease:
+    lease = ledger.sent(endpoint, "digits", "1", 1.0)
+    assert lease is not None
+    return lease
+
+
 def own(endpoint: Endpoint) -> dict[str, Any]:
     return {"name": endpoint.name, "region": endpoint.region}
 
@@ -649,6 +655,23 @@ def test_full_for_one_service_time():
     assert lease is not None
     ledger.close(lease, Outcome.BUSY, 2.0)
     assert only(ledger).full_until_s == pytest.approx(2.0 + only(ledger).service_s)
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_an_answer_of_an_endpoint_that_reports_ends_its_pause(reports):
+    """A slot is free, and reports tell how many are; without them only its word is known."""
+    endpoint = replace(EDGE, reports=reports)
+    ledger = proven(endpoint)
+    served, *refused = (send(ledger, endpoint) for _ in range(3))
+    for lease in refused:
+        ledger.close(lease, Outcome.BUSY, 1.1, retry_after_s=3.0)
+    told_s = 3.1 if reports else 4.1
+    assert only(ledger).full_until_s == pytest.approx(told_s)
+    ledger.answered(served, call_report(2), 1.2)
+    ledger.close(served, Outcome.ANSWERED, 1.2)
+    assert only(ledger).full_until_s == pytest.approx(1.2 if reports else told_s)
+    ledger.close(send(ledger, endpoint), Outcome.BUSY, 1.3)
+    assert only(ledger).full_until_s <= max(1.3 + only(ledger).service_s, told_s), "the first again"
 
 
 def test_a_wake_is_remembered_until_the_load_begins_or_it_came_to_nothing():
