@@ -32,7 +32,6 @@ from edge_agent.notify import Headway, Supervisor, keep_watchdog, own_supervisor
 from edge_agent.pressure import Pressing, room_bytes
 from edge_agent.relief import Relief
 from edge_agent.report import Report, broken_in, identity
-from edge_agent.runtime import memory
 from edge_agent.runtime.calls import Calls
 from edge_agent.runtime.cores import usable_cores
 from edge_agent.runtime.infer import Inference
@@ -46,7 +45,7 @@ from edge_agent.runtime.workshop import ModelMoved
 from edge_agent.server import Public
 from edge_agent.slots import SlotGate
 from router.errors import ConfigError, IsochroneError
-from router.process import log
+from router.process import freed_memory, log
 from router.process.access_log import AccessLog
 from router.process.clock import Clock, monotonic, wall
 from router.process.descriptors import fitted, raised_limit
@@ -252,7 +251,7 @@ def main(path: Path, log_level: str | None = None, log_format: log.Format | None
         ConfigError: it cannot start, and why.
     """
     keep_on_hangup()
-    memory.use_one_heap()
+    freed_memory.use_one_heap()
     config = check(path)
     if not config.packages.is_dir():
         raise ConfigError(f"{path}: packages: {config.packages} is no directory; make it")

@@ -6,10 +6,10 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from edge_agent.runtime.memory import private_bytes
 from edge_agent.runtime.residents import Residents
 from edge_agent.runtime.state import Step
 from edge_agent.runtime.workshop import ModelMoved
+from router.process.freed_memory import private_bytes
 from router.process.metrics import Spread, Spreads
 from router.wire.report import Pressure
 

@@ -16,14 +16,14 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.runtime import kept_note, memory, warmup
+from edge_agent.runtime import kept_note, warmup
 from edge_agent.runtime.engines import installed, lack
 from edge_agent.runtime.manifest import Variant
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import Package, PackageError
 from edge_agent.runtime.start import start
 from edge_agent.runtime.stopwatch import Stopwatch, Timed, medians_s
-from router.process import log
+from router.process import freed_memory, log
 from router.process.clock import Clock
 
 TOGETHER_BYTES = 16 << 20
@@ -163,7 +163,7 @@ class Choices:
         seconds: dict[str, float] = {}
         for heat in heats:
             seconds.update(self._heat(case, heat))
-        memory.give_back()
+        freed_memory.give_back()
         if not seconds:
             return None
         fastest_s = min(seconds.values())

@@ -5,12 +5,20 @@ What is found here is never run with other callers' rows. What is not found may 
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from mmap import mmap
 
 from edge_agent.runtime.onnx_file import fields
-from edge_agent.runtime.onnx_node import Node, name_of, node_of, numbers_of, sizes_of, text_of
+from edge_agent.runtime.onnx_node import (
+    Node,
+    all_of,
+    name_of,
+    node_of,
+    numbers_of,
+    sizes_of,
+    text_of,
+)
 from edge_agent.runtime.row_axes import NOT_KNOWN, RowAxes, axes_of, carried, mixes_rows
 
 _ALWAYS = re.compile(
@@ -35,6 +43,14 @@ class _Scope:
     def held(self, node: Node) -> list[RowAxes]:
         return [self.rows.get(name, NOT_KNOWN) for name in node.inputs]
 
+    def holds(
+        self, name: str, numbers: tuple[int, ...] | None, sizes: tuple[int, ...] | None
+    ) -> None:
+        """A constant."""
+        if numbers is not None:
+            self.constants[name] = numbers
+        self.rows[name] = NOT_KNOWN if sizes is None else RowAxes(len(sizes), sizes=sizes)
+
 
 def coupled_by(data: bytes | mmap) -> str | None:
     """The kind of the first node found that couples rows, with what makes it do so.
@@ -47,60 +63,37 @@ def coupled_by(data: bytes | mmap) -> str | None:
 
 
 def _in_model(message: memoryview) -> Iterator[str]:
-    for number, value in fields(message):
-        if isinstance(value, memoryview):
-            if number == 7:
-                yield from _in_graph(value, _Scope(), is_whole=True)
-            elif number == 25:
-                yield from _in_function(value)
-
-
-def _in_function(message: memoryview) -> Iterator[str]:
-    parts = list(fields(message))
-    scope = _Scope({text_of(value) for number, value in parts if number == 4})
-    yield from _in_nodes([value for number, value in parts if number == 7], scope)
+    for graph in all_of(message, 7):
+        yield from _in_graph(graph, _Scope(), is_whole=True)
+    for function in all_of(message, 25):
+        inputs = set(map(text_of, all_of(function, 4)))
+        yield from _in_nodes(all_of(function, 7), _Scope(inputs))
 
 
 def _in_graph(message: memoryview, outer: _Scope, *, is_whole: bool = False) -> Iterator[str]:
     """The first axis of each input of a whole graph holds rows."""
     scope = _Scope(set(outer.valued), dict(outer.constants), dict(outer.rows))
-    parts = list(fields(message))
-    for number, value in parts:
-        if number == 11 and isinstance(value, memoryview):
-            name = name_of(value, 1)
-            scope.valued.add(name)
-            rank = _rank(value) if is_whole else 0
-            scope.rows[name] = RowAxes(rank, frozenset({-rank})) if rank else NOT_KNOWN
-    for number, value in parts:
-        if number == 5 and isinstance(value, memoryview):
-            name = name_of(value, 8)
-            scope.valued.discard(name)
-            _held_constant(scope, name, numbers_of(value), sizes_of(value))
-    yield from _in_nodes([value for number, value in parts if number == 1], scope)
+    for value in all_of(message, 11):
+        name = name_of(value, 1)
+        scope.valued.add(name)
+        rank = _rank(value) if is_whole else 0
+        scope.rows[name] = RowAxes(rank, frozenset({-rank})) if rank else NOT_KNOWN
+    for tensor in all_of(message, 5):
+        name = name_of(tensor, 8)
+        scope.valued.discard(name)
+        scope.holds(name, numbers_of(tensor), sizes_of(tensor))
+    yield from _in_nodes(all_of(message, 1), scope)
 
 
 def _rank(value_info: memoryview) -> int:
     """0 where it is not stated."""
     shapes = [value_info]
     for wanted in (2, 1, 2):
-        shapes = [
-            value
-            for shape in shapes
-            for number, value in fields(shape)
-            if number == wanted and isinstance(value, memoryview)
-        ]
+        shapes = [inner for shape in shapes for inner in all_of(shape, wanted)]
     return sum(number == 1 for shape in shapes for number, _ in fields(shape))
 
 
-def _held_constant(
-    scope: _Scope, name: str, numbers: tuple[int, ...] | None, sizes: tuple[int, ...] | None
-) -> None:
-    if numbers is not None:
-        scope.constants[name] = numbers
-    scope.rows[name] = NOT_KNOWN if sizes is None else RowAxes(len(sizes), sizes=sizes)
-
-
-def _in_nodes(messages: Sequence[memoryview | int], scope: _Scope) -> Iterator[str]:
+def _in_nodes(messages: Iterable[memoryview], scope: _Scope) -> Iterator[str]:
     for message in messages:
         node = node_of(message)
         reason = _reason(node, scope)
@@ -113,8 +106,13 @@ def _in_nodes(messages: Sequence[memoryview | int], scope: _Scope) -> Iterator[s
         ):
             scope.valued.update(node.outputs)
         if node.kind == "Constant":
+            tensor = node.tensor
+            numbers = next(iter(node.numbers.values()), None)
             for name in node.outputs:
-                _held_constant(scope, name, node.constant, node.constant_sizes)
+                if tensor is None:
+                    scope.holds(name, numbers, None)
+                else:
+                    scope.holds(name, numbers_of(tensor), sizes_of(tensor))
         else:
             rows = carried(node, scope.held(node), scope.constants)
             scope.rows.update(dict.fromkeys(node.outputs, rows))

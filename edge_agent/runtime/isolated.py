@@ -20,12 +20,12 @@ from typing import NoReturn
 
 import msgspec
 
-from edge_agent.runtime import memory
 from edge_agent.runtime.engines import engine
 from edge_agent.runtime.frames import Frame, Kind, Refusal, Start, read
 from edge_agent.runtime.model import Model
 from edge_agent.runtime.package import open_package
 from router.errors import IsochroneError, Uncomputable
+from router.process import freed_memory
 from router.process.freed_memory import keep_trimmed
 from router.wire import binary_codec
 
@@ -41,7 +41,7 @@ def main(descriptors: Sequence[int]) -> NoReturn:
         signal.SIGHUP,
     ):  # meant for the agent, which ends us when done
         signal.signal(number, signal.SIG_IGN)
-    memory.use_one_heap()
+    freed_memory.use_one_heap()
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
     Thread(target=_end_with, args=(descriptors[0],), daemon=True).start()

@@ -8,7 +8,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
-from edge_agent.runtime import memory
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.engines import engine
 from edge_agent.runtime.manifest import Variant
@@ -21,6 +20,7 @@ from edge_agent.runtime.residency import NoRoomNow
 from edge_agent.runtime.start import Build, start
 from edge_agent.runtime.thread import Warming
 from router.errors import IsochroneError
+from router.process import freed_memory
 from router.process.clock import Clock
 
 _log = logging.getLogger(__name__)
@@ -106,12 +106,12 @@ def _inside(package: Package, variant: Variant, tools: Tools, read: Callable[[],
     most_rows = tools.proofs.most_rows(package, variant, tools.threads)
     began_s = tools.clock()
     engine(variant.engine)  # imported now, it is not counted as part of the model
-    before_bytes = memory.private_bytes()
+    before_bytes = freed_memory.private_bytes()
     model, read_s = _started(package, variant, tools, read, began_s)
     if isinstance(model, DirectModel):
         model.most_rows = most_rows
-    memory.give_back()  # what parsing took and freed
-    grown_bytes = memory.private_bytes() - before_bytes
+    freed_memory.give_back()  # what parsing took and freed
+    grown_bytes = freed_memory.private_bytes() - before_bytes
     # Freed memory that is used again does not show as growth; the weights are there in any case.
     size_bytes = max(grown_bytes, variant.bytes)
     return Loaded(model, variant.name, read_s, tools.clock() - began_s - read_s, size_bytes)
@@ -196,7 +196,7 @@ def shut_down(model: Model) -> None:
         model.shutdown()
     except Exception:  # whatever an engine raises at its end
         _log.exception("a model did not shut down cleanly")
-    memory.give_back()
+    freed_memory.give_back()
 
 
 def as_failure(title: str, error: BaseException) -> IsochroneError:

@@ -1,4 +1,4 @@
-"""What memory processes take, and giving back what was freed.
+"""What memory processes take.
 
 Where the system has no /proc, everything counts as nothing and no limit is known.
 """
@@ -6,18 +6,6 @@ Where the system has no /proc, everything counts as nothing and no limit is know
 import mmap
 import re
 from pathlib import Path
-
-from router.process.freed_memory import give_back, private_bytes, use_one_heap
-
-__all__ = [
-    "can_take",
-    "forget_peak",
-    "give_back",
-    "peak_bytes",
-    "private_bytes",
-    "process_bytes",
-    "use_one_heap",
-]
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS, _PEAK = Path("/proc/self/clear_refs"), "5"

@@ -21,6 +21,7 @@ from edge_agent.runtime.ort import state
 from edge_agent.runtime.ort_reason import reason, remedy
 from edge_agent.runtime.package import Package, PackageError
 from router.errors import BadRequest, Unavailable, Uncomputable
+from router.process import freed_memory
 from router.wire.tensor import Array, Tensor, TensorSpec
 
 _DATATYPES = {
@@ -197,7 +198,7 @@ class OnnxModel(DirectModel):
             )
         finally:
             if frees:
-                memory.give_back()
+                freed_memory.give_back()
         self._waiting += [ref(one.data) for one in outputs if one.data.nbytes >= _LARGE_BYTES]
         return outputs
 

@@ -7,23 +7,23 @@ division by 0 is an error that onnxruntime raises. Field numbers are those of ON
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
 
 import numpy as np
 
 from edge_agent.runtime.onnx_file import head, raw_fields
+from edge_agent.runtime.onnx_node import INT64, Node, all_of, name_of, node_of, number_in, text_of
 
 _MARK = "isochrone.guard"
 _FOUND = re.compile(re.escape(_MARK) + r"\.(\w+)")
 _GRAPH_OF, _FUNCTION_OF, _OPSETS = 7, 25, 8
 _NODE, _INITIALIZER, _INPUT = 1, 5, 11
 _NODES_OF_FUNCTION, _INPUTS_OF_FUNCTION, _OPSETS_OF_FUNCTION = 7, 4, 9
-_INPUT_OF, _OUTPUT_OF, _NAME_OF, _KIND_OF, _ATTRIBUTE_OF, _DOMAIN_OF = 1, 2, 3, 4, 5, 7
+_INPUT_OF, _OUTPUT_OF, _NAME_OF, _KIND_OF, _ATTRIBUTE_OF = 1, 2, 3, 4, 5
 _FLOATS = frozenset((1, 10, 11, 16))
-_INT32, _INT64, _BOOL = 6, 7, 9
+_INT32, _BOOL = 6, 9
 _WITH_SHAPE_RANGE, _WITH_WHERE = 15, 9
 """The first opsets in which Shape takes a range, and in which Where is."""
 _RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
@@ -48,24 +48,6 @@ class _Scope:
     types: dict[str, int] = field(default_factory=dict)
     valued: set[str] = field(default_factory=set)
     constants: dict[str, bool] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Node:
-    kind: str
-    domain: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    numbers: Mapping[str, int]
-    """Attributes that are a whole number; of several, -1 where they may hold it."""
-    lengths: Mapping[str, int]
-    """How many there are, of those that are several."""
-    tensor: memoryview | None
-    has_graphs: bool
-
-    def given(self, index: int) -> str:
-        """An input's name; none where it is left out."""
-        return self.inputs[index] if index < len(self.inputs) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,21 +100,21 @@ class _Guards:
         return pieces
 
     def _function(self, message: memoryview) -> Pieces:
-        names = {_text(value) for value in _all(message, _INPUTS_OF_FUNCTION)}
+        names = {text_of(value) for value in all_of(message, _INPUTS_OF_FUNCTION)}
         scope = _Scope(_opset(message, _OPSETS_OF_FUNCTION), valued=names)
         return self._nodes(message, _NODES_OF_FUNCTION, scope)
 
     def _graph(self, message: memoryview, outer: _Scope) -> Pieces:
         scope = _Scope(outer.opset, {**outer.types}, {*outer.valued}, {**outer.constants})
-        for value in _all(message, _INPUT):
-            name = _text_in(value, 1)
+        for value in all_of(message, _INPUT):
+            name = name_of(value, 1)
             scope.valued.add(name)
             scope.constants.pop(name, None)
             scope.types[name] = _type_of_input(value)
-        for value in _all(message, _INITIALIZER):
-            name = _text_in(value, 8)
+        for value in all_of(message, _INITIALIZER):
+            name = name_of(value, 8)
             scope.valued.discard(name)
-            scope.types[name] = _number_in(value, 2)
+            scope.types[name] = number_in(value, 2)
             scope.constants[name] = _holds_minus_one(value)
         return self._nodes(message, _NODE, scope)
 
@@ -142,7 +124,7 @@ class _Guards:
             if number != field_number or not isinstance(value, memoryview):
                 pieces.append(whole)
                 continue
-            node, before = _node(value), self.count
+            node, before = node_of(value), self.count
             guard = self._guard(node, scope)
             changed = self._changed(value, guard, scope)
             if self.count == before:
@@ -179,10 +161,10 @@ class _Guards:
                 pieces.append(whole)
         return pieces
 
-    def _guard(self, node: _Node, scope: _Scope) -> _Guard:
+    def _guard(self, node: Node, scope: _Scope) -> _Guard:
         if node.kind in _RECURRENT:
             return self._of_size(node, 0, {})
-        if node.kind == "ConvTranspose" and node.lengths.get("kernel_shape") not in (1, 2):
+        if node.kind == "ConvTranspose" and len(node.numbers.get("kernel_shape", ())) not in (1, 2):
             ranged = {"start": 2} if scope.opset >= _WITH_SHAPE_RANGE else {}
             return self._of_size(node, 0, ranged)
         if node.kind == "Attention" and not node.domain and "kv_num_heads" not in node.numbers:
@@ -193,12 +175,12 @@ class _Guards:
             return self._of_division(node)
         return _NO_GUARD
 
-    def _name(self, node: _Node) -> Callable[[str], str]:
+    def _name(self, node: Node) -> Callable[[str], str]:
         self.count += 1
         stem = f"{_MARK}.{node.kind}.{self.count}"
         return lambda what: f"{stem}.{what}"
 
-    def _of_size(self, node: _Node, index: int, ranged: Mapping[str, int]) -> _Guard:
+    def _of_size(self, node: Node, index: int, ranged: Mapping[str, int]) -> _Guard:
         """An input as it is, unless one of its sizes, or of those in a range of axes, is 0."""
         name, given = self._name(node), node.given(index)
         shape, checked, ones, same, out = map(name, ("shape", "checked", "ones", "same", "out"))
@@ -218,14 +200,14 @@ class _Guards:
         before += [_made("Mul", [shape, ones], same), _made("Reshape", [given, same], out)]
         return _Guard(before, {index: out})
 
-    def _of_value(self, node: _Node, index: int) -> _Guard:
+    def _of_value(self, node: Node, index: int) -> _Guard:
         """An integer as it is, unless it is 0."""
         name, given = self._name(node), node.given(index)
         one, out = name("one"), name("out")
         before = [_made("Div", [given, given], one), _made("Mul", [given, one], out)]
         return _Guard(before, {index: out})
 
-    def _of_division(self, node: _Node) -> _Guard:
+    def _of_division(self, node: Node) -> _Guard:
         """Divide by 1 instead of by -1, and change the sign; what overflows stays what it was."""
         name, divisor = self._name(node), node.given(1)
         one, zero, minus, found, safe, plain, turned = map(
@@ -247,89 +229,57 @@ class _Guards:
         return _Guard(before, {1: safe}, plain, after)
 
 
-def _may_overflow(node: _Node, scope: _Scope) -> bool:
+def _may_overflow(node: Node, scope: _Scope) -> bool:
     """Its dividend may be the least integer, and its divisor -1, if a caller says so."""
     dividend, divisor = node.given(0), node.given(1)
     kind = scope.types.get(dividend) or scope.types.get(divisor) or 0
-    is_whole = kind in (0, _INT32, _INT64) and not node.domain
+    is_whole = kind in (0, _INT32, INT64) and not node.domain
     overflows = dividend in scope.valued and scope.constants.get(divisor, True)
     return is_whole and overflows and scope.opset >= _WITH_WHERE
 
 
-def _learn(node: _Node, scope: _Scope) -> None:
+def _learn(node: Node, scope: _Scope) -> None:
     """Of its outputs."""
     for index, name in enumerate(node.outputs):
         scope.types[name] = _type_of_output(node, index, scope)
         scope.constants.pop(name, None)
         if node.kind == "Constant":
-            held = node.tensor
             scope.constants[name] = (
-                _holds_minus_one(held) if held is not None else -1 in node.numbers.values()
+                any(-1 in numbers for numbers in node.numbers.values())
+                if node.tensor is None
+                else _holds_minus_one(node.tensor)
             )
     if node.kind not in _WITHOUT_VALUES and (
-        node.has_graphs or not scope.valued.isdisjoint(node.inputs)
+        node.graphs or not scope.valued.isdisjoint(node.inputs)
     ):
         scope.valued.update(node.outputs)
 
 
-def _type_of_output(node: _Node, index: int, scope: _Scope) -> int:
+def _type_of_output(node: Node, index: int, scope: _Scope) -> int:
     """0 where it is not known. An operator with a float input gives floats, if not told here."""
     kinds = [scope.types.get(name, 0) for name in node.inputs]
     if node.kind in _COUNTS or (index and node.kind in _INDICES_AFTER_FIRST):
-        return _INT64
+        return INT64
     if _TRUTHS.fullmatch(node.kind):
         return _BOOL
     if node.kind == "Cast":
-        return node.numbers.get("to", 0)
+        return next(iter(node.numbers.get("to", ())), 0)
     if node.kind == "CastLike":
         return kinds[1]
     if node.kind in ("Constant", "ConstantOfShape"):
-        return _number_in(node.tensor, 2) if node.tensor is not None else _type_of_value(node)
-    if node.has_graphs:
+        return number_in(node.tensor, 2) if node.tensor is not None else _type_of_value(node)
+    if node.graphs:
         return 0
     if node.kind in _LIKE_FIRST:
         return kinds[0]
     floats = [kind for kind in kinds if kind in _FLOATS]
-    wholes = [kind for kind in kinds if kind in (_INT32, _INT64)]
+    wholes = [kind for kind in kinds if kind in (_INT32, INT64)]
     return next(iter([*floats, *wholes, *kinds]), 0)
 
 
-def _type_of_value(node: _Node) -> int:
+def _type_of_value(node: Node) -> int:
     is_whole = not {"value_int", "value_ints"}.isdisjoint(node.numbers)
-    return _INT64 if is_whole else min(_FLOATS)
-
-
-def _node(message: memoryview) -> _Node:
-    numbers: dict[str, int] = {}
-    lengths: Counter[str] = Counter()
-    tensor = None
-    has_graphs = False
-    for attribute in _all(message, _ATTRIBUTE_OF):
-        name = _text_in(attribute, 1)
-        for number, value, _ in raw_fields(attribute):
-            lengths[name] += number == 8
-            if number in (3, 8) and isinstance(value, int):
-                numbers[name] = -1 if numbers.get(name) == -1 else _signed(value)
-            elif number == 8 and isinstance(value, memoryview):
-                numbers[name] = -1 if _MINUS_ONE in bytes(value) else 0
-                lengths[name] = sum(byte < 0x80 for byte in value)
-            elif number == 5 and isinstance(value, memoryview):
-                tensor = value
-            has_graphs = has_graphs or number in (6, 11)
-    return _Node(
-        _text_in(message, _KIND_OF),
-        _text_in(message, _DOMAIN_OF).replace("ai.onnx", ""),
-        tuple(map(_text, _all(message, _INPUT_OF))),
-        tuple(map(_text, _all(message, _OUTPUT_OF))),
-        numbers,
-        lengths,
-        tensor,
-        has_graphs,
-    )
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+    return INT64 if is_whole else min(_FLOATS)
 
 
 def _made(
@@ -354,8 +304,8 @@ def _framed(number: int, inner: Pieces) -> Pieces:
 
 def _holds_minus_one(tensor: memoryview) -> bool:
     """Or it is not known that it does not."""
-    kind = _number_in(tensor, 2)
-    if kind not in (_INT32, _INT64):
+    kind = number_in(tensor, 2)
+    if kind not in (_INT32, INT64):
         return False
     for number, value, _ in raw_fields(tensor):
         if number in (5, 7) and value == (1 << 64) - 1:
@@ -368,36 +318,17 @@ def _holds_minus_one(tensor: memoryview) -> bool:
 
 
 def _type_of_input(message: memoryview) -> int:
-    for kind in _all(message, 2):
-        for tensor in _all(kind, 1):
-            return _number_in(tensor, 1)
+    for kind in all_of(message, 2):
+        for tensor in all_of(kind, 1):
+            return number_in(tensor, 1)
     return 0
 
 
 def _opset(message: memoryview, field_number: int) -> int:
     """Of ONNX's own operators; 1 where the file does not say."""
     versions = [
-        _number_in(one, 2)
-        for one in _all(message, field_number)
-        if _text_in(one, 1) in ("", "ai.onnx")
+        number_in(one, 2)
+        for one in all_of(message, field_number)
+        if name_of(one, 1) in ("", "ai.onnx")
     ]
     return max(versions, default=1)
-
-
-def _all(message: memoryview, wanted: int) -> Iterator[memoryview]:
-    for number, value, _ in raw_fields(message):
-        if number == wanted and isinstance(value, memoryview):
-            yield value
-
-
-def _number_in(message: memoryview, wanted: int) -> int:
-    found = (value for number, value, _ in raw_fields(message) if number == wanted)
-    return next((value for value in found if isinstance(value, int)), 0)
-
-
-def _text_in(message: memoryview, wanted: int) -> str:
-    return next(map(_text, _all(message, wanted)), "")
-
-
-def _text(value: memoryview) -> str:
-    return str(value, "utf-8", "replace")

@@ -1,46 +1,45 @@
 """Nodes of an ONNX file, as far as a walk over them needs it; numbers from ONNX's onnx.proto."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from edge_agent.runtime.onnx_file import fields
 
-_INT64 = 7
+INT64 = 7
+"""Of TensorProto.DataType."""
+_SMALL_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
     kind: str
+    domain: str
+    """Empty for ONNX's own."""
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     numbers: Mapping[str, tuple[int, ...]]
     """Attributes that are whole numbers."""
     equation: str
     """Of an Einsum."""
-    constant: tuple[int, ...] | None
-    constant_sizes: tuple[int, ...] | None
-    """Of a Constant that holds a tensor."""
+    tensor: memoryview | None
+    """That an attribute holds."""
     graphs: tuple[memoryview, ...]
 
+    def given(self, index: int) -> str:
+        """An input's name; none where it is left out."""
+        return self.inputs[index] if index < len(self.inputs) else ""
 
-def node_of(message: memoryview | int) -> Node:
-    parts = list(fields(message)) if isinstance(message, memoryview) else []
-    kind = next((text_of(value) for number, value in parts if number == 4), "")
-    read = [_attribute(value) for number, value in parts if number == 5]
-    numbers = {one.name: one.whole for one in read}
-    tensor = next((one.tensor for one in read if one.tensor is not None), None)
-    constant, sizes = None, None
-    if kind == "Constant":
-        constant = numbers_of(tensor) if tensor is not None else next(iter(numbers.values()), None)
-        sizes = sizes_of(tensor) if tensor is not None else None
+
+def node_of(message: memoryview) -> Node:
+    read = [_attribute(attribute) for attribute in all_of(message, 5)]
     return Node(
-        kind,
-        tuple(text_of(value) for number, value in parts if number == 1),
-        tuple(text_of(value) for number, value in parts if number == 2),
-        numbers,
+        name_of(message, 4),
+        name_of(message, 7).replace("ai.onnx", ""),
+        tuple(map(text_of, all_of(message, 1))),
+        tuple(map(text_of, all_of(message, 2))),
+        {one.name: one.whole for one in read},
         next((one.text for one in read if one.name == "equation"), ""),
-        constant,
-        sizes,
+        next((one.tensor for one in read if one.tensor is not None), None),
         tuple(graph for one in read for graph in one.graphs),
     )
 
@@ -54,18 +53,20 @@ class _Attribute:
     graphs: tuple[memoryview, ...] = ()
 
 
-def _attribute(message: memoryview | int) -> _Attribute:
+def _attribute(message: memoryview) -> _Attribute:
     read = _Attribute()
-    for number, value in fields(message) if isinstance(message, memoryview) else ():
+    for number, value in fields(message):
         if number in (3, 8):
             read.whole += tuple(_whole(value))
+        elif isinstance(value, int):
+            continue
         elif number == 1:
             read.name = text_of(value)
         elif number == 4:
             read.text = text_of(value)
-        elif isinstance(value, memoryview) and number == 5:
+        elif number == 5:
             read.tensor = value
-        elif isinstance(value, memoryview) and number in (6, 11):
+        elif number in (6, 11):
             read.graphs += (value,)
     return read
 
@@ -78,16 +79,15 @@ def sizes_of(tensor: memoryview) -> tuple[int, ...]:
 def numbers_of(tensor: memoryview) -> tuple[int, ...] | None:
     """What a small tensor of 64-bit numbers holds; None of any other."""
     held: list[int] = []
-    kind = None
     for number, value in fields(tensor):
-        if number == 2:
-            kind = value
-        elif number == 7:
+        if isinstance(value, memoryview) and number in (7, 9) and len(value) > _SMALL_BYTES:
+            return None
+        if number == 7:
             held += _whole(value)
-        elif number == 9 and isinstance(value, memoryview) and len(value) <= 256:
+        elif number == 9 and isinstance(value, memoryview):
             starts = range(0, len(value) - 7, 8)
             held += [int.from_bytes(value[at : at + 8], "little", signed=True) for at in starts]
-    return tuple(held) if kind == _INT64 else None
+    return tuple(held) if number_in(tensor, 2) == INT64 else None
 
 
 def _whole(value: memoryview | int) -> list[int]:
@@ -97,7 +97,7 @@ def _whole(value: memoryview | int) -> list[int]:
 def _packed(message: memoryview) -> list[int]:
     numbers = []
     value = shift = 0
-    for byte in message[:256]:
+    for byte in message:
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
@@ -110,9 +110,23 @@ def _signed(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
-def name_of(message: memoryview, number: int) -> str:
-    return next((text_of(value) for found, value in fields(message) if found == number), "")
+def all_of(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The messages and texts in one of the fields."""
+    for number, value in fields(message):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
 
 
-def text_of(value: memoryview | int) -> str:
-    return bytes(value).decode("utf-8", "replace") if isinstance(value, memoryview) else ""
+def number_in(message: memoryview, wanted: int) -> int:
+    """0 where that field is not there."""
+    found = (value for number, value in fields(message) if number == wanted)
+    return next((value for value in found if isinstance(value, int)), 0)
+
+
+def name_of(message: memoryview, wanted: int) -> str:
+    """The text of that field; none where it is not there."""
+    return next(map(text_of, all_of(message, wanted)), "")
+
+
+def text_of(value: memoryview) -> str:
+    return str(value, "utf-8", "replace")

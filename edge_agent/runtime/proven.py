@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.runtime import kept_note, memory
+from edge_agent.runtime import kept_note
 from edge_agent.runtime.checked import checked_copy
 from edge_agent.runtime.coupling import coupled_by
 from edge_agent.runtime.engines import NEEDS, engine
@@ -18,7 +18,7 @@ from edge_agent.runtime.package import Package
 from edge_agent.runtime.row_proof import Bounds, RowProof, prove
 from edge_agent.runtime.rows import by_rows
 from edge_agent.runtime.stopwatch import Stopwatch
-from router.process import log
+from router.process import freed_memory, log
 from router.process.clock import Clock
 
 _AT_BUILD = Bounds(MAX_BATCH, most_s=60.0, most_bytes=1 << 30)
@@ -66,7 +66,7 @@ def proof(
         return _proof(package, variant, model, bounds, clock)
     finally:
         model.shutdown()
-        memory.give_back()
+        freed_memory.give_back()
 
 
 def _proof(

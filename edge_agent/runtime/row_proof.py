@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_agent.runtime import made_up, memory
+from edge_agent.runtime import made_up
 from edge_agent.runtime.made_up import Shape
 from edge_agent.runtime.rows import Arrays, split, stacked
 from router.errors import BadRequest, Unavailable
+from router.process import freed_memory
 from router.process.clock import Clock
 from router.wire.tensor import DATATYPES, Array, Form, Tensor, TensorSpec
 
@@ -126,7 +127,7 @@ class _Trial:
         self._clock = clock
         self._from_s = clock()
         self._until_s = self._from_s + bounds.most_s
-        self._before_bytes = memory.private_bytes()
+        self._before_bytes = freed_memory.private_bytes()
         self._bytes_of_row = 0.0
         self.runs = 0
         self.chance = np.random.default_rng(_SEED)
@@ -155,7 +156,7 @@ class _Trial:
             outputs = self._compute(arrays)
         except Unavailable as error:
             raise _Undecided(f"{rows} rows: {error.message}") from error
-        grown_bytes = memory.private_bytes() - self._before_bytes
+        grown_bytes = freed_memory.private_bytes() - self._before_bytes
         self._bytes_of_row = max(self._bytes_of_row, grown_bytes / rows)
         parts = split(outputs, counts)
         if parts is None:

@@ -24,12 +24,12 @@ import onnxruntime as ort
 import yaml
 
 from deploy.variants.onnx_graph import onnx_bytes
-from edge_agent.runtime import memory
 from edge_agent.runtime.choice import Choices
 from edge_agent.runtime.loading import Processes, Tools, load, shut_down
 from edge_agent.runtime.manifest import Declared, Linear, Manifest, Relu, Sample, SampleTensor
 from edge_agent.runtime.package import Package, described, write_package
 from edge_agent.runtime.proven import Proofs
+from router.process import freed_memory
 from router.wire.tensor import TensorSpec
 
 FIRST_ANSWER_S = 1.0
@@ -119,7 +119,7 @@ def loaded(package: Package, width: int) -> dict[str, float]:
     session.run(None, {"x": np.ones((1, width), np.float32)})
     ran_s = perf_counter()
     del session
-    memory.give_back()
+    freed_memory.give_back()
     with ThreadPoolExecutor(1) as runner:
         ours_began_s = perf_counter()
         found = load(package, tools(runner), None, Processes(), lambda: None)
@@ -136,16 +136,16 @@ def loaded(package: Package, width: int) -> dict[str, float]:
 
 def given_back(package: Package) -> dict[str, float]:
     """Private bytes of this process before a load, with the model, and after its shutdown."""
-    memory.give_back()
-    before = memory.private_bytes()
+    freed_memory.give_back()
+    before = freed_memory.private_bytes()
     with ThreadPoolExecutor(1) as runner:
         found = load(package, tools(runner), None, Processes(), lambda: None)
-        during = memory.private_bytes()
+        during = freed_memory.private_bytes()
         shut_down(found.model)
     return {
         "before_bytes": before,
         "loaded_bytes": during,
-        "after_bytes": memory.private_bytes(),
+        "after_bytes": freed_memory.private_bytes(),
     }
 
 
@@ -191,7 +191,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    memory.use_one_heap()
+    freed_memory.use_one_heap()
     with tempfile.TemporaryDirectory() as folder:
         found = measured(args.rounds, Path(folder))
     problems = passed(found)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from deploy.demo.prose import write_prose
-from edge_agent.runtime import held, loading, memory, onnx_engine
+from edge_agent.runtime import held, loading, onnx_engine
 from edge_agent.runtime.calls import Ask, Calls
 from edge_agent.runtime.checked import checked_copy
 from edge_agent.runtime.choice import Choices
@@ -22,6 +22,7 @@ from edge_agent.runtime.upkeep import Upkeep
 from edge_agent.runtime.workshop import ModelMoved
 from edge_agent.slots import SlotGate
 from router.errors import NoSpace
+from router.process import freed_memory
 from router.wire.message import InferRequest
 from router.wire.report import ModelState as State
 from router.wire.tensor import Tensor
@@ -90,7 +91,7 @@ def causes(events):
 async def test_a_model_that_does_not_fit_beside_others_sends_the_least_worth_away(
     sized, monkeypatch
 ):
-    monkeypatch.setattr(memory, "private_bytes", lambda: 0)  # so that all count alike
+    monkeypatch.setattr(freed_memory, "private_bytes", lambda: 0)  # so that all count alike
     async with opened(sized, count(0.0, 0.01).__next__, budget_bytes=40 * MIB) as (pool, events):
         for name in "aba":
             await call(pool, name)
@@ -140,7 +141,7 @@ async def test_what_turns_out_too_large_is_given_back_and_not_loaded_again(
     file_bytes = sized[0].manifest.variants[0].bytes
     grown = iter([0, 30 * MIB, 0, 1])
     async with opened(sized, clock, budget_bytes=file_bytes + 1) as (pool, events):
-        monkeypatch.setattr(memory, "private_bytes", lambda: next(grown))
+        monkeypatch.setattr(freed_memory, "private_bytes", lambda: next(grown))
         with pytest.raises(NoSpace, match=f"a 1 takes {30 * MIB} bytes"):
             await pool.load("a")
         clock.now_s += 100.0
@@ -188,7 +189,7 @@ def test_after_unloading_memory_is_back_within_a_tenth(large, sized):
     program = (
         "import asyncio, sys\n"
         "from pathlib import Path\n"
-        "from edge_agent.runtime import memory\n"
+        "from router.process import freed_memory\n"
         "from edge_agent.runtime.package import open_package\n"
         "from edge_agent.runtime.pool import Pool\n"
         "from tests.edge_agent.runtime.sized import ones\n"
@@ -196,11 +197,11 @@ def test_after_unloading_memory_is_back_within_a_tenth(large, sized):
         "    pool = Pool([open_package(Path(path)) for path in sys.argv[1:]], slots=2)\n"
         "    for name in ('a', 'large'):\n"
         "        [part async for part in pool.request(name, None, ones())]\n"
-        "        print(memory.private_bytes())\n"
+        "        print(freed_memory.private_bytes())\n"
         "    await pool.unload('large')\n"
-        "    print(memory.private_bytes())\n"
+        "    print(freed_memory.private_bytes())\n"
         "    await pool.close()\n"
-        "memory.use_one_heap()\n"
+        "freed_memory.use_one_heap()\n"
         "asyncio.run(main())\n"
     )
     paths = [str(sized[0].path), str(large.path)]
@@ -217,7 +218,7 @@ def test_where_memory_runs_out_in_a_load_the_other_models_go_on(large, sized, sp
     program = (
         "import asyncio, resource, sys\n"
         "from pathlib import Path\n"
-        "from edge_agent.runtime import memory\n"
+        "from router.process import freed_memory\n"
         "from edge_agent.runtime.package import open_package\n"
         "from edge_agent.runtime.pool import Pool\n"
         "from edge_agent.runtime.residency import NoRoomNow\n"
@@ -415,7 +416,7 @@ async def test_unloading_while_in_use_waits_and_those_who_come_are_told(sized, c
 async def asked(packages, room_for, monkeypatch):
     """Calls of a pool whose models take 16 MiB each, with room for so many of them."""
     file_bytes = packages[0].manifest.variants[0].bytes
-    monkeypatch.setattr(memory, "private_bytes", lambda: 0)  # so that all count as their files
+    monkeypatch.setattr(freed_memory, "private_bytes", lambda: 0)  # all count as files
     events: list[ModelMoved] = []
     upkeep = Upkeep(budget_bytes=int(file_bytes * (room_for + 0.5)))
     pool = Pool(packages, slots=2, on_event=events.append, upkeep=upkeep)
@@ -487,7 +488,7 @@ async def test_when_nobody_waits_for_its_room_any_more_a_model_stays(sized, monk
 
 
 async def test_what_fits_beside_none_that_is_kept_is_refused_for_good(sized, monkeypatch):
-    monkeypatch.setattr(memory, "private_bytes", lambda: 0)
+    monkeypatch.setattr(freed_memory, "private_bytes", lambda: 0)
     upkeep = Upkeep(budget_bytes=20 * MIB, keep_warm=frozenset("a"))
     pool = Pool(sized, upkeep=upkeep)
     try:
