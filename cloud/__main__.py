@@ -1,4 +1,4 @@
-"""The process that `cloud.app.main` becomes: `python -m cloud FILE [FOLDER]`."""
+"""The process that `isochrone.cloud.app.main` becomes: `python -m cloud FILE [FOLDER]`."""
 
 import contextlib
 import shutil
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from cloud.cluster import running, watch
-from cloud.config import CloudConfig, check
-from router.errors import IsochroneError
-from router.process.output import say
-from router.process.run import keep_on_hangup
+from isochrone.cloud.cluster import running, watch
+from isochrone.cloud.config import CloudConfig, check
+from isochrone.router.errors import IsochroneError
+from isochrone.router.process.output import say
+from isochrone.router.process.run import keep_on_hangup
 
 _FINE = 0
 _PROBLEM = 1

@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from cloud.catalogue import find_package
-from cloud.config import CloudConfig, check
-from cloud.environment import for_ray, inherited
-from cloud.scale import cpus_needed
-from router.errors import ConfigError
+from isochrone.cloud.catalogue import find_package
+from isochrone.cloud.config import CloudConfig, check
+from isochrone.cloud.environment import for_ray, inherited
+from isochrone.cloud.scale import cpus_needed
+from isochrone.router.errors import ConfigError
 
 _TOKEN_BYTES = 32
 

@@ -5,14 +5,14 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 
-from cloud.catalogue import find_package
-from cloud.config import CloudConfig, ModelConfig, from_arguments
-from cloud.handle import RETRY_AFTER_S
-from cloud.ingress import Ingress, observe_serve
-from cloud.region import Observe
-from cloud.replica import Replica
-from cloud.scale import INGRESS_CPUS, ingress_ongoing, replication
-from edge_agent.runtime.package import Package
+from isochrone.cloud.catalogue import find_package
+from isochrone.cloud.config import CloudConfig, ModelConfig, from_arguments
+from isochrone.cloud.handle import RETRY_AFTER_S
+from isochrone.cloud.ingress import Ingress, observe_serve
+from isochrone.cloud.region import Observe
+from isochrone.cloud.replica import Replica
+from isochrone.cloud.scale import INGRESS_CPUS, ingress_ongoing, replication
+from isochrone.edge_agent.runtime.package.package import Package
 
 DRAIN_LOOK_S = 0.2
 """A replica that was told to stop looks this often whether its calls have ended."""

@@ -9,9 +9,9 @@ from starlette.requests import Request as AsgiRequest
 from starlette.responses import Response as AsgiResponse
 from starlette.types import Receive, Scope, Send
 
-from router.errors import TooLarge
-from router.wire.http import Body, Request, Response
-from router.wire.problem import problem_response
+from isochrone.router.errors import TooLarge
+from isochrone.router.wire.http import Body, Request, Response
+from isochrone.router.wire.problem import problem_response
 
 _CLIENT_LEFT = 499
 """As nginx logs it."""

@@ -3,13 +3,18 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cloud.scale import Standing
-from edge_agent.runtime.engines import PLATFORMS
-from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.package import Package, PackageError, open_package, packages_in
-from router.errors import NotFound
-from router.wire.message import ModelMetadata
-from router.wire.report import HeldModel, ModelState, version_order
+from isochrone.cloud.scale import Standing
+from isochrone.edge_agent.runtime.engines.table import PLATFORMS
+from isochrone.edge_agent.runtime.package.manifest import Manifest
+from isochrone.edge_agent.runtime.package.package import (
+    Package,
+    PackageError,
+    open_package,
+    packages_in,
+)
+from isochrone.router.errors import NotFound
+from isochrone.router.wire.message import ModelMetadata
+from isochrone.router.wire.report import HeldModel, ModelState, version_order
 
 
 def find_package(store: Path, name: str, version: str | None) -> Package:

@@ -12,11 +12,11 @@ from typing import NoReturn
 import ray
 from ray import serve
 
-from cloud.application import application
-from cloud.config import CloudConfig
-from cloud.serve_file import logging_config
-from router.errors import IsochroneError
-from router.process.clock import Clock, monotonic
+from isochrone.cloud.application import application
+from isochrone.cloud.config import CloudConfig
+from isochrone.cloud.serve_file import logging_config
+from isochrone.router.errors import IsochroneError
+from isochrone.router.process.clock import Clock, monotonic
 
 _LOOK_S = 0.05
 _READY_S = 60.0

@@ -6,11 +6,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from router.process.log import LogConfig
-from router.process.settings import Settings, load_settings
-from router.process.sockets import Address
-from router.wire.headers import MAX_TIMEOUT_S
-from router.wire.report import Name
+from isochrone.router.http.sockets import Address
+from isochrone.router.process.log import LogConfig
+from isochrone.router.process.settings import Settings, load_settings
+from isochrone.router.wire.headers import MAX_TIMEOUT_S
+from isochrone.router.wire.report import Name
 
 Replicas = Annotated[int, Meta(ge=0, le=1000)]
 Ongoing = Annotated[int, Meta(ge=1, le=1000)]

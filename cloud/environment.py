@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from cloud.config import MESSAGE_BYTES
+from isochrone.cloud.config import MESSAGE_BYTES
 
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 """Nothing is told to anyone."""

@@ -6,19 +6,19 @@ from contextlib import AbstractAsyncContextManager, aclosing
 
 from msgspec.structs import replace
 
-from cloud.catalogue import Catalogue
-from cloud.gate import RegionGate
-from cloud.replicas import Replicas
-from cloud.report import Cost, split, up_s
-from edge_agent.runtime.calls import in_time
-from edge_agent.runtime.infer import Target
-from edge_agent.runtime.load import Load
-from router.errors import IsochroneError, Misdirected, Overloaded, Unavailable
-from router.process.clock import Clock
-from router.wire import headers
-from router.wire.http import Response
-from router.wire.problem import problem_response
-from router.wire.report import LOAD_HEADER, ModelState, encode_call_report
+from isochrone.cloud.catalogue import Catalogue
+from isochrone.cloud.gate import RegionGate
+from isochrone.cloud.replicas import Replicas
+from isochrone.cloud.report import Cost, split, up_s
+from isochrone.edge_agent.runtime.calls.call import in_time
+from isochrone.edge_agent.runtime.face.infer import Target
+from isochrone.edge_agent.runtime.face.load_report import Load
+from isochrone.router.errors import IsochroneError, Misdirected, Overloaded, Unavailable
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire import headers
+from isochrone.router.wire.http import Response
+from isochrone.router.wire.problem import problem_response
+from isochrone.router.wire.report import LOAD_HEADER, ModelState, encode_call_report
 
 ROUSED_S = 10.0
 """A model that was woken is not woken again within this time."""

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from router.errors import Overloaded
-from router.process.clock import Clock
+from isochrone.router.errors import Overloaded
+from isochrone.router.process.clock import Clock
 
 _NEWEST_SHARE = 0.2
 

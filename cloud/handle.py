@@ -9,8 +9,8 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponseGenerator
 
-from router.errors import Overloaded, Unavailable, UnusableAnswer
-from router.wire.http import Request, Response
+from isochrone.router.errors import Overloaded, Unavailable, UnusableAnswer
+from isochrone.router.wire.http import Request, Response
 
 RETRY_AFTER_S = 1.0
 

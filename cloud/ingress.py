@@ -9,14 +9,14 @@ from ray.serve.handle import DeploymentHandle
 from ray.serve.schema import DeploymentStatusOverview
 from starlette.requests import Request as AsgiRequest
 
-from cloud.asgi import Answer, answered
-from cloud.config import CloudConfig
-from cloud.handle import ServeReplicas
-from cloud.region import Observe, Region
-from cloud.replica import Replica
-from cloud.scale import Standing
-from edge_agent.runtime.manifest import Manifest
-from router.process.clock import monotonic
+from isochrone.cloud.asgi import Answer, answered
+from isochrone.cloud.config import CloudConfig
+from isochrone.cloud.handle import ServeReplicas
+from isochrone.cloud.region import Observe, Region
+from isochrone.cloud.replica import Replica
+from isochrone.cloud.scale import Standing
+from isochrone.edge_agent.runtime.package.manifest import Manifest
+from isochrone.router.process.clock import monotonic
 
 
 async def observe_serve() -> Mapping[str, Standing]:

@@ -7,23 +7,23 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec.structs import replace
 
-from cloud.catalogue import Catalogue
-from cloud.config import CloudConfig
-from cloud.forward import Forwarding
-from cloud.gate import RegionGate
-from cloud.replicas import Replicas
-from cloud.scale import Standing, slots
-from edge_agent.runtime.load import Load
-from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.oip import OpenInference
-from edge_agent.runtime.sample import Sampling
-from router.errors import IsochroneError
-from router.process.clock import Clock
-from router.wire.http import Request, Response
-from router.wire.methods import check_method
-from router.wire.peer_json import read_json
-from router.wire.problem import json_response, problem_response
-from router.wire.report import ModelState, Pressure, Wake, Waking, told_to
+from isochrone.cloud.catalogue import Catalogue
+from isochrone.cloud.config import CloudConfig
+from isochrone.cloud.forward import Forwarding
+from isochrone.cloud.gate import RegionGate
+from isochrone.cloud.replicas import Replicas
+from isochrone.cloud.scale import Standing, slots
+from isochrone.edge_agent.runtime.face.load_report import Load
+from isochrone.edge_agent.runtime.face.oip import OpenInference
+from isochrone.edge_agent.runtime.loading.sample import Sampling
+from isochrone.edge_agent.runtime.package.manifest import Manifest
+from isochrone.router.errors import IsochroneError
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.http import Request, Response
+from isochrone.router.wire.methods import check_method
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import json_response, problem_response
+from isochrone.router.wire.report import ModelState, Pressure, Wake, Waking, told_to
 
 OBSERVED_S = 1.0
 """How often Serve's controller is asked how the replicas stand; that costs some 15 ms."""

@@ -3,20 +3,20 @@
 import secrets
 from collections.abc import AsyncGenerator
 
-from cloud.asgi import closing
-from cloud.config import CloudConfig, ModelConfig
-from cloud.report import UP
-from edge_agent.runtime.calls import Calls
-from edge_agent.runtime.gate import OpenGate
-from edge_agent.runtime.infer import Inference
-from edge_agent.runtime.load import Load
-from edge_agent.runtime.oip import OpenInference
-from edge_agent.runtime.package import Package
-from edge_agent.runtime.pool import Pool
-from router.errors import Unavailable
-from router.process.clock import monotonic
-from router.process.limits import Limits, Room
-from router.wire.http import Request, Response
+from isochrone.cloud.asgi import closing
+from isochrone.cloud.config import CloudConfig, ModelConfig
+from isochrone.cloud.report import UP
+from isochrone.edge_agent.runtime.calls.call import Calls
+from isochrone.edge_agent.runtime.calls.gate import OpenGate
+from isochrone.edge_agent.runtime.face.infer import Inference
+from isochrone.edge_agent.runtime.face.load_report import Load
+from isochrone.edge_agent.runtime.face.oip import OpenInference
+from isochrone.edge_agent.runtime.package.package import Package
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.errors import Unavailable
+from isochrone.router.http.limits import Limits, Room
+from isochrone.router.process.clock import monotonic
+from isochrone.router.wire.http import Request, Response
 
 
 class Replica:

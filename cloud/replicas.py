@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
-from router.wire.http import Request, Response
+from isochrone.router.wire.http import Request, Response
 
 
 class Replicas(Protocol):

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from router.wire.headers import SERVER_TIMING
-from router.wire.http import Headers, first
-from router.wire.report import LOAD_HEADER, CallReport, decode_call_report
+from isochrone.router.wire.headers import SERVER_TIMING
+from isochrone.router.wire.http import Headers, first
+from isochrone.router.wire.report import LOAD_HEADER, CallReport, decode_call_report
 
 UP = b"x-isochrone-up"
 """In a replica's answer to its ingress: for how many seconds it has been ready."""

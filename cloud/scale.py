@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cloud.config import CloudConfig, ModelConfig
-from router.wire.report import ModelState
+from isochrone.cloud.config import CloudConfig, ModelConfig
+from isochrone.router.wire.report import ModelState
 
 INGRESS_CPUS = 0.1
 """What Ray sets aside for one ingress; it only passes on."""

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from cloud.config import CloudConfig, as_arguments, check
+from isochrone.cloud.config import CloudConfig, as_arguments, check
 
-IMPORT_PATH = "cloud.application:build"
+IMPORT_PATH = "isochrone.cloud.application:build"
 
 
 def logging_config(config: CloudConfig) -> dict[str, Any]:

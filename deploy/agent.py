@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from deploy.logs import add_log_arguments
-from edge_agent import app
+from isochrone.deploy.logs import add_log_arguments
+from isochrone.edge_agent import app
 
 HELP = "run one edge agent until SIGTERM"
 

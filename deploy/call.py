@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from router.errors import BadRequest, IsochroneError, Unavailable
-from router.process.clock import monotonic
-from router.wire.http import Headers
-from router.wire.peer_json import read_json
-from router.wire.problem import Problem
+from isochrone.router.errors import BadRequest, IsochroneError, Unavailable
+from isochrone.router.process.clock import monotonic
+from isochrone.router.wire.http import Headers
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import Problem
 
 T = TypeVar("T")
 ANSWER_BYTES = 64 << 20

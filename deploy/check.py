@@ -8,22 +8,22 @@ from typing import TypeVar
 
 from msgspec import inspect
 
-import router.app
-from cloud.config import CloudConfig
-from deploy.doctor import unknown_variants
-from deploy.result import add_json_argument, tell
-from edge_agent.artefacts.parts import trust_of
-from edge_agent.config import AgentConfig
-from edge_agent.guard import guard_of
-from edge_agent.runtime.package import packages_in
-from router.config import RouterConfig
-from router.errors import ConfigError
-from router.policy.region_file import RegionFile
-from router.policy.region_policy import region_problems
-from router.process.document import ConfigProblem, SettingsError, listed, read_document
-from router.process.settings import Settings, problems_in, readable_part
-from router.process.shape import differences
-from router.simulate.scenario import Scenario
+from isochrone.cloud.config import CloudConfig
+from isochrone.deploy.doctor import unknown_variants
+from isochrone.deploy.result import add_json_argument, tell
+from isochrone.edge_agent.artefacts.parts import trust_of
+from isochrone.edge_agent.config import AgentConfig
+from isochrone.edge_agent.guard import guard_of
+from isochrone.edge_agent.runtime.package.package import packages_in
+from isochrone.router.app import problems_in as router_problems
+from isochrone.router.config import RouterConfig
+from isochrone.router.errors import ConfigError
+from isochrone.router.law.region_file import RegionFile
+from isochrone.router.law.region_policy import region_problems
+from isochrone.router.process.document import ConfigProblem, SettingsError, listed, read_document
+from isochrone.router.process.settings import Settings, problems_in, readable_part
+from isochrone.router.process.shape import differences
+from isochrone.router.simulate.scenario import Scenario
 
 HELP = "say everything that is wrong in a configuration file"
 
@@ -60,7 +60,7 @@ def _packages_problems(path: Path, kind: type[WithPackages]) -> Iterator[ConfigP
 
 
 _ROLES: dict[str, tuple[type[Settings], Callable[[Path], Iterable[ConfigProblem]]]] = {
-    "router": (RouterConfig, router.app.problems_in),
+    "router": (RouterConfig, router_problems),
     "agent": (AgentConfig, _agent_problems),
     "cloud": (CloudConfig, partial(_packages_problems, kind=CloudConfig)),
     "regions": (RegionFile, region_problems),

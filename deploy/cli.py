@@ -11,9 +11,9 @@ from importlib.metadata import version
 from types import ModuleType
 from typing import Protocol, cast
 
-from router.errors import ConfigError, IsochroneError
-from router.process.document import did_you_mean
-from router.process.output import close_output
+from isochrone.router.errors import ConfigError, IsochroneError
+from isochrone.router.process.document import did_you_mean
+from isochrone.router.process.output import close_output
 
 FINE = 0
 PROBLEM = 1
@@ -67,40 +67,38 @@ class Entry:
 
 
 COMMANDS = {
-    "demo": Entry(
-        "deploy.demo.command", "play six scenes on a whole system and check each", _WHOLE
-    ),
+    "demo": Entry("demo.command", "play six scenes on a whole system and check each", _WHOLE),
     "up": Entry(
-        "deploy.up", "start a whole system on this machine and keep it until Ctrl-C", _WHOLE
+        "up",
+        "start a whole system on this machine and keep it until Ctrl-C",
+        _WHOLE,
     ),
-    "router": Entry("deploy.router", "run one router until SIGTERM"),
-    "agent": Entry("deploy.agent", "run one edge agent until SIGTERM"),
-    "cloud": Entry("deploy.cloud", "run one region's Ray Serve application until SIGTERM"),
-    "check": Entry("deploy.check", "say everything that is wrong in a configuration file"),
-    "status": Entry("deploy.status", "show the fleet as a running router sees it"),
-    "infer": Entry("deploy.infer", "send one image to a model and say who answered and why"),
-    "explain": Entry("deploy.explain", "say why a request was answered where it was"),
-    "simulate": Entry("deploy.simulate", "try routing rules against each other in virtual time"),
-    "models": Entry("deploy.models", "list, pull, load, unload or roll back an agent's models"),
-    "doctor": Entry("deploy.doctor", "check an edge agent's machine and say what to do"),
-    "unit": Entry("deploy.unit", "print a hardened systemd service for an edge agent"),
-    "package": Entry("deploy.package", "build, inspect or verify a model package"),
-    "package export": Entry(
-        "deploy.variants.export", "add an ONNX variant of a torch one", "variants"
-    ),
+    "router": Entry("router", "run one router until SIGTERM"),
+    "agent": Entry("agent", "run one edge agent until SIGTERM"),
+    "cloud": Entry("cloud", "run one region's Ray Serve application until SIGTERM"),
+    "check": Entry("check", "say everything that is wrong in a configuration file"),
+    "status": Entry("status", "show the fleet as a running router sees it"),
+    "infer": Entry("infer", "send one image to a model and say who answered and why"),
+    "explain": Entry("explain", "say why a request was answered where it was"),
+    "simulate": Entry("simulate", "try routing rules against each other in virtual time"),
+    "models": Entry("models", "list, pull, load, unload or roll back an agent's models"),
+    "doctor": Entry("doctor", "check an edge agent's machine and say what to do"),
+    "unit": Entry("unit", "print a hardened systemd service for an edge agent"),
+    "package": Entry("packages.package", "build, inspect or verify a model package"),
+    "package export": Entry("packages.export", "add an ONNX variant of a torch one", "variants"),
     "package quantize": Entry(
-        "deploy.variants.quantize", "add a variant with weights of 8 bits", "variants"
+        "packages.quantize", "add a variant with weights of 8 bits", "variants"
     ),
     "package prune": Entry(
-        "deploy.variants.prune", "add a variant with fewer rows and channels", "variants"
+        "packages.prune", "add a variant with fewer rows and channels", "variants"
     ),
     "package distill": Entry(
-        "deploy.variants.distill", "train a smaller network to answer alike", "variants"
+        "packages.distill", "train a smaller network to answer alike", "variants"
     ),
 }
 
 
-PARTS = {"picture": "deploy.picture"}
+PARTS = {"picture": "isochrone.deploy.packages.picture"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -147,8 +145,8 @@ def _dispatch(arguments: list[str]) -> int:
         hint = did_you_mean(name, COMMANDS) or "see isochrone --help"
         overview.error(f"{name!r} is no command; {hint}")
     try:
-        command = cast(Command, importlib.import_module(entry.module))
-        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # deploy.program: until here
+        command = cast(Command, importlib.import_module(f"isochrone.deploy.{entry.module}"))
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see program: until here
             signal.signal(signal.SIGINT, signal.default_int_handler)
         if name.startswith("package"):
             signal.signal(signal.SIGTERM, _terminated)

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from cloud import app
-from cloud.serve_file import write_serve_file
+from isochrone.cloud import app
+from isochrone.cloud.serve_file import write_serve_file
 
 HELP = "run one region's Ray Serve application until SIGTERM"
 

@@ -12,21 +12,21 @@ from typing import Literal
 
 import msgspec
 
-from deploy.call import RefusedError, Reply, call
-from deploy.result import add_json_argument, size, tell
-from edge_agent.artefacts.parts import trust_of
-from edge_agent.config import AgentConfig, ModelConfig, check
-from edge_agent.guard import guard_of
-from edge_agent.machine import Machine
-from edge_agent.runtime.cores import usable_cores
-from edge_agent.runtime.engines import lack
-from edge_agent.runtime.manifest import Variant
-from edge_agent.runtime.package import Package, PackageError, packages_in
-from router.errors import BadRequest, ConfigError, Unavailable
-from router.process.clock import wall
-from router.process.sockets import bind, listed
-from router.wire.report import EndpointReport, SeenAgent, decode_endpoint_report
-from router.wire.url import parse_url
+from isochrone.deploy.call import RefusedError, Reply, call
+from isochrone.deploy.result import add_json_argument, size, tell
+from isochrone.edge_agent.artefacts.parts import trust_of
+from isochrone.edge_agent.config import AgentConfig, ModelConfig, check
+from isochrone.edge_agent.guard import guard_of
+from isochrone.edge_agent.machine import Machine
+from isochrone.edge_agent.runtime.engines.table import lack
+from isochrone.edge_agent.runtime.package.cores import usable_cores
+from isochrone.edge_agent.runtime.package.manifest import Variant
+from isochrone.edge_agent.runtime.package.package import Package, PackageError, packages_in
+from isochrone.router.errors import BadRequest, ConfigError, Unavailable
+from isochrone.router.http.sockets import bind, listed
+from isochrone.router.process.clock import wall
+from isochrone.router.wire.report import EndpointReport, SeenAgent, decode_endpoint_report
+from isochrone.router.wire.url import parse_url
 
 HELP = "check an edge agent's machine and say what to do"
 RUNTIME_BYTES = 100 << 20

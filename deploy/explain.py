@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from deploy.call import ADMIN_REMEDY, add_admin_argument, call
-from deploy.result import add_json_argument, columns, milliseconds, tell
+from isochrone.deploy.call import ADMIN_REMEDY, add_admin_argument, call
+from isochrone.deploy.result import add_json_argument, columns, milliseconds, tell
 
 HELP = "say why a request was answered where it was"
 

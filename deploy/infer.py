@@ -8,16 +8,16 @@ from urllib.parse import quote
 
 import msgspec
 
-from deploy import picture
-from deploy.call import RefusedError, Reply, call
-from deploy.call import url as address
-from deploy.result import add_json_argument, milliseconds, tell
-from router.errors import BadRequest, ConfigError
-from router.process.clock import monotonic
-from router.wire.codec import decode_response, encode_request
-from router.wire.http import first
-from router.wire.message import InferRequest, RequestedOutput
-from router.wire.tensor import TensorSpec
+from isochrone.deploy.call import RefusedError, Reply, call
+from isochrone.deploy.call import url as address
+from isochrone.deploy.packages import picture
+from isochrone.deploy.result import add_json_argument, milliseconds, tell
+from isochrone.router.errors import BadRequest, ConfigError
+from isochrone.router.process.clock import monotonic
+from isochrone.router.wire.codec import decode_response, encode_request
+from isochrone.router.wire.http import first
+from isochrone.router.wire.message import InferRequest, RequestedOutput
+from isochrone.router.wire.tensor import TensorSpec
 
 HELP = "send one image to a model and say who answered and why"
 _BEST = 3

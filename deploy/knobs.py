@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from edge_agent.config import AgentConfig
+from isochrone.edge_agent.config import AgentConfig
 
 ROOT = Path(__file__).parents[1]
 MANUAL = ROOT / "docs" / "edge.md"

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from deploy.call import Reply, call, url
-from deploy.package_name import check_name
-from deploy.result import add_json_argument, columns, size, tell
-from router.errors import ConfigError
+from isochrone.deploy.call import Reply, call, url
+from isochrone.deploy.packages.package_name import check_name
+from isochrone.deploy.result import add_json_argument, columns, size, tell
+from isochrone.router.errors import ConfigError
 
 HELP = "list, pull, load, unload or roll back an agent's models"
 DEFAULT_AGENT = "http://127.0.0.1:8091"

@@ -14,7 +14,7 @@ def _end_by_interrupt() -> None:
 
 _end_by_interrupt()
 
-from deploy import cli  # noqa: E402 - after the line above, by intention
+from isochrone.deploy import cli  # noqa: E402 - after the line above, by intention
 
 
 def main() -> int:

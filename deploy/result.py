@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from router.errors import ConfigError
+from isochrone.router.errors import ConfigError
 
 STANDARD_OUTPUT = "-"
 

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from deploy.logs import add_log_arguments
-from router import daemon
+from isochrone.deploy.logs import add_log_arguments
+from isochrone.router import daemon
 
 HELP = "run one router until SIGTERM"
 

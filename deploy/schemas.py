@@ -1,7 +1,7 @@
 """The JSON Schemas beside the shipped configuration, made from the structs that read it.
 
-`python -m deploy.schemas` writes them anew, and the tables of keys in the manuals; editors use them
-to complete and to check.
+`python -m isochrone.deploy.schemas` writes them and the tables of keys in the manuals. Editors use
+them to complete and to check.
 """
 
 from pathlib import Path
@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from cloud.config import CloudConfig
-from deploy import knobs
-from edge_agent.config import AgentConfig
-from router.config import RouterConfig
-from router.policy.region_file import RegionFile
-from router.process.settings import schema
-from router.simulate.scenario import Scenario
+from isochrone.cloud.config import CloudConfig
+from isochrone.deploy import knobs
+from isochrone.edge_agent.config import AgentConfig
+from isochrone.router.config import RouterConfig
+from isochrone.router.law.region_file import RegionFile
+from isochrone.router.process.settings import schema
+from isochrone.router.simulate.scenario import Scenario
 
 KINDS: dict[str, type[Any]] = {
     "agent": AgentConfig,

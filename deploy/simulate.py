@@ -10,12 +10,12 @@ from typing import TypeVar
 
 import msgspec
 
-from deploy.result import add_json_argument, columns, output_file, tell
-from router.errors import ConfigError
-from router.process.document import did_you_mean, listed
-from router.process.settings import load_settings
-from router.simulate.arrivals import read_trace
-from router.simulate.cities import (
+from isochrone.deploy.result import add_json_argument, columns, output_file, tell
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.document import did_you_mean, listed
+from isochrone.router.process.settings import load_settings
+from isochrone.router.simulate.arrivals import read_trace
+from isochrone.router.simulate.cities import (
     UNMEASURED,
     City,
     RoundTrips,
@@ -23,19 +23,13 @@ from router.simulate.cities import (
     read_round_trips,
     split_of,
 )
-from router.simulate.play import Player
-from router.simulate.report import (
-    SCHEMA,
-    Report,
-    Run,
-    picture,
-    summaries,
-)
-from router.simulate.rules import OURS, RULES, rule_named
-from router.simulate.run import Task, played, tasks
-from router.simulate.scenario import Scenario
-from router.simulate.tables import prediction_table, slice_table, table
-from router.simulate.world import World, placed
+from isochrone.router.simulate.play import Player
+from isochrone.router.simulate.report import SCHEMA, Report, Run, picture, summaries
+from isochrone.router.simulate.rules import OURS, RULES, rule_named
+from isochrone.router.simulate.run import Task, played, tasks
+from isochrone.router.simulate.scenario import Scenario
+from isochrone.router.simulate.tables import prediction_table, slice_table, table
+from isochrone.router.simulate.world import World, placed
 
 HELP = "try routing rules against each other in virtual time"
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from deploy.call import ADMIN_REMEDY, add_admin_argument, call
-from deploy.result import add_json_argument, columns, milliseconds, tell
+from isochrone.deploy.call import ADMIN_REMEDY, add_admin_argument, call
+from isochrone.deploy.result import add_json_argument, columns, milliseconds, tell
 
 HELP = "show the fleet as a running router sees it"
 

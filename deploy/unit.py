@@ -6,8 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_agent.config import AgentConfig, check
-from router.errors import ConfigError
+from isochrone.edge_agent.config import AgentConfig, check
+from isochrone.router.errors import ConfigError
 
 HELP = "print a hardened systemd service for an edge agent"
 TEMPLATE = Path(__file__).parent / "systemd" / "isochrone-agent.service"

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from deploy.demo.command import add_cache_argument, progress
-from deploy.demo.models import IMAGE, DemoModels, prepare
-from deploy.local.layout import EDGE_MODEL, EU_ONLY, ROUTERS, Layout, check_free
-from deploy.local.ports import port
-from deploy.local.run import Folder, local_system, run_folder, run_to_end
-from deploy.local.system import System
-from deploy.logs import add_log_arguments, log_settings
-from router.process.output import say
+from isochrone.deploy.demo.command import add_cache_argument, progress
+from isochrone.deploy.demo.models import IMAGE, DemoModels, prepare
+from isochrone.deploy.local.layout import EDGE_MODEL, EU_ONLY, ROUTERS, Layout, check_free
+from isochrone.deploy.local.ports import port
+from isochrone.deploy.local.run import Folder, local_system, run_folder, run_to_end
+from isochrone.deploy.local.system import System
+from isochrone.deploy.logs import add_log_arguments, log_settings
+from isochrone.router.process.output import say
 
 HELP = "start a whole system on this machine and keep it until Ctrl-C"
 _DIGIT_JSON = "digit.json"

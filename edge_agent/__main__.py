@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from edge_agent.app import main
-from router.errors import ConfigError
+from isochrone.edge_agent.app import main
+from isochrone.router.errors import ConfigError
 
 _USAGE = 2
 

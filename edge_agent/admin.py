@@ -8,18 +8,18 @@ from typing import Annotated, TypeVar
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from edge_agent.artefacts.pull import Wish
-from edge_agent.artefacts.repository import Repository
-from edge_agent.guard import Guard
-from edge_agent.lifecycle import Lifecycle
-from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, IsochroneError, NotFound, let_go
-from router.process.metrics import render
-from router.wire.http import Request, Response
-from router.wire.methods import check_method
-from router.wire.peer_json import read_json
-from router.wire.problem import json_response, problem_response
-from router.wire.report import Name
+from isochrone.edge_agent.artefacts.pull import Wish
+from isochrone.edge_agent.artefacts.repository import Repository
+from isochrone.edge_agent.guard import Guard
+from isochrone.edge_agent.lifecycle import Lifecycle
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.errors import BadRequest, IsochroneError, NotFound, let_go
+from isochrone.router.process.metrics import render
+from isochrone.router.wire.http import Request, Response
+from isochrone.router.wire.methods import check_method
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import json_response, problem_response
+from isochrone.router.wire.report import Name
 
 _MODEL_PATH = re.compile(
     r"/v2/repository/models/([^/]+)/(load|unload)|/isochrone/models/([^/]+)/(pull|rollback)"

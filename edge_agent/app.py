@@ -12,51 +12,51 @@ from typing import Any, NoReturn
 from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
 
-from edge_agent.admin import Admin
-from edge_agent.artefacts import joined
-from edge_agent.artefacts.activation import Activations
-from edge_agent.artefacts.parts import Trust, trust_of
-from edge_agent.artefacts.repository import Change
-from edge_agent.client_trips import ClientTrips, Teller, noting
-from edge_agent.config import AgentConfig, check
-from edge_agent.enrol import Enroller
-from edge_agent.front import Front
-from edge_agent.guard import OPEN, Guard, guard_of
-from edge_agent.journal import Journal
-from edge_agent.lasting import lasting
-from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
-from edge_agent.machine import Machine
-from edge_agent.metrics import Metrics
-from edge_agent.notes import Notes, Reconciler
-from edge_agent.notify import Headway, Supervisor, keep_watchdog, own_supervisor
-from edge_agent.pressure import Pressing, room_bytes
-from edge_agent.relief import Relief
-from edge_agent.report import Report, broken_in, identity
-from edge_agent.runtime.calls import Calls
-from edge_agent.runtime.cores import usable_cores
-from edge_agent.runtime.infer import Inference
-from edge_agent.runtime.load import Load
-from edge_agent.runtime.oip import OpenInference
-from edge_agent.runtime.package import Package, packages_in
-from edge_agent.runtime.pool import Pool
-from edge_agent.runtime.state import Step
-from edge_agent.runtime.working_memory import WorkingMemory
-from edge_agent.runtime.workshop import ModelMoved
-from edge_agent.server import Public
-from edge_agent.slots import SlotGate
-from router.errors import ConfigError, IsochroneError
-from router.process import freed_memory, log
-from router.process.access_log import AccessLog
-from router.process.clock import Clock, monotonic, wall
-from router.process.descriptors import fitted, raised_limit
-from router.process.freed_memory import keep_trimmed
-from router.process.limits import Limits, Room
-from router.process.listener import Listener
-from router.process.output import say
-from router.process.run import keep_on_hangup, run
-from router.process.service import asynchronous
-from router.process.sockets import address_of, bind, bind_all
-from router.wire.http import Request
+from isochrone.edge_agent.admin import Admin
+from isochrone.edge_agent.artefacts import joined
+from isochrone.edge_agent.artefacts.activation import Activations
+from isochrone.edge_agent.artefacts.parts import Trust, trust_of
+from isochrone.edge_agent.artefacts.repository import Change
+from isochrone.edge_agent.client_trips import ClientTrips, Teller, noting
+from isochrone.edge_agent.config import AgentConfig, check
+from isochrone.edge_agent.enrol import Enroller
+from isochrone.edge_agent.front import Front
+from isochrone.edge_agent.guard import OPEN, Guard, guard_of
+from isochrone.edge_agent.journal import Journal
+from isochrone.edge_agent.lasting import lasting
+from isochrone.edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
+from isochrone.edge_agent.machine import Machine
+from isochrone.edge_agent.metrics import Metrics
+from isochrone.edge_agent.notes import Notes, Reconciler
+from isochrone.edge_agent.notify import Headway, Supervisor, keep_watchdog, own_supervisor
+from isochrone.edge_agent.pressure import Pressing, room_bytes
+from isochrone.edge_agent.relief import Relief
+from isochrone.edge_agent.report import Report, broken_in, identity
+from isochrone.edge_agent.runtime.calls.call import Calls
+from isochrone.edge_agent.runtime.calls.working_memory import WorkingMemory
+from isochrone.edge_agent.runtime.face.infer import Inference
+from isochrone.edge_agent.runtime.face.load_report import Load
+from isochrone.edge_agent.runtime.face.oip import OpenInference
+from isochrone.edge_agent.runtime.package.cores import usable_cores
+from isochrone.edge_agent.runtime.package.package import Package, packages_in
+from isochrone.edge_agent.runtime.package.state import Step
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.edge_agent.runtime.residence.workshop import ModelMoved
+from isochrone.edge_agent.server import Public
+from isochrone.edge_agent.slots import SlotGate
+from isochrone.router.errors import ConfigError, IsochroneError
+from isochrone.router.http.descriptors import fitted, raised_limit
+from isochrone.router.http.limits import Limits, Room
+from isochrone.router.http.listener import Listener
+from isochrone.router.http.service import asynchronous
+from isochrone.router.http.sockets import address_of, bind, bind_all
+from isochrone.router.process import freed_memory, log
+from isochrone.router.process.access_log import AccessLog
+from isochrone.router.process.clock import Clock, monotonic, wall
+from isochrone.router.process.freed_memory import keep_trimmed
+from isochrone.router.process.output import say
+from isochrone.router.process.run import keep_on_hangup, run
+from isochrone.router.wire.http import Request
 
 __all__ = ["Agent", "check", "main"]
 

@@ -13,10 +13,10 @@ from ipaddress import ip_address, ip_network
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from router.process.exchange import Exchange, Service
-from router.wire.headers import SEQUENCE
-from router.wire.http import Request
-from router.wire.report import MEASUREMENTS, PREFIX_BITS, Measurement, Measurements
+from isochrone.router.http.exchange import Exchange, Service
+from isochrone.router.wire.headers import SEQUENCE
+from isochrone.router.wire.http import Request
+from isochrone.router.wire.report import MEASUREMENTS, PREFIX_BITS, Measurement, Measurements
 
 TELL_S = 5.0
 """How often routers are told: as often as a lease is renewed."""

@@ -7,18 +7,18 @@ from typing import Annotated
 
 from msgspec import Meta, field
 
-from edge_agent.artefacts.settings import ArtefactsConfig
-from edge_agent.runtime.lanes import INLINE_S, MAX_BATCH, ONE_CORE_INLINE_S, Sharing
-from edge_agent.runtime.manifest import Isolation
-from edge_agent.runtime.upkeep import LOAD_TIMEOUT_S, Upkeep
-from router.errors import BadRequest
-from router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
-from router.process.limits import Limits
-from router.process.log import LogConfig
-from router.process.settings import Settings, load_settings
-from router.process.sockets import Address, Listen, is_loopback, listed
-from router.wire.report import Name
-from router.wire.url import parse_url
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig
+from isochrone.edge_agent.runtime.calls.lanes import INLINE_S, MAX_BATCH, ONE_CORE_INLINE_S, Sharing
+from isochrone.edge_agent.runtime.package.manifest import Isolation
+from isochrone.edge_agent.runtime.residence.upkeep import LOAD_TIMEOUT_S, Upkeep
+from isochrone.router.errors import BadRequest
+from isochrone.router.http.limits import Limits
+from isochrone.router.http.sockets import Address, Listen, is_loopback, listed
+from isochrone.router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
+from isochrone.router.process.log import LogConfig
+from isochrone.router.process.settings import Settings, load_settings
+from isochrone.router.wire.report import Name
+from isochrone.router.wire.url import parse_url
 
 
 class RouterConfig(Settings, frozen=True, kw_only=True):

@@ -15,10 +15,10 @@ import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 from tenacity import AsyncRetrying, retry_if_exception_type
 
-from edge_agent.pause import Pause
-from router.errors import BadRequest, TooLarge
-from router.wire.peer_json import read_json
-from router.wire.report import Enrolment, Lease
+from isochrone.edge_agent.pause import Pause
+from isochrone.router.errors import BadRequest, TooLarge
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.report import Enrolment, Lease
 
 _TIMEOUT = ClientTimeout(total=5.0, connect=2.0)
 _LEAVE_TIMEOUT = ClientTimeout(total=1.0)

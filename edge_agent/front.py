@@ -6,13 +6,13 @@ from functools import partial
 from http import HTTPStatus
 from random import Random
 
-from router.errors import BadRequest
-from router.process.access_log import AccessLog
-from router.process.clock import Clock
-from router.process.exchange import Exchange, Service
-from router.wire.headers import REQUEST_ID, read_call_headers
-from router.wire.http import Request, Response
-from router.wire.problem import STATUS
+from isochrone.router.errors import BadRequest
+from isochrone.router.http.exchange import Exchange, Service
+from isochrone.router.process.access_log import AccessLog
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.headers import REQUEST_ID, read_call_headers
+from isochrone.router.wire.http import Request, Response
+from isochrone.router.wire.problem import STATUS
 
 _LEFT = 0
 """The status of a request whose client did not wait for the end of its answer."""

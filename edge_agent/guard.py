@@ -4,9 +4,9 @@ import hashlib
 import hmac
 from pathlib import Path
 
-from router.errors import ConfigError, Unauthenticated
-from router.process.regular_file import open_regular
-from router.wire.http import Request
+from isochrone.router.errors import ConfigError, Unauthenticated
+from isochrone.router.process.regular_file import open_regular
+from isochrone.router.wire.http import Request
 
 _LEAST_BYTES, _MOST_BYTES = 16, 4096
 

@@ -14,8 +14,8 @@ from zlib import crc32
 
 import msgspec
 
-from router.process.database import open_database, set_aside
-from router.wire.journal import DETAIL_LENGTH, Entry
+from isochrone.router.process.database import open_database, set_aside
+from isochrone.router.wire.journal import DETAIL_LENGTH, Entry
 
 T = TypeVar("T")
 

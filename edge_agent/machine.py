@@ -8,9 +8,9 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from edge_agent.runtime.cores import usable_cores
-from router.process import log
-from router.process.control_groups import groups, text
+from isochrone.edge_agent.runtime.package.cores import usable_cores
+from isochrone.router.process import log
+from isochrone.router.process.control_groups import groups, text
 
 _log = logging.getLogger("isochrone.agent")
 _NO_LIMIT_BYTES = 1 << 60

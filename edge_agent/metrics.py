@@ -6,12 +6,12 @@ from http import HTTPStatus
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from edge_agent.runtime.residents import Residents
-from edge_agent.runtime.state import Step
-from edge_agent.runtime.workshop import ModelMoved
-from router.process.freed_memory import private_bytes
-from router.process.metrics import Spread, Spreads
-from router.wire.report import Pressure
+from isochrone.edge_agent.runtime.memory.residents import Residents
+from isochrone.edge_agent.runtime.package.state import Step
+from isochrone.edge_agent.runtime.residence.workshop import ModelMoved
+from isochrone.router.process.freed_memory import private_bytes
+from isochrone.router.process.metrics import Spread, Spreads
+from isochrone.router.wire.report import Pressure
 
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _OUTCOMES = {

@@ -13,13 +13,13 @@ from typing import TypeVar
 import msgspec
 from aiohttp import ClientError, ClientSession, ClientTimeout
 
-from edge_agent.journal import ENDED_BADLY, SERVED, Journal, Note
-from router.process import log
-from router.process.clock import Clock
-from router.wire import journal as wire
-from router.wire.headers import SEQUENCE
-from router.wire.http import Request
-from router.wire.report import WIRE_VERSION
+from isochrone.edge_agent.journal import ENDED_BADLY, SERVED, Journal, Note
+from isochrone.router.process import log
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire import journal as wire
+from isochrone.router.wire.headers import SEQUENCE
+from isochrone.router.wire.http import Request
+from isochrone.router.wire.report import WIRE_VERSION
 
 T = TypeVar("T")
 

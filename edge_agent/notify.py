@@ -9,8 +9,8 @@ import os
 import socket
 from collections.abc import Callable, MutableMapping
 
-from router.process.clock import Clock
-from router.wire.headers import MAX_TIMEOUT_S
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.headers import MAX_TIMEOUT_S
 
 _BEATS = 3
 """So many signs of life in the time after which the manager would lose patience."""

@@ -8,9 +8,9 @@ The health checks, the report and the administration are answered always.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_agent.machine import Limit, Readings
-from router.errors import Overloaded
-from router.wire.report import Pressure
+from isochrone.edge_agent.machine import Limit, Readings
+from isochrone.router.errors import Overloaded
+from isochrone.router.wire.report import Pressure
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 
-from edge_agent.machine import Machine
-from edge_agent.notes import Notes
-from edge_agent.pressure import Pressing, Writing
-from edge_agent.runtime.pool import Pool
-from edge_agent.slots import SlotGate
-from router.process import log
-from router.process.clock import Clock
+from isochrone.edge_agent.machine import Machine
+from isochrone.edge_agent.notes import Notes
+from isochrone.edge_agent.pressure import Pressing, Writing
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.edge_agent.slots import SlotGate
+from isochrone.router.process import log
+from isochrone.router.process.clock import Clock
 
 _EVERY_S = 1.0
 _log = logging.getLogger("isochrone.agent.relief")

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.config import AgentConfig
-from edge_agent.lifecycle import Lifecycle
-from edge_agent.pressure import Pressing
-from edge_agent.runtime.load import Load
-from edge_agent.runtime.package import Package
-from edge_agent.runtime.pool import Pool
-from router.wire.report import (
+from isochrone.edge_agent.config import AgentConfig
+from isochrone.edge_agent.lifecycle import Lifecycle
+from isochrone.edge_agent.pressure import Pressing
+from isochrone.edge_agent.runtime.face.load_report import Load
+from isochrone.edge_agent.runtime.package.package import Package
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.wire.report import (
     WIRE_VERSION,
     EndpointReport,
     Enrolment,

@@ -3,20 +3,20 @@
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from edge_agent.lifecycle import Lifecycle
-from edge_agent.pressure import Pressing
-from edge_agent.report import Report
-from edge_agent.runtime.infer import Inference
-from edge_agent.runtime.load import Load
-from edge_agent.runtime.oip import OpenInference, inference_target
-from edge_agent.runtime.pool import Pool
-from edge_agent.runtime.sample import Sampling
-from router.errors import IsochroneError, Unavailable
-from router.wire.http import Request, Response
-from router.wire.methods import check_method
-from router.wire.peer_json import read_json
-from router.wire.problem import json_response, problem_response
-from router.wire.report import Wake, Waking, told_to
+from isochrone.edge_agent.lifecycle import Lifecycle
+from isochrone.edge_agent.pressure import Pressing
+from isochrone.edge_agent.report import Report
+from isochrone.edge_agent.runtime.face.infer import Inference
+from isochrone.edge_agent.runtime.face.load_report import Load
+from isochrone.edge_agent.runtime.face.oip import OpenInference, inference_target
+from isochrone.edge_agent.runtime.loading.sample import Sampling
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.errors import IsochroneError, Unavailable
+from isochrone.router.wire.http import Request, Response
+from isochrone.router.wire.methods import check_method
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import json_response, problem_response
+from isochrone.router.wire.report import Wake, Waking, told_to
 
 _CONTROL = frozenset({"/isochrone/report", "/isochrone/wake", "/isochrone/sample"})
 

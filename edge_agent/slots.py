@@ -6,14 +6,14 @@ from contextvars import copy_context
 from functools import partial
 from math import inf
 
-from edge_agent.runtime.alike import Alike
-from edge_agent.runtime.backlogs import Backlogs, within
-from edge_agent.runtime.gate import Batch, Entry
-from router.admission.adaptive import Adaptive
-from router.admission.limit import Lease, Limit
-from router.admission.queue import Line, Outcome, Room, Ticket
-from router.errors import DeadlineExceeded, Overloaded
-from router.process.clock import Clock
+from isochrone.edge_agent.runtime.calls.alike import Alike
+from isochrone.edge_agent.runtime.calls.backlogs import Backlogs, within
+from isochrone.edge_agent.runtime.calls.gate import Batch, Entry
+from isochrone.router.admission.adaptive import Adaptive
+from isochrone.router.admission.limit import Lease, Limit
+from isochrone.router.admission.queue import Line, Outcome, Room, Ticket
+from isochrone.router.errors import DeadlineExceeded, Overloaded
+from isochrone.router.process.clock import Clock
 
 PUSHED_OUT = "the queue is full, and this call gave its place to a more urgent one"
 """It waited for a while: others are refused as soon as they come."""

@@ -10,42 +10,41 @@ from random import Random
 
 from prometheus_client import CollectorRegistry
 
-from router.admission.gate import Gate
-from router.admission.quota import Quotas
-from router.config import EndpointConfig, RouterConfig
-from router.dispatch.chooser import Chooser
-from router.dispatch.dispatcher import Dispatcher, Effects
-from router.dispatch.probe import Prober, Probing
-from router.dispatch.record import Record
-from router.dispatch.runner import Runner
-from router.dispatch.spare import Spare
-from router.dispatch.upstreams import Upstreams
-from router.errors import ConfigError, IsochroneError
-from router.fleet.address import pin
-from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Member, Membership
-from router.fleet.quarantine import START_S
-from router.fleet.store import Store
-from router.frontend.admin import Admin
-from router.frontend.agents import Agents
-from router.frontend.asking import Asking
-from router.frontend.decisions import Decisions, access_line
-from router.frontend.measured import Measured
-from router.frontend.metrics import FleetCollector, GeoipCollector, Metrics
-from router.frontend.oip import Inference
-from router.frontend.place import Places
-from router.frontend.refusal import Refusals
-from router.frontend.server import Readiness, Server
-from router.geo.clients import ClientPaths
-from router.geo.network import light_rtt_s, prior_rtt_s
-from router.geo.region import distance_km
-from router.policy.policy import Policy
-from router.policy.region_policy import RegionPolicy
-from router.process import log
-from router.process.access_log import AccessLog
-from router.process.clock import Clock
-from router.process.document import (
+from isochrone.router.admission.gate import Gate
+from isochrone.router.admission.quota import Quotas
+from isochrone.router.config import EndpointConfig, RouterConfig
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
+from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.runner import Runner
+from isochrone.router.dispatch.spare import Spare
+from isochrone.router.errors import ConfigError, IsochroneError
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.quarantine import START_S
+from isochrone.router.frontend.admin import Admin
+from isochrone.router.frontend.agents import Agents
+from isochrone.router.frontend.asking import Asking
+from isochrone.router.frontend.decisions import Decisions, access_line
+from isochrone.router.frontend.measured import Measured
+from isochrone.router.frontend.metrics import FleetCollector, GeoipCollector, Metrics
+from isochrone.router.frontend.oip import Inference
+from isochrone.router.frontend.place import Places
+from isochrone.router.frontend.refusal import Refusals
+from isochrone.router.frontend.server import Readiness, Server
+from isochrone.router.geo.clients import ClientPaths
+from isochrone.router.geo.network import light_rtt_s, prior_rtt_s
+from isochrone.router.geo.region import distance_km
+from isochrone.router.law.region_policy import RegionPolicy
+from isochrone.router.members.address import pin
+from isochrone.router.members.endpoint import Endpoint, Tier
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.members.store import Store
+from isochrone.router.policy.policy import Policy
+from isochrone.router.probe.prober import Prober, Probing
+from isochrone.router.process import log
+from isochrone.router.process.access_log import AccessLog
+from isochrone.router.process.clock import Clock
+from isochrone.router.process.document import (
     ConfigProblem,
     Document,
     KeyPath,
@@ -53,10 +52,11 @@ from router.process.document import (
     did_you_mean,
     read_document,
 )
-from router.process.housekeeping import Housekeeping
-from router.process.settings import attempted, readable_part, settings_in
-from router.wire.report import NO_VERSION, HeldModel, Lease, ModelState
-from router.wire.url import parse_url
+from isochrone.router.process.housekeeping import Housekeeping
+from isochrone.router.process.settings import attempted, readable_part, settings_in
+from isochrone.router.upstream.upstreams import Upstreams
+from isochrone.router.wire.report import NO_VERSION, HeldModel, Lease, ModelState
+from isochrone.router.wire.url import parse_url
 
 HOUSEKEEPING_S = 0.1
 """How often leases and wakes are looked at, and the access log is flushed."""

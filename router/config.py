@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from router.errors import BadRequest
-from router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
-from router.process.listener import Limits
-from router.process.log import LogConfig
-from router.process.settings import Settings
-from router.process.sockets import Address, Listen
-from router.wire.report import Name
-from router.wire.url import parse_url
+from isochrone.router.errors import BadRequest
+from isochrone.router.http.listener import Limits
+from isochrone.router.http.sockets import Address, Listen
+from isochrone.router.process.access_log import DEFAULT_LOG_BYTES, LogBytes
+from isochrone.router.process.log import LogConfig
+from isochrone.router.process.settings import Settings
+from isochrone.router.wire.report import Name
+from isochrone.router.wire.url import parse_url
 
 Interval = Annotated[float, msgspec.Meta(ge=0.05, le=60)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]

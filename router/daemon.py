@@ -7,20 +7,20 @@ from random import SystemRandom
 
 from aiohttp import web
 
-from router.app import Router, load
-from router.config import RouterConfig
-from router.fleet.store import Store
-from router.policy.region_policy import RegionPolicy
-from router.process import log
-from router.process.clock import monotonic, wall
-from router.process.control_groups import memory_limit_bytes
-from router.process.descriptors import fitted, raised_limit
-from router.process.freed_memory import keep_trimmed
-from router.process.limits import Room
-from router.process.listener import Listener
-from router.process.output import say
-from router.process.run import keep_on_hangup, run
-from router.process.sockets import address_of, bind, bind_all
+from isochrone.router.app import Router, load
+from isochrone.router.config import RouterConfig
+from isochrone.router.http.descriptors import fitted, raised_limit
+from isochrone.router.http.limits import Room
+from isochrone.router.http.listener import Listener
+from isochrone.router.http.sockets import address_of, bind, bind_all
+from isochrone.router.law.region_policy import RegionPolicy
+from isochrone.router.members.store import Store
+from isochrone.router.process import log
+from isochrone.router.process.clock import monotonic, wall
+from isochrone.router.process.control_groups import memory_limit_bytes
+from isochrone.router.process.freed_memory import keep_trimmed
+from isochrone.router.process.output import say
+from isochrone.router.process.run import keep_on_hangup, run
 
 TICK_S = 0.02
 """How often deadlines and probes are looked at: the grain of every time limit here."""

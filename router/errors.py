@@ -1,7 +1,7 @@
 """One shallow tree of everything that can be refused, with a stable code for each.
 
 A class says *what* went wrong and whether asking again may help; which HTTP status that is, is
-chosen in one place (`router.wire.problem`). Texts are read by clients: they name no host, path or
+chosen in one place (`wire.problem`). Texts are read by clients: they name no host, path or
 stack of ours.
 """
 

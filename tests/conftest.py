@@ -7,8 +7,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.runtime.manifest import Declared, Generate, Manifest, Sample, SampleTensor
-from edge_agent.runtime.package import described, write_package
+from isochrone.edge_agent.runtime.package.manifest import (
+    Declared,
+    Generate,
+    Manifest,
+    Sample,
+    SampleTensor,
+)
+from isochrone.edge_agent.runtime.package.package import described, write_package
 
 ALPHABET = "_abcdefghij"
 

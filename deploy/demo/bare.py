@@ -2,7 +2,8 @@
 
 Nothing of ours runs here: the manifest is read as any manifest is, the layers are torch's own.
 
-`python -m deploy.demo.bare PACKAGE... < images.npy` prints a JSON list of digits per package.
+`python -m isochrone.deploy.demo.bare PACKAGE... < images.npy` prints a JSON list of digits per
+package.
 """
 
 import json
@@ -17,7 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from edge_agent.runtime.manifest import (
+from isochrone.edge_agent.runtime.engines.ort import onnxruntime
+from isochrone.edge_agent.runtime.package.manifest import (
     Conv2d,
     Flatten,
     Layer,
@@ -28,9 +30,8 @@ from edge_agent.runtime.manifest import (
     Softmax,
     Variant,
 )
-from edge_agent.runtime.ort import onnxruntime
-from router.process.settings import load_settings
-from router.wire.tensor import Array
+from isochrone.router.process.settings import load_settings
+from isochrone.router.wire.tensor import Array
 
 
 def main(paths: Iterable[Path]) -> None:

@@ -8,12 +8,12 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
 
-from deploy.demo.evidence import Evidence
-from deploy.demo.load import Client, encoded
-from deploy.demo.models import IMAGE, DemoModels, prepare
-from deploy.demo.scenes import SCENES
-from deploy.demo.stage import Check, Scene, Stage
-from deploy.demo.told import (
+from isochrone.deploy.demo.evidence import Evidence
+from isochrone.deploy.demo.load import Client, encoded
+from isochrone.deploy.demo.models import IMAGE, DemoModels, prepare
+from isochrone.deploy.demo.scenes import SCENES
+from isochrone.deploy.demo.stage import Check, Scene, Stage
+from isochrone.deploy.demo.told import (
     Accuracy,
     DemoResult,
     closing_table,
@@ -21,7 +21,7 @@ from deploy.demo.told import (
     scene_result,
     told_checks,
 )
-from deploy.local.layout import (
+from isochrone.deploy.local.layout import (
     CAPACITY_PER_S,
     CLOUD_MODEL,
     EDGE_MODEL,
@@ -29,10 +29,10 @@ from deploy.local.layout import (
     ROUTERS,
     SLOTS,
 )
-from deploy.local.run import Folder, local_system, run_folder, run_to_end
-from deploy.local.system import System
-from deploy.result import add_json_argument, tell
-from router.process.clock import monotonic
+from isochrone.deploy.local.run import Folder, local_system, run_folder, run_to_end
+from isochrone.deploy.local.system import System
+from isochrone.deploy.result import add_json_argument, tell
+from isochrone.router.process.clock import monotonic
 
 HELP = "play six scenes on a whole system and check each"
 CACHE = Path("~/.cache/isochrone")

@@ -12,10 +12,10 @@ from typing import TypeVar
 
 import msgspec
 
-from deploy.local.files import relay_name
-from deploy.local.layout import AGENTS, CLOUD, REGION_OF, ROUTERS, Layout
-from deploy.local.relay import Passage
-from router.process.clock import Clock, monotonic
+from isochrone.deploy.local.files import relay_name
+from isochrone.deploy.local.layout import AGENTS, CLOUD, REGION_OF, ROUTERS, Layout
+from isochrone.deploy.local.relay import Passage
+from isochrone.router.process.clock import Clock, monotonic
 
 T = TypeVar("T")
 _LOOK_S = 0.05

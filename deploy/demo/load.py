@@ -11,13 +11,13 @@ import aiohttp
 import msgspec
 import numpy as np
 
-from router.errors import BadRequest
-from router.process.clock import Clock, monotonic
-from router.wire.codec import decode_response, encode_request
-from router.wire.http import Headers
-from router.wire.message import InferRequest
-from router.wire.problem import Problem
-from router.wire.tensor import Array, Tensor, datatype_of
+from isochrone.router.errors import BadRequest
+from isochrone.router.process.clock import Clock, monotonic
+from isochrone.router.wire.codec import decode_response, encode_request
+from isochrone.router.wire.http import Headers
+from isochrone.router.wire.message import InferRequest
+from isochrone.router.wire.problem import Problem
+from isochrone.router.wire.tensor import Array, Tensor, datatype_of
 
 NO_ANSWER = 0
 """The status of a request that nothing answered."""

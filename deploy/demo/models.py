@@ -15,11 +15,11 @@ import msgspec
 import numpy as np
 import safetensors.torch
 
-from deploy.demo import bare, training
-from deploy.demo.training import Digits, Weights
-from deploy.variants import onnx_graph, teach
-from edge_agent.runtime import manifest as manifest_module
-from edge_agent.runtime.manifest import (
+from isochrone.deploy.demo import bare, training
+from isochrone.deploy.demo.training import Digits, Weights
+from isochrone.deploy.packages import onnx_graph, teach
+from isochrone.edge_agent.runtime.package import manifest as manifest_module
+from isochrone.edge_agent.runtime.package.manifest import (
     Architecture,
     Declared,
     Manifest,
@@ -28,15 +28,15 @@ from edge_agent.runtime.manifest import (
     Softmax,
     Variant,
 )
-from edge_agent.runtime.package import (
+from isochrone.edge_agent.runtime.package.package import (
     Package,
     PackageError,
     described,
     open_package,
     write_package,
 )
-from router.errors import IsochroneError
-from router.wire.tensor import Array, TensorSpec
+from isochrone.router.errors import IsochroneError
+from isochrone.router.wire.tensor import Array, TensorSpec
 
 DIGITS = "digits"
 DIGITS_LARGE = "digits-large"

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from onnx import helper
 
-from deploy.variants.onnx_graph import model_bytes
-from edge_agent.runtime.manifest import (
+from isochrone.deploy.packages.onnx_graph import model_bytes
+from isochrone.edge_agent.runtime.package.manifest import (
     TEXT_INPUT,
     TEXT_OUTPUT,
     Declared,
@@ -19,8 +19,8 @@ from edge_agent.runtime.manifest import (
     Sample,
     SampleTensor,
 )
-from edge_agent.runtime.package import Package, described, write_package
-from router.wire.tensor import Array
+from isochrone.edge_agent.runtime.package.package import Package, described, write_package
+from isochrone.router.wire.tensor import Array
 
 PROSE = "prose"
 ALPHABET = "\n" + "".join(map(chr, range(ord(" "), ord("~") + 1)))

@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from itertools import chain
 
-from deploy.demo.evidence import outside
-from deploy.demo.load import Answer, by_chance, closed_loop, evenly, open_loop
-from deploy.demo.stage import Check, Scene, Stage, all_answered, ids, share_of
-from deploy.local.layout import (
+from isochrone.deploy.demo.evidence import outside
+from isochrone.deploy.demo.load import Answer, by_chance, closed_loop, evenly, open_loop
+from isochrone.deploy.demo.stage import Check, Scene, Stage, all_answered, ids, share_of
+from isochrone.deploy.local.layout import (
     AGENTS,
     CAPACITY_PER_S,
     CLOUD,

@@ -6,9 +6,9 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from deploy.demo.evidence import Evidence
-from deploy.demo.load import Answer, Call, Client, quantile
-from deploy.local.system import System
+from isochrone.deploy.demo.evidence import Evidence
+from isochrone.deploy.demo.load import Answer, Call, Client, quantile
+from isochrone.deploy.local.system import System
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
-from deploy.demo.load import Answer
-from deploy.demo.stage import Check, Scene
-from deploy.result import columns, milliseconds
+from isochrone.deploy.demo.load import Answer
+from isochrone.deploy.demo.stage import Check, Scene
+from isochrone.deploy.result import columns, milliseconds
 
 _HELD = {True: "yes", False: "NO "}
 

@@ -10,8 +10,9 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 from torch.nn import functional
 
-from deploy.variants.teach import Loss, distilling, fit, repeatable
-from edge_agent.runtime.manifest import (
+from isochrone.deploy.packages.teach import Loss, distilling, fit, repeatable
+from isochrone.edge_agent.runtime.engines.torch_engine import network
+from isochrone.edge_agent.runtime.package.manifest import (
     Architecture,
     Conv2d,
     Flatten,
@@ -19,8 +20,7 @@ from edge_agent.runtime.manifest import (
     MaxPool2d,
     Relu,
 )
-from edge_agent.runtime.torch_engine import network
-from router.wire.tensor import Array
+from isochrone.router.wire.tensor import Array
 
 SEED = 0
 HELD_OUT_SHARE = 0.3

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from deploy.local.layout import (
+from isochrone.deploy.local.layout import (
     AGENTS,
     CLOUD,
     CLOUD_MODEL,
@@ -21,7 +21,7 @@ from deploy.local.layout import (
     SLOTS,
     Layout,
 )
-from deploy.local.ports import HOST
+from isochrone.deploy.local.ports import HOST
 
 _QUEUE = 64
 """Requests that an agent lets wait: enough that a burst of a hundred is not refused."""

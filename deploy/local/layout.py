@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.local.ports import HOST, free_ports, is_free
-from router.errors import ConfigError
+from isochrone.deploy.local.ports import HOST, free_ports, is_free
+from isochrone.router.errors import ConfigError
 
 CLOUD = "cloud-us-east"
 EU_ONLY = "clinic"

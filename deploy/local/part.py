@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from router.errors import IsochroneError
-from router.process.clock import Clock, monotonic
+from isochrone.router.errors import IsochroneError
+from isochrone.router.process.clock import Clock, monotonic
 
 _LOOK_S = 0.02
 _READY = "ready "

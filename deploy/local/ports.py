@@ -5,7 +5,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from random import Random, SystemRandom
 
-from router.errors import ConfigError
+from isochrone.router.errors import ConfigError
 
 HOST = "127.0.0.1"
 _HIGHEST = 65535

@@ -16,9 +16,9 @@ from typing import Self, cast
 
 import msgspec
 
-from router.errors import ConfigError
-from router.process.settings import Settings
-from router.wire.report import Name, Seconds
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.settings import Settings
+from isochrone.router.wire.report import Name, Seconds
 
 HIGH_WATER_BYTES = 1 << 20
 """What one direction of one connection may hold before its source is paused."""

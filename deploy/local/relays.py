@@ -1,4 +1,4 @@
-"""Many relays in a process of their own: `python -m deploy.local.relays --config FILE`."""
+"""Many relays in one process: `python -m isochrone.deploy.local.relays --config FILE`."""
 
 import argparse
 import asyncio
@@ -10,10 +10,12 @@ from typing import TextIO
 
 import msgspec
 
-from deploy.local.relay import Passage, Relay, RelaySpec
-from router.process.output import say
-from router.process.run import keep_on_hangup
-from router.process.settings import Settings, load_settings
+from isochrone.deploy.local.relay import Passage, Relay, RelaySpec
+from isochrone.router.process.output import say
+from isochrone.router.process.run import keep_on_hangup
+from isochrone.router.process.settings import Settings, load_settings
+
+_PROGRAM = "python -m isochrone.deploy.local.relays"
 
 
 class RelayFile(Settings, frozen=True):
@@ -42,7 +44,7 @@ async def run_relays(file: RelayFile, log: TextIO) -> None:
 def main(arguments: list[str]) -> int:
     """Run the relays of one file."""
     keep_on_hangup()
-    parser = argparse.ArgumentParser(prog="python -m deploy.local.relays", description=__doc__)
+    parser = argparse.ArgumentParser(prog=_PROGRAM, description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="YAML: log, relays")
     file = load_settings(parser.parse_args(arguments).config, RelayFile)
     with file.log.open("a", buffering=1) as log:

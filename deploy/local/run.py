@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from deploy.local.files import write_files
-from deploy.local.layout import lay_out
-from deploy.local.system import System, Tell
-from router.errors import ConfigError
-from router.process.run import keep_on_hangup
+from isochrone.deploy.local.files import write_files
+from isochrone.deploy.local.layout import lay_out
+from isochrone.deploy.local.system import System, Tell
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.run import keep_on_hangup
 
 T = TypeVar("T")
 _SHORT = Path("/tmp")

@@ -7,9 +7,9 @@ from typing import Any, Self
 
 import aiohttp
 
-from deploy.local.layout import AGENTS, CLOUD, EDGE_MODEL, REGION_OF, ROUTERS, Layout
-from deploy.local.part import Part, PartError
-from router.process.clock import Clock, monotonic
+from isochrone.deploy.local.layout import AGENTS, CLOUD, EDGE_MODEL, REGION_OF, ROUTERS, Layout
+from isochrone.deploy.local.part import Part, PartError
+from isochrone.router.process.clock import Clock, monotonic
 
 Tell = Callable[[str], None]
 """Takes a line of progress for a person."""
@@ -32,10 +32,10 @@ class System:
         self._tell = tell
         self._clock = clock
         self._parts = {
-            "relays": self._process("relays", "deploy.local.relays"),
-            **{name: self._process(name, "deploy.cli", "router") for name in ROUTERS},
-            **{name: self._process(name, "deploy.cli", "agent") for name in AGENTS},
-            CLOUD: self._process(CLOUD, "deploy.cli", "cloud"),
+            "relays": self._process("relays", "isochrone.deploy.local.relays"),
+            **{name: self._process(name, "isochrone.deploy.cli", "router") for name in ROUTERS},
+            **{name: self._process(name, "isochrone.deploy.cli", "agent") for name in AGENTS},
+            CLOUD: self._process(CLOUD, "isochrone.deploy.cli", "cloud"),
         }
         self._http: aiohttp.ClientSession | None = None
 

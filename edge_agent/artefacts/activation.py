@@ -11,9 +11,9 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.artefacts.partial import unwritable
-from edge_agent.runtime.durable import sync, write_through
-from router.process import log
+from isochrone.edge_agent.artefacts.partial import unwritable
+from isochrone.edge_agent.runtime.package.durable import sync, write_through
+from isochrone.router.process import log
 
 FILE = ".active.json"
 _DRAFT = f"{FILE}.draft"

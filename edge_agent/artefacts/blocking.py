@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
-from edge_agent.artefacts.source import CHUNK_BYTES, Opened, SourceFailed
+from isochrone.edge_agent.artefacts.source import CHUNK_BYTES, Opened, SourceFailed
 
 T = TypeVar("T")
 

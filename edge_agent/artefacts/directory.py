@@ -5,9 +5,9 @@ import stat
 from io import FileIO
 from pathlib import Path
 
-from edge_agent.artefacts.blocking import BlockingSource
-from edge_agent.artefacts.settings import FromDirectory
-from edge_agent.artefacts.source import Source, SourceFailed, SourceRefused
+from isochrone.edge_agent.artefacts.blocking import BlockingSource
+from isochrone.edge_agent.artefacts.settings import FromDirectory
+from isochrone.edge_agent.artefacts.source import Source, SourceFailed, SourceRefused
 
 
 class _Directory:

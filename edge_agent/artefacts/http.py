@@ -12,10 +12,16 @@ from typing import Literal
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector
 from yarl import URL
 
-from edge_agent.artefacts.settings import FromHttp
-from edge_agent.artefacts.source import CHUNK_BYTES, Opened, Source, SourceFailed, SourceRefused
-from router.errors import ConfigError
-from router.process.regular_file import open_regular
+from isochrone.edge_agent.artefacts.settings import FromHttp
+from isochrone.edge_agent.artefacts.source import (
+    CHUNK_BYTES,
+    Opened,
+    Source,
+    SourceFailed,
+    SourceRefused,
+)
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.regular_file import open_regular
 
 _CONNECT_S = 10.0
 _MAX_TOKEN_BYTES = 64 << 10

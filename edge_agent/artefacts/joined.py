@@ -3,16 +3,16 @@
 from pathlib import Path
 from random import Random
 
-from edge_agent.artefacts.activation import Activations
-from edge_agent.artefacts.disk import Disk
-from edge_agent.artefacts.parts import Trust, source_of
-from edge_agent.artefacts.pull import Bringing
-from edge_agent.artefacts.pulls import Pulls
-from edge_agent.artefacts.repository import Heard, Repository
-from edge_agent.artefacts.room import Room
-from edge_agent.artefacts.settings import ArtefactsConfig
-from edge_agent.artefacts.store import Store
-from edge_agent.runtime.pool import Pool
+from isochrone.edge_agent.artefacts.activation import Activations
+from isochrone.edge_agent.artefacts.disk import Disk
+from isochrone.edge_agent.artefacts.parts import Trust, source_of
+from isochrone.edge_agent.artefacts.pull import Bringing
+from isochrone.edge_agent.artefacts.pulls import Pulls
+from isochrone.edge_agent.artefacts.repository import Heard, Repository
+from isochrone.edge_agent.artefacts.room import Room
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig
+from isochrone.edge_agent.artefacts.store import Store
+from isochrone.edge_agent.runtime.residence.pool import Pool
 
 
 def repository(

@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_agent.artefacts.source import CHUNK_BYTES, SourceFailed, SourceRefused
-from edge_agent.runtime.durable import sync
-from edge_agent.runtime.manifest import StoredFile
-from edge_agent.runtime.package import PackageError
-from router.errors import IsochroneError, NoSpace
+from isochrone.edge_agent.artefacts.source import CHUNK_BYTES, SourceFailed, SourceRefused
+from isochrone.edge_agent.runtime.package.durable import sync
+from isochrone.edge_agent.runtime.package.manifest import StoredFile
+from isochrone.edge_agent.runtime.package.package import PackageError
+from isochrone.router.errors import IsochroneError, NoSpace
 
 SUFFIX = ".partial"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

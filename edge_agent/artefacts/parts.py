@@ -5,22 +5,22 @@ import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
-from edge_agent.artefacts.settings import (
+from isochrone.edge_agent.artefacts.settings import (
     ArtefactsConfig,
     FromDirectory,
     FromHttp,
     FromS3,
     SourceConfig,
 )
-from edge_agent.artefacts.source import Source
-from router.errors import ConfigError
+from isochrone.edge_agent.artefacts.source import Source
+from isochrone.router.errors import ConfigError
 
 _SOURCES: dict[type[SourceConfig], str] = {
-    FromDirectory: "edge_agent.artefacts.directory",
-    FromHttp: "edge_agent.artefacts.http",
-    FromS3: "edge_agent.artefacts.s3",
+    FromDirectory: "isochrone.edge_agent.artefacts.directory",
+    FromHttp: "isochrone.edge_agent.artefacts.http",
+    FromS3: "isochrone.edge_agent.artefacts.s3",
 }
-_SIGNATURE = "edge_agent.artefacts.signature"
+_SIGNATURE = "isochrone.edge_agent.artefacts.signature"
 _EXTRA = {"boto3": "s3", "botocore": "s3", "cryptography": "edge"}
 
 

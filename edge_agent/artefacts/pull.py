@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
 
-from edge_agent.artefacts.disk import Disk
-from edge_agent.artefacts.partial import Partial
-from edge_agent.artefacts.parts import Trust
-from edge_agent.artefacts.room import Room
-from edge_agent.artefacts.source import Source, SourceFailed, SourceRefused, small
-from edge_agent.artefacts.store import Origin, Staging, Store
-from edge_agent.runtime.manifest import StoredFile
-from edge_agent.runtime.package import (
+from isochrone.edge_agent.artefacts.disk import Disk
+from isochrone.edge_agent.artefacts.partial import Partial
+from isochrone.edge_agent.artefacts.parts import Trust
+from isochrone.edge_agent.artefacts.room import Room
+from isochrone.edge_agent.artefacts.source import Source, SourceFailed, SourceRefused, small
+from isochrone.edge_agent.artefacts.store import Origin, Staging, Store
+from isochrone.edge_agent.runtime.package.manifest import StoredFile
+from isochrone.edge_agent.runtime.package.package import (
     MANIFEST,
     MAX_SIGNATURE_BYTES,
     SIGNATURE,
@@ -21,9 +21,9 @@ from edge_agent.runtime.package import (
     PackageError,
     manifest_in,
 )
-from router.errors import IsochroneError
-from router.process import log
-from router.process.document import MAX_BYTES
+from isochrone.router.errors import IsochroneError
+from isochrone.router.process import log
+from isochrone.router.process.document import MAX_BYTES
 
 _TOLD_SHARE = 0.1
 _log = logging.getLogger("isochrone.agent.pull")

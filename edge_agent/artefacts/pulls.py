@@ -9,12 +9,12 @@ from typing import Any
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
-from edge_agent.artefacts.pull import Bringing, Progress, Wish
-from edge_agent.artefacts.source import Source, SourceFailed
-from edge_agent.pause import Pause
-from edge_agent.runtime.package import Package
-from router.errors import BadRequest, IsochroneError, let_go
-from router.process import log
+from isochrone.edge_agent.artefacts.pull import Bringing, Progress, Wish
+from isochrone.edge_agent.artefacts.source import Source, SourceFailed
+from isochrone.edge_agent.pause import Pause
+from isochrone.edge_agent.runtime.package.package import Package
+from isochrone.router.errors import BadRequest, IsochroneError, let_go
+from isochrone.router.process import log
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 60.0

@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edge_agent.artefacts.activation import Activation, Activations
-from edge_agent.artefacts.disk import Disk
-from edge_agent.artefacts.pull import Progress, Wish
-from edge_agent.artefacts.pulls import Pull, Pulls
-from edge_agent.artefacts.store import Store
-from edge_agent.runtime.held import Held
-from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.package import Check, Package
-from edge_agent.runtime.pool import Pool
-from router.errors import BadRequest, IsochroneError, NotFound, Unavailable
-from router.process import log
-from router.wire.report import HeldModel, ModelState, version_order
+from isochrone.edge_agent.artefacts.activation import Activation, Activations
+from isochrone.edge_agent.artefacts.disk import Disk
+from isochrone.edge_agent.artefacts.pull import Progress, Wish
+from isochrone.edge_agent.artefacts.pulls import Pull, Pulls
+from isochrone.edge_agent.artefacts.store import Store
+from isochrone.edge_agent.runtime.package.manifest import Manifest
+from isochrone.edge_agent.runtime.package.package import Check, Package
+from isochrone.edge_agent.runtime.residence.held import Held
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.errors import BadRequest, IsochroneError, NotFound, Unavailable
+from isochrone.router.process import log
+from isochrone.router.wire.report import HeldModel, ModelState, version_order
 
 T = TypeVar("T")
 LEAVE_S = 5.0

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.artefacts.disk import Disk
-from edge_agent.artefacts.store import Staging, Store
-from edge_agent.runtime.manifest import Manifest
-from edge_agent.runtime.package import Package
-from router.errors import NoSpace
-from router.process import log
+from isochrone.edge_agent.artefacts.disk import Disk
+from isochrone.edge_agent.artefacts.store import Staging, Store
+from isochrone.edge_agent.runtime.package.manifest import Manifest
+from isochrone.edge_agent.runtime.package.package import Package
+from isochrone.router.errors import NoSpace
+from isochrone.router.process import log
 
 _log = logging.getLogger("isochrone.agent.pull")
 

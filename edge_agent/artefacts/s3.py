@@ -7,9 +7,9 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from edge_agent.artefacts.blocking import BlockingSource, Readable
-from edge_agent.artefacts.settings import FromS3
-from edge_agent.artefacts.source import Source, SourceFailed, SourceRefused
+from isochrone.edge_agent.artefacts.blocking import BlockingSource, Readable
+from isochrone.edge_agent.artefacts.settings import FromS3
+from isochrone.edge_agent.artefacts.source import Source, SourceFailed, SourceRefused
 
 _CONNECT_S = 10.0
 _TRANSIENT = frozenset({408, 425, 429})

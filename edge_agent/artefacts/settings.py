@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from router.process.settings import Settings
+from isochrone.router.process.settings import Settings
 
 KEY_BYTES = 32
 MIB = 1 << 20

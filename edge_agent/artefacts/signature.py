@@ -12,10 +12,14 @@ from pathlib import Path
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from edge_agent.artefacts.settings import public_bytes
-from edge_agent.runtime.package import MAX_SIGNATURE_BYTES, SIGNATURE, PackageError
-from router.errors import ConfigError
-from router.process.regular_file import open_regular
+from isochrone.edge_agent.artefacts.settings import public_bytes
+from isochrone.edge_agent.runtime.package.package import (
+    MAX_SIGNATURE_BYTES,
+    SIGNATURE,
+    PackageError,
+)
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.regular_file import open_regular
 
 _MAX_KEYS_BYTES = 1 << 20
 _REMEDY = "sign it with a trusted key (isochrone package sign), or trust the key that did"

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.errors import IsochroneError
+from isochrone.router.errors import IsochroneError
 
 CHUNK_BYTES = 1 << 20
 

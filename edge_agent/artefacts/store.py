@@ -17,10 +17,10 @@ from pathlib import Path
 
 import msgspec
 
-from edge_agent.artefacts.partial import SUFFIX, unwritable
-from edge_agent.runtime.durable import sync, write_through
-from edge_agent.runtime.manifest import Manifest, StoredFile
-from edge_agent.runtime.package import (
+from isochrone.edge_agent.artefacts.partial import SUFFIX, unwritable
+from isochrone.edge_agent.runtime.package.durable import sync, write_through
+from isochrone.edge_agent.runtime.package.manifest import Manifest, StoredFile
+from isochrone.edge_agent.runtime.package.package import (
     MANIFEST,
     SIGNATURE,
     Check,
@@ -30,7 +30,7 @@ from edge_agent.runtime.package import (
     open_package,
     packages_in,
 )
-from router.errors import Unavailable
+from isochrone.router.errors import Unavailable
 
 PULLS = ".pulls"
 ORIGIN = "origin.json"

@@ -20,8 +20,8 @@ they are behind the virtual time.
 from collections.abc import Callable, Collection, Hashable
 from typing import Generic
 
-from router.admission.heap import Heap
-from router.admission.ticket import T, Ticket
+from isochrone.router.admission.heap import Heap
+from isochrone.router.admission.ticket import T, Ticket
 
 _MOST_IDLE = 256
 """Tags of tenants who do not wait; above it the smallest debts are forgiven."""

@@ -9,8 +9,8 @@ gate.
 from collections.abc import Collection, Hashable, Mapping
 from typing import Generic
 
-from router.admission.queue import AGE_S, Line, Room, Ticket
-from router.admission.ticket import T
+from isochrone.router.admission.queue import AGE_S, Line, Room, Ticket
+from isochrone.router.admission.ticket import T
 
 
 class Gate(Generic[T]):

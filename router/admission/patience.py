@@ -16,8 +16,8 @@ from collections.abc import Hashable
 from math import inf
 from typing import Generic
 
-from router.admission.heap import Heap
-from router.admission.ticket import T, Ticket
+from isochrone.router.admission.heap import Heap
+from isochrone.router.admission.ticket import T, Ticket
 
 _Like = tuple[str, Hashable, int]
 """Tickets are alike that have the tenant, the lane and the priority asked for in common."""

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Hashable, KeysView, Mapping
 from types import MappingProxyType
 from typing import Generic
 
-from router.admission.fair import Band
-from router.admission.patience import Patience
-from router.admission.room import AGE_S, Room
-from router.admission.ticket import LOWEST, Outcome, T, Ticket, believable
+from isochrone.router.admission.fair import Band
+from isochrone.router.admission.patience import Patience
+from isochrone.router.admission.room import AGE_S, Room
+from isochrone.router.admission.ticket import LOWEST, Outcome, T, Ticket, believable
 
 __all__ = ["AGE_S", "Line", "Outcome", "Room", "Ticket"]
 

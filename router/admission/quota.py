@@ -7,7 +7,7 @@ be full again; that is the same as counting tokens, with nothing to refill.
 from collections.abc import Mapping
 from math import inf
 
-from router.policy.region_file import Rate
+from isochrone.router.law.region_file import Rate
 
 _HAIR_S = 1e-7
 """Instants that differ by less are one: sums of them err by about this much after a year."""

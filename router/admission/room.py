@@ -10,8 +10,8 @@ from itertools import count
 from math import inf
 from typing import Generic
 
-from router.admission.heap import Heap
-from router.admission.ticket import DEFAULT, HIGHEST, LOWEST, Outcome, T, Ticket
+from isochrone.router.admission.heap import Heap
+from isochrone.router.admission.ticket import DEFAULT, HIGHEST, LOWEST, Outcome, T, Ticket
 
 AGE_S = 2.0
 """How long a ticket waits for each band that it is lifted by."""

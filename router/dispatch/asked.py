@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from router.admission.ticket import Ticket
-from router.dispatch.command import GiveUp
-from router.dispatch.outlook import Lane
-from router.dispatch.record import Record
-from router.policy.query import Query
-from router.process.exchange import Exchange
+from isochrone.router.admission.ticket import Ticket
+from isochrone.router.dispatch.command import GiveUp
+from isochrone.router.dispatch.outlook import Lane
+from isochrone.router.dispatch.record import Record
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.policy.query import Query
 
 
 @dataclass(slots=True, eq=False)

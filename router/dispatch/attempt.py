@@ -11,7 +11,7 @@ other try is cancelled.
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 
-from router.dispatch.classify import (
+from isochrone.router.dispatch.classify import (
     HOLD_BYTES,
     MAY_HAVE_RUN,
     OF_LOSS,
@@ -23,7 +23,7 @@ from router.dispatch.classify import (
     refusal_for_good,
     retry_after_s,
 )
-from router.dispatch.command import (
+from isochrone.router.dispatch.command import (
     Abort,
     Begin,
     Cancel,
@@ -35,17 +35,8 @@ from router.dispatch.command import (
     Send,
     Settle,
 )
-from router.dispatch.event import (
-    Chunk,
-    ClientGone,
-    End,
-    Event,
-    Head,
-    HedgeDue,
-    Lost,
-    Timer,
-)
-from router.errors import (
+from isochrone.router.dispatch.event import ClientGone, Event, HedgeDue, Timer
+from isochrone.router.errors import (
     DeadlineExceeded,
     IsochroneError,
     NoEndpoint,
@@ -54,10 +45,11 @@ from router.errors import (
     Quarantined,
     UnusableAnswer,
 )
-from router.fleet.outcome import Outcome
-from router.policy.law import Permit
-from router.process.clock import Clock
-from router.wire.problem import Problem
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.law.permit import Permit
+from isochrone.router.process.clock import Clock
+from isochrone.router.upstream.event import Chunk, End, Head, Lost
+from isochrone.router.wire.problem import Problem
 
 POISON_COUNT = 2
 """A request that crashed so many endpoints is asked of no other."""

@@ -11,19 +11,12 @@ from random import Random
 
 from msgspec import structs
 
-from router.fleet.endpoint import Candidate, Fleet
-from router.policy.choose import choose, score_plain
-from router.policy.explain import reasons_among
-from router.policy.pick import Scored, by_rank
-from router.policy.policy import (
-    Plan,
-    Policy,
-    decide,
-    obstacle,
-    plan_among,
-    score_lawful,
-)
-from router.policy.query import Query
+from isochrone.router.fleet.candidate import Candidate, Fleet
+from isochrone.router.policy.choose import choose, score_plain
+from isochrone.router.policy.explain import reasons_among
+from isochrone.router.policy.pick import Scored, by_rank
+from isochrone.router.policy.policy import Plan, Policy, decide, obstacle, plan_among, score_lawful
+from isochrone.router.policy.query import Query
 
 SURVEYED_COUNT = 256
 """Of more candidates than this, reasons are given for the near ones only."""

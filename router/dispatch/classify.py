@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from email.utils import mktime_tz, parsedate_tz
 from http import HTTPStatus
 
-from router.dispatch.event import Cause
-from router.errors import (
+from isochrone.router.errors import (
     BadRequest,
     IsochroneError,
     NoSpace,
@@ -16,12 +15,13 @@ from router.errors import (
     Unloadable,
     UnusableAnswer,
 )
-from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.outcome import Outcome
-from router.process.clock import Clock
-from router.wire.http import Headers, first
-from router.wire.peer_json import read_json
-from router.wire.problem import Problem
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.members.endpoint import Endpoint, Tier
+from isochrone.router.process.clock import Clock
+from isochrone.router.upstream.event import Cause
+from isochrone.router.wire.http import Headers, first
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import Problem
 
 _OF_THE_ROUTER = frozenset({401, 407, 451})
 """From a server that is none of ours: it does not let the router in (clients' keys are not passed

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from router.dispatch.event import Head
-from router.errors import IsochroneError
-from router.fleet.outcome import Outcome
-from router.policy.law import Permit
+from isochrone.router.errors import IsochroneError
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.law.permit import Permit
+from isochrone.router.upstream.event import Head
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from router.admission.gate import Gate
-from router.admission.quota import Quotas
-from router.dispatch.asked import Asked
-from router.dispatch.chooser import Chooser
-from router.dispatch.command import GiveUp
-from router.dispatch.outlook import (
+from isochrone.router.admission.gate import Gate
+from isochrone.router.admission.quota import Quotas
+from isochrone.router.dispatch.asked import Asked
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.command import GiveUp
+from isochrone.router.dispatch.outlook import (
     Outlook,
     is_one_full,
     least_s,
@@ -30,21 +30,21 @@ from router.dispatch.outlook import (
     too_late,
     within,
 )
-from router.dispatch.record import Record
-from router.dispatch.runner import Runner
-from router.dispatch.turns import Turns
-from router.dispatch.waiting import Waiting
-from router.errors import IsochroneError, NoEndpoint, Overloaded, QuotaExceeded
-from router.fleet.ledger import Ledger
-from router.fleet.site import Site
-from router.policy.law import Permit
-from router.policy.pick import Scored
-from router.policy.policy import Plan
-from router.policy.query import Query
-from router.policy.scores import seconds
-from router.process.clock import Clock
-from router.process.exchange import Exchange
-from router.wire.report import ModelState
+from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.runner import Runner
+from isochrone.router.dispatch.turns import Turns
+from isochrone.router.dispatch.waiting import Waiting
+from isochrone.router.errors import IsochroneError, NoEndpoint, Overloaded, QuotaExceeded
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.site import Site
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.law.permit import Permit
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.policy import Plan
+from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import seconds
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.report import ModelState
 
 LOOK_S = 1.0
 """How often the size of the fleet is looked at."""

@@ -1,54 +1,8 @@
 """What can happen to one try on one endpoint, and to the request as a whole."""
 
 from dataclasses import dataclass
-from enum import Enum
 
-from router.wire.http import Headers
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The endpoint has begun to answer."""
-
-    status: int
-    headers: Headers
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A part of the answer's body."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The answer is whole; `code` is that of an error which its last chunk tells."""
-
-    code: str = ""
-
-
-class Cause(Enum):
-    """Why a try was lost."""
-
-    REFUSED = "refused"
-    """No connection could be made: nothing of the request has left."""
-    LOCAL = "local"
-    """This machine lacks a descriptor, a port or memory for a connection: nothing has left."""
-    RESET = "reset"
-    """The connection ended before the answer was whole."""
-    MALFORMED = "malformed"
-    """What came is not HTTP."""
-    TIMEOUT = "timeout"
-    """Nothing came in the time that this try was given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The try ended without a whole answer."""
-
-    cause: Cause
-    detail: str
+from isochrone.router.upstream.event import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +19,5 @@ class HedgeDue:
 class ClientGone:
     """Nobody waits for the answer any more."""
 
-
-Answer = Head | Chunk | End | Lost
-"""The events of one try, in order: Head, Chunk..., End; or Lost at any point, and nothing after."""
 
 Event = Answer | Timer | HedgeDue | ClientGone

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from router.dispatch.asked import Asked
-from router.dispatch.chooser import Chooser
-from router.dispatch.spare import Spare
-from router.policy.law import Permit
-from router.policy.pick import Scored
-from router.process.clock import Clock
+from isochrone.router.dispatch.asked import Asked
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.spare import Spare
+from isochrone.router.law.permit import Permit
+from isochrone.router.policy.pick import Scored
+from isochrone.router.process.clock import Clock
 
 DUE_S = 0.05
 """A deadline is as good as over when this is left of it,"""

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from heapq import nsmallest
 from typing import NamedTuple
 
-from router.admission.ticket import DEFAULT, LOWEST
-from router.dispatch.chooser import QUICKEST_COUNT, Chooser
-from router.errors import DeadlineExceeded, Overloaded
-from router.fleet.endpoint import Candidate
-from router.policy.pick import Scored
-from router.policy.policy import Plan
-from router.policy.query import Query
-from router.policy.scores import Seconds, seconds
-from router.wire.report import ModelState
+from isochrone.router.admission.ticket import DEFAULT, LOWEST
+from isochrone.router.dispatch.chooser import QUICKEST_COUNT, Chooser
+from isochrone.router.errors import DeadlineExceeded, Overloaded
+from isochrone.router.fleet.candidate import Candidate
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.policy import Plan
+from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import Seconds, seconds
+from isochrone.router.wire.report import ModelState
 
 LASTS_S = 0.1
 """How long what a lane's endpoints can do is taken as known."""

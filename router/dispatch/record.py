@@ -3,11 +3,11 @@
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
-from router.policy.pick import Scored
-from router.policy.policy import Plan
-from router.policy.query import Query
-from router.wire.problem import STATUS
-from router.wire.report import CallReport
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.policy import Plan
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.problem import STATUS
+from isochrone.router.wire.report import CallReport
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
-from router.dispatch.asked import Asked, Ended
-from router.dispatch.attempt import Attempt
-from router.dispatch.chooser import Chooser
-from router.dispatch.command import (
+from isochrone.router.dispatch.asked import Asked, Ended
+from isochrone.router.dispatch.attempt import Attempt
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.command import (
     Abort,
     Begin,
     Cancel,
@@ -24,18 +24,19 @@ from router.dispatch.command import (
     Send,
     Settle,
 )
-from router.dispatch.event import Cause, Chunk, ClientGone, End, Event, Head, Lost
-from router.dispatch.guide import Guide
-from router.dispatch.rewrite import downstream_headers, readable_refusal, server_timing
-from router.dispatch.spare import Spare
-from router.dispatch.timers import Timers
-from router.dispatch.tries import Reach, Tries
-from router.errors import IsochroneError, UnusableAnswer
-from router.policy.explain import explanation
-from router.policy.pick import Scored
-from router.policy.policy import Plan
-from router.process.clock import Clock
-from router.wire.headers import EXPLAIN
+from isochrone.router.dispatch.event import ClientGone, Event
+from isochrone.router.dispatch.guide import Guide
+from isochrone.router.dispatch.spare import Spare
+from isochrone.router.dispatch.timers import Timers
+from isochrone.router.dispatch.tries import Reach, Tries
+from isochrone.router.errors import IsochroneError, UnusableAnswer
+from isochrone.router.policy.explain import explanation
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.policy import Plan
+from isochrone.router.process.clock import Clock
+from isochrone.router.upstream.event import Cause, Chunk, End, Head, Lost
+from isochrone.router.upstream.rewrite import downstream_headers, readable_refusal, server_timing
+from isochrone.router.wire.headers import EXPLAIN
 
 _log = logging.getLogger("isochrone.router")
 

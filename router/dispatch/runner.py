@@ -3,18 +3,18 @@
 import logging
 from collections.abc import Callable
 
-from router.dispatch.asked import Asked, Ended
-from router.dispatch.chooser import Chooser
-from router.dispatch.event import Event, HedgeDue, Timer
-from router.dispatch.run import Means, Run
-from router.dispatch.spare import Spare
-from router.dispatch.timers import Timers
-from router.dispatch.upstream import Upstream
-from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger
-from router.policy.policy import Plan
-from router.process.clock import Clock
-from router.wire.http import Headers
+from isochrone.router.dispatch.asked import Asked, Ended
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.event import Event, HedgeDue, Timer
+from isochrone.router.dispatch.run import Means, Run
+from isochrone.router.dispatch.spare import Spare
+from isochrone.router.dispatch.timers import Timers
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.policy.policy import Plan
+from isochrone.router.process.clock import Clock
+from isochrone.router.upstream.upstream import Upstream
+from isochrone.router.wire.http import Headers
 
 _log = logging.getLogger("isochrone.router")
 

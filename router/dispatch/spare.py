@@ -7,12 +7,12 @@ it, and within a budget.
 
 from collections.abc import Collection, Mapping
 
-from router.config import HedgeConfig, ModelConfig, RetryConfig
-from router.dispatch.budget import HedgeBudget, RetryBudget
-from router.dispatch.record import Record
-from router.policy.pick import Scored
-from router.policy.query import Query
-from router.policy.scores import Seconds
+from isochrone.router.config import HedgeConfig, ModelConfig, RetryConfig
+from isochrone.router.dispatch.budget import HedgeBudget, RetryBudget
+from isochrone.router.dispatch.record import Record
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import Seconds
 
 LATE_SIGMAS = 2.0
 """An answer is late when it is this many standard deviations over its prediction."""

@@ -4,21 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from router.dispatch.asked import Asked
-from router.dispatch.command import Send, Settle
-from router.dispatch.event import Answer, Cause, Head, Lost
-from router.dispatch.record import Tried
-from router.dispatch.rewrite import upstream_headers
-from router.dispatch.upstream import Call, Upstream
-from router.errors import IsochroneError, Quarantined
-from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger
-from router.fleet.outcome import Outcome
-from router.fleet.site import Lease
-from router.policy.pick import Scored
-from router.process.clock import Clock
-from router.wire.http import Headers, Request, first
-from router.wire.report import LOAD_HEADER, CallReport, ModelState, decode_call_report
+from isochrone.router.dispatch.asked import Asked
+from isochrone.router.dispatch.command import Send, Settle
+from isochrone.router.dispatch.record import Tried
+from isochrone.router.errors import IsochroneError, Quarantined
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.fleet.site import Lease
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.policy.pick import Scored
+from isochrone.router.process.clock import Clock
+from isochrone.router.upstream.event import Answer, Cause, Head, Lost
+from isochrone.router.upstream.rewrite import upstream_headers
+from isochrone.router.upstream.upstream import Call, Upstream
+from isochrone.router.wire.http import Headers, Request, first
+from isochrone.router.wire.report import LOAD_HEADER, CallReport, ModelState, decode_call_report
 
 _WORKING = frozenset({"infer", "generate", "generate_stream"})
 """Actions in which the model runs."""

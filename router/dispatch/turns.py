@@ -7,10 +7,10 @@ times a second; and one sweep passes over so many lanes only.
 
 from collections.abc import Callable, Iterable
 
-from router.admission.gate import Gate
-from router.dispatch.asked import Asked
-from router.dispatch.outlook import Lane, may_wait, opens_s, soonest_s
-from router.policy.policy import Plan
+from isochrone.router.admission.gate import Gate
+from isochrone.router.dispatch.asked import Asked
+from isochrone.router.dispatch.outlook import Lane, may_wait, opens_s, soonest_s
+from isochrone.router.policy.policy import Plan
 
 LANES_COUNT = 4
 """In how many lanes somebody is looked for when a place becomes free."""

@@ -9,14 +9,14 @@ from itertools import islice
 
 from msgspec import structs
 
-from router.admission.gate import Gate
-from router.admission.ticket import Outcome
-from router.dispatch.asked import Asked
-from router.dispatch.outlook import Lane, Outlook, Prospect, least_s, too_late
-from router.dispatch.record import CLIENT_GONE
-from router.errors import DeadlineExceeded, IsochroneError, Overloaded
-from router.policy.query import Query
-from router.process.clock import Clock
+from isochrone.router.admission.gate import Gate
+from isochrone.router.admission.ticket import Outcome
+from isochrone.router.dispatch.asked import Asked
+from isochrone.router.dispatch.outlook import Lane, Outlook, Prospect, least_s, too_late
+from isochrone.router.dispatch.record import CLIENT_GONE
+from isochrone.router.errors import DeadlineExceeded, IsochroneError, Overloaded
+from isochrone.router.policy.query import Query
+from isochrone.router.process.clock import Clock
 
 LANES_COUNT = 16
 """In how many lanes of its model what waits is counted for who comes."""

@@ -4,16 +4,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from router.errors import IsochroneError
-from router.fleet.breaker import Breaker
-from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.latency import ServiceTime
-from router.fleet.slowstart import RAMP_S
-from router.geo.network import RttWindow
-from router.wire.report import ModelState
+from isochrone.router.errors import IsochroneError
+from isochrone.router.fleet.breaker import Breaker
+from isochrone.router.fleet.latency import ServiceTime
+from isochrone.router.fleet.slowstart import RAMP_S
+from isochrone.router.geo.network import RttWindow
+from isochrone.router.members.endpoint import Endpoint, Tier
+from isochrone.router.wire.report import ModelState
 
 if TYPE_CHECKING:  # each knows the other
-    from router.fleet.site import Site
+    from isochrone.router.fleet.site import Site
 
 _WARM = ModelState.WARM
 _LEAST_S = 1e-9

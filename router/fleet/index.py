@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from heapq import nsmallest
 from operator import attrgetter
 
-from router.fleet.holding import Holding
-from router.fleet.site import Site
+from isochrone.router.fleet.holding import Holding
+from isochrone.router.fleet.site import Site
 
 NEAR_COUNT = 32
 """Of more than twice as many, only so many are looked at for each request, and a few others."""

@@ -11,23 +11,24 @@ from operator import attrgetter
 from random import Random
 from types import MappingProxyType
 
-from router.errors import IsochroneError
-from router.fleet.back_off import back_off_s
-from router.fleet.breaker import Tolerance
-from router.fleet.endpoint import Candidate, Endpoint, Shortlist, Tier
-from router.fleet.holding import Holding, StandingRefusal
-from router.fleet.index import Index
-from router.fleet.membership import Member, Membership
-from router.fleet.outcome import Outcome
-from router.fleet.outlier import Sign, Thresholds
-from router.fleet.priors import Priors
-from router.fleet.quarantine import START_S, Quarantine, begin_trial, is_testable
-from router.fleet.site import Lease, Site
-from router.fleet.timetable import Timetable
-from router.fleet.waiting import WaitCurve
-from router.fleet.watch import IN_USE_S, Watch
-from router.geo.network import Path
-from router.wire.report import CallReport, EndpointReport, ModelState, Waking
+from isochrone.router.errors import IsochroneError
+from isochrone.router.fleet.back_off import back_off_s
+from isochrone.router.fleet.breaker import Tolerance
+from isochrone.router.fleet.candidate import Candidate, Shortlist
+from isochrone.router.fleet.holding import Holding, StandingRefusal
+from isochrone.router.fleet.index import Index
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.fleet.outlier import Sign, Thresholds
+from isochrone.router.fleet.priors import Priors
+from isochrone.router.fleet.quarantine import START_S, Quarantine, begin_trial, is_testable
+from isochrone.router.fleet.site import Lease, Site
+from isochrone.router.fleet.timetable import Timetable
+from isochrone.router.fleet.waiting import WaitCurve
+from isochrone.router.fleet.watch import IN_USE_S, Watch
+from isochrone.router.geo.network import Path
+from isochrone.router.members.endpoint import Endpoint, Tier
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.wire.report import CallReport, EndpointReport, ModelState, Waking
 
 SILENCE_S = 1.0
 """Who was not heard of for so long is asked when it comes into use."""

@@ -4,11 +4,11 @@ import math
 from functools import lru_cache
 from typing import TypeVar
 
-from router.fleet.congestion import price
-from router.fleet.endpoint import ANY_COUNT
-from router.fleet.latency import LEAST_S, Ewma
-from router.fleet.priors import SERVICE_S
-from router.fleet.waiting import place
+from isochrone.router.fleet.candidate import ANY_COUNT
+from isochrone.router.fleet.congestion import price
+from isochrone.router.fleet.latency import LEAST_S, Ewma
+from isochrone.router.fleet.priors import SERVICE_S
+from isochrone.router.fleet.waiting import place
 
 _T = TypeVar("_T")
 

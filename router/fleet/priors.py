@@ -4,7 +4,7 @@ Kept for each (model, hardware class), with a mean over all classes of the model
 endpoint never looks infinitely fast.
 """
 
-from router.fleet.latency import Ewma
+from isochrone.router.fleet.latency import Ewma
 
 SERVICE_S = 0.02
 LOAD_S = 1.0

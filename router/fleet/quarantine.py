@@ -2,12 +2,12 @@
 
 from math import inf
 
-from router.fleet.holding import Holding
-from router.fleet.outcome import Outcome
-from router.fleet.outlier import UNPROVEN, Sign, Thresholds, step
-from router.fleet.site import Lease, Site
-from router.fleet.timetable import Timetable, longest_s
-from router.wire.report import ModelState
+from isochrone.router.fleet.holding import Holding
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.fleet.outlier import UNPROVEN, Sign, Thresholds, step
+from isochrone.router.fleet.site import Lease, Site
+from isochrone.router.fleet.timetable import Timetable, longest_s
+from isochrone.router.wire.report import ModelState
 
 START_S = 5.0
 """Whoever is first heard of this soon after the router's own start needs no slow start."""

@@ -3,15 +3,21 @@
 import math
 from collections.abc import Iterable
 
-from router.fleet.breaker import Tolerance
-from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.holding import LOADING, Holding
-from router.fleet.occupancy import Occupancy
-from router.fleet.outlier import UNPROVEN, Health
-from router.fleet.priors import Priors
-from router.fleet.waiting import WaitCurve
-from router.geo.network import Path
-from router.wire.report import CallReport, EndpointReport, HeldModel, ModelState, version_order
+from isochrone.router.fleet.breaker import Tolerance
+from isochrone.router.fleet.holding import LOADING, Holding
+from isochrone.router.fleet.occupancy import Occupancy
+from isochrone.router.fleet.outlier import UNPROVEN, Health
+from isochrone.router.fleet.priors import Priors
+from isochrone.router.fleet.waiting import WaitCurve
+from isochrone.router.geo.network import Path
+from isochrone.router.members.endpoint import Endpoint, Tier
+from isochrone.router.wire.report import (
+    CallReport,
+    EndpointReport,
+    HeldModel,
+    ModelState,
+    version_order,
+)
 
 _SIGMAS = 4
 RETURN_S = 30.0

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from router.fleet.endpoint import ANY_COUNT
-from router.fleet.holding import Holding
-from router.fleet.site import RETURN_S, Lease, Site
-from router.fleet.slowstart import RAMP_S
+from isochrone.router.fleet.candidate import ANY_COUNT
+from isochrone.router.fleet.holding import Holding
+from isochrone.router.fleet.site import RETURN_S, Lease, Site
+from isochrone.router.fleet.slowstart import RAMP_S
 
 WAKE_LASTS_S = 10.0
 """A wake whose load was not seen to begin within this time may be sent again."""

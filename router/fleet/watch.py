@@ -9,8 +9,8 @@ seldom that all of that stays below a fixed rate.
 from heapq import heappop, heappush
 from itertools import count
 
-from router.fleet.endpoint import Tier
-from router.fleet.site import Site
+from isochrone.router.fleet.site import Site
+from isochrone.router.members.endpoint import Tier
 
 MOST_PER_S = 200.0
 """Probes a second that the watch over endpoints which are not in use may cost."""

@@ -9,16 +9,16 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from router.errors import IsochroneError, MethodNotAllowed, NotFound
-from router.fleet.ledger import Ledger
-from router.fleet.site import Site
-from router.fleet.store import Store
-from router.frontend.decisions import Decisions
-from router.frontend.server import Readiness
-from router.policy.region_policy import RegionPolicy
-from router.process.metrics import render
-from router.wire.http import Response
-from router.wire.problem import json_response, problem_response
+from isochrone.router.errors import IsochroneError, MethodNotAllowed, NotFound
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.site import Site
+from isochrone.router.frontend.decisions import Decisions
+from isochrone.router.frontend.server import Readiness
+from isochrone.router.law.region_policy import RegionPolicy
+from isochrone.router.members.store import Store
+from isochrone.router.process.metrics import render
+from isochrone.router.wire.http import Response
+from isochrone.router.wire.problem import json_response, problem_response
 
 _JOURNAL_MOST = 1000
 _log = logging.getLogger("isochrone.router.admin")

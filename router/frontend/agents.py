@@ -7,24 +7,30 @@ from urllib.parse import parse_qs
 
 import msgspec
 
-from router.errors import BadRequest, Forbidden, IsochroneError, NotFound, Unavailable
-from router.fleet.address import pin
-from router.fleet.membership import Membership
-from router.fleet.store import Store
-from router.geo.address import Network, read_address
-from router.process import log
-from router.process.clock import Clock
-from router.process.descriptors import is_local
-from router.process.exchange import Exchange
-from router.process.names import addresses
-from router.process.service import asynchronous
-from router.wire.headers import REQUEST_ID, CallHeaders
-from router.wire.http import Headers, Request, Response
-from router.wire.journal import Journal, Kept
-from router.wire.peer_json import read_json
-from router.wire.problem import json_response
-from router.wire.report import Enrolment, Name, SeenAgent, check_wire_version, decode_enrolment
-from router.wire.url import HostPort, parse_url
+from isochrone.router.errors import BadRequest, Forbidden, IsochroneError, NotFound, Unavailable
+from isochrone.router.geo.address import Network, read_address
+from isochrone.router.http.descriptors import is_local
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.http.names import addresses
+from isochrone.router.http.service import asynchronous
+from isochrone.router.members.address import pin
+from isochrone.router.members.membership import Membership
+from isochrone.router.members.store import Store
+from isochrone.router.process import log
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.headers import REQUEST_ID, CallHeaders
+from isochrone.router.wire.http import Headers, Request, Response
+from isochrone.router.wire.journal import Journal, Kept
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import json_response
+from isochrone.router.wire.report import (
+    Enrolment,
+    Name,
+    SeenAgent,
+    check_wire_version,
+    decode_enrolment,
+)
+from isochrone.router.wire.url import HostPort, parse_url
 
 RESOLVE_S = 2.0
 _AGENTS = "/isochrone/agents/"

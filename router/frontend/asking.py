@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Collection
 
-from router.errors import BadRequest, Forbidden, NotFound, Unavailable
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Membership
-from router.policy.query import Query
-from router.policy.region_policy import RegionPolicy
-from router.process.clock import Clock
-from router.wire.headers import CallHeaders
+from isochrone.router.errors import BadRequest, Forbidden, NotFound, Unavailable
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.law.region_policy import RegionPolicy
+from isochrone.router.members.membership import Membership
+from isochrone.router.policy.query import Query
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.headers import CallHeaders
 
 _LONGEST_NAME = 128
 _READING = frozenset({"", "ready"})

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from router.dispatch.record import Record
-from router.policy.explain import considered, not_considered
+from isochrone.router.dispatch.record import Record
+from isochrone.router.policy.explain import considered, not_considered
 
 KEPT = 4096
 KEPT_BYTES = 16 << 20

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
-from router.errors import BadRequest, Forbidden
-from router.fleet.ledger import Ledger
-from router.geo.address import Address, Network, read_address
-from router.geo.clients import Client, ClientPaths, Sample
-from router.geo.locate import Locator
-from router.process.clock import Clock
-from router.process.exchange import Exchange
-from router.wire.headers import CallHeaders
-from router.wire.http import Response
-from router.wire.peer_json import read_json
-from router.wire.report import Measurement, Measurements
+from isochrone.router.errors import BadRequest, Forbidden
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.geo.address import Address, Network, read_address
+from isochrone.router.geo.clients import Client, ClientPaths, Sample
+from isochrone.router.geo.locate import Locator
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.headers import CallHeaders
+from isochrone.router.wire.http import Response
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.report import Measurement, Measurements
 
 
 class Measured:

@@ -9,15 +9,15 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from router.dispatch.dispatcher import Dispatcher
-from router.dispatch.record import Record, Tried
-from router.dispatch.runner import Runner
-from router.fleet.ledger import Ledger
-from router.frontend.measured import Measured
-from router.geo.database import GeoDatabase
-from router.process.clock import Clock
-from router.process.housekeeping import Housekeeping
-from router.process.metrics import SECONDS_BUCKETS
+from isochrone.router.dispatch.dispatcher import Dispatcher
+from isochrone.router.dispatch.record import Record, Tried
+from isochrone.router.dispatch.runner import Runner
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.frontend.measured import Measured
+from isochrone.router.geo.database import GeoDatabase
+from isochrone.router.process.clock import Clock
+from isochrone.router.process.housekeeping import Housekeeping
+from isochrone.router.process.metrics import SECONDS_BUCKETS
 
 _ERRORS_S = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 ERROR_BUCKETS = (*(-s for s in reversed(_ERRORS_S)), 0.0, *_ERRORS_S)

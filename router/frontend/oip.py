@@ -7,17 +7,17 @@ is asked of an endpoint; what concerns this server is answered here.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from router.dispatch.chooser import Chooser
-from router.dispatch.dispatcher import Dispatcher
-from router.errors import NotFound
-from router.fleet.ledger import Ledger
-from router.frontend.asking import Asking
-from router.process.exchange import Exchange
-from router.wire.headers import CallHeaders
-from router.wire.http import Response
-from router.wire.methods import check_method
-from router.wire.problem import json_response
-from router.wire.report import ModelState
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.dispatcher import Dispatcher
+from isochrone.router.errors import NotFound
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.frontend.asking import Asking
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.wire.headers import CallHeaders
+from isochrone.router.wire.http import Response
+from isochrone.router.wire.methods import check_method
+from isochrone.router.wire.problem import json_response
+from isochrone.router.wire.report import ModelState
 
 _MODEL_ACTIONS = {
     "": "GET",

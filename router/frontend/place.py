@@ -11,25 +11,25 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from router.admission.quota import Quotas
-from router.errors import BadRequest, QuotaExceeded
-from router.fleet.endpoint import Candidate, Fleet
-from router.frontend.asking import Asking
-from router.geo.address import read_address
-from router.geo.clients import Client, ClientPaths
-from router.geo.network import Estimate
-from router.geo.place import Place
-from router.geo.region import Point, distance_km
-from router.policy.choose import choose
-from router.policy.explain import considered, not_considered
-from router.policy.pick import Scored
-from router.policy.policy import Plan, Policy, decide, plan_among
-from router.policy.query import Query
-from router.process.exchange import Exchange
-from router.wire.headers import CallHeaders
-from router.wire.http import Response
-from router.wire.peer_json import read_json
-from router.wire.problem import json_response
+from isochrone.router.admission.quota import Quotas
+from isochrone.router.errors import BadRequest, QuotaExceeded
+from isochrone.router.fleet.candidate import Candidate, Fleet
+from isochrone.router.frontend.asking import Asking
+from isochrone.router.geo.address import read_address
+from isochrone.router.geo.clients import Client, ClientPaths
+from isochrone.router.geo.network import Estimate
+from isochrone.router.geo.place import Place
+from isochrone.router.geo.region import Point, distance_km
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.policy.choose import choose
+from isochrone.router.policy.explain import considered, not_considered
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.policy import Plan, Policy, decide, plan_among
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.headers import CallHeaders
+from isochrone.router.wire.http import Response
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import json_response
 
 MOST = 128
 """So many endpoints are told of one by one: some milliseconds of work."""

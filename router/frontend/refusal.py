@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from router.errors import IsochroneError
-from router.policy.explain import explanation
-from router.policy.policy import Plan
-from router.process.exchange import Exchange
-from router.wire.headers import EXPLAIN, REQUEST_ID
-from router.wire.problem import problem_answer
+from isochrone.router.errors import IsochroneError
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.policy.explain import explanation
+from isochrone.router.policy.policy import Plan
+from isochrone.router.wire.headers import EXPLAIN, REQUEST_ID
+from isochrone.router.wire.problem import problem_answer
 
 
 class Refusals:

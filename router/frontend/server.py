@@ -7,21 +7,21 @@ from random import Random
 
 import msgspec
 
-from router.errors import Forbidden, IsochroneError, NotFound
-from router.fleet.ledger import Ledger
-from router.frontend.agents import Agents
-from router.frontend.asking import Asking
-from router.frontend.measured import Measured
-from router.frontend.oip import Handler, Inference
-from router.frontend.place import Places
-from router.frontend.refusal import Refusals
-from router.process.clock import Clock
-from router.process.exchange import Exchange
-from router.wire.headers import REQUEST_ID, CallHeaders, read_call_headers
-from router.wire.http import Response
-from router.wire.methods import check_method
-from router.wire.peer_json import read_json
-from router.wire.problem import json_response
+from isochrone.router.errors import Forbidden, IsochroneError, NotFound
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.frontend.agents import Agents
+from isochrone.router.frontend.asking import Asking
+from isochrone.router.frontend.measured import Measured
+from isochrone.router.frontend.oip import Handler, Inference
+from isochrone.router.frontend.place import Places
+from isochrone.router.frontend.refusal import Refusals
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.headers import REQUEST_ID, CallHeaders, read_call_headers
+from isochrone.router.wire.http import Response
+from isochrone.router.wire.methods import check_method
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.problem import json_response
 
 EXTENSIONS = ("binary_tensor_data", "generate")
 

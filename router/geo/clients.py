@@ -10,11 +10,11 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from random import Random
 
-from router.geo.address import Address
-from router.geo.network import PRIOR_SIGMA_SHARE, Estimate, light_rtt_s, prior_rtt_s
-from router.geo.region import EARTH_RADIUS_KM, Point, Regions, distance_km
-from router.geo.vivaldi import Coordinate
-from router.wire.report import PREFIX_BITS
+from isochrone.router.geo.address import Address
+from isochrone.router.geo.network import PRIOR_SIGMA_SHARE, Estimate, light_rtt_s, prior_rtt_s
+from isochrone.router.geo.region import EARTH_RADIUS_KM, Point, Regions, distance_km
+from isochrone.router.geo.vivaldi import Coordinate
+from isochrone.router.wire.report import PREFIX_BITS
 
 LASTS_S = 86_400.0
 """A measurement fades: after so long it says no more than distance does."""

@@ -15,11 +15,11 @@ from typing import Any
 
 import maxminddb
 
-from router.errors import ConfigError
-from router.geo.address import Address
-from router.geo.place import UNKNOWN_PLACE, Place, Source
-from router.geo.region import Point
-from router.process.regular_file import open_regular
+from isochrone.router.errors import ConfigError
+from isochrone.router.geo.address import Address
+from isochrone.router.geo.place import UNKNOWN_PLACE, Place, Source
+from isochrone.router.geo.region import Point
+from isochrone.router.process.regular_file import open_regular
 
 CHECKED = 1 << 16
 """How many networks of a new file are read one by one, and how many addresses are looked up."""

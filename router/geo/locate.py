@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
-from router.geo.address import Address, Network, PrefixTable, read_address
-from router.geo.database import GeoDatabase
-from router.geo.place import UNKNOWN_PLACE, Place, Source
-from router.wire.headers import FORWARDED_FOR
-from router.wire.http import Headers
+from isochrone.router.geo.address import Address, Network, PrefixTable, read_address
+from isochrone.router.geo.database import GeoDatabase
+from isochrone.router.geo.place import UNKNOWN_PLACE, Place, Source
+from isochrone.router.wire.headers import FORWARDED_FOR
+from isochrone.router.wire.http import Headers
 
 __all__ = [
     "UNKNOWN_PLACE",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from router.geo.region import Point
+from isochrone.router.geo.region import Point
 
 
 class Source(StrEnum):

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from router.errors import BadRequest
-from router.process.document import did_you_mean
+from isochrone.router.errors import BadRequest
+from isochrone.router.process.document import did_you_mean
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius of the Earth (IUGG)."""

@@ -15,8 +15,8 @@ from array import array
 from collections.abc import Sequence
 from random import Random
 
-from router.geo.network import PRIOR_SIGMA_SHARE, prior_rtt_s
-from router.geo.region import Point
+from isochrone.router.geo.network import PRIOR_SIGMA_SHARE, prior_rtt_s
+from isochrone.router.geo.region import Point
 
 DIMENSIONS = 8
 MOST_ERROR = 1.5

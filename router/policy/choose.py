@@ -12,13 +12,13 @@ from random import Random
 
 from msgspec.structs import replace
 
-from router.fleet.endpoint import Candidate, Fleet, Shortlist
-from router.policy.law import Permit, permit
-from router.policy.pick import Scored, hair_s
-from router.policy.policy import Plan, Policy, obstacle, plan_among, why_not
-from router.policy.query import Query
-from router.policy.scores import cold_s, seconds, service_s
-from router.wire.report import ModelState
+from isochrone.router.fleet.candidate import Candidate, Fleet, Shortlist
+from isochrone.router.law.permit import Permit, permit
+from isochrone.router.policy.pick import Scored, hair_s
+from isochrone.router.policy.policy import Plan, Policy, obstacle, plan_among, why_not
+from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import cold_s, seconds, service_s
+from isochrone.router.wire.report import ModelState
 
 _WARM = ModelState.WARM
 _STRANGERS = 4
@@ -123,7 +123,7 @@ def _work_out(
 def _worth_waking(
     query: Query, cold: Sequence[tuple[float, Candidate]], first: Candidate, best: float
 ) -> Permit | None:
-    """See `router.policy.policy.worth_waking`."""
+    """See `isochrone.router.policy.policy.worth_waking`."""
     better = [(rank, c) for rank, c in cold if c is not first and rank < best]
     if not better:
         return None

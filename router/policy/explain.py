@@ -5,12 +5,12 @@ from typing import Any
 
 import msgspec
 
-from router.fleet.endpoint import Candidate
-from router.policy.law import permit
-from router.policy.pick import Scored
-from router.policy.policy import Plan, Policy, Rejected, obstacle
-from router.policy.query import Query
-from router.policy.scores import Seconds
+from isochrone.router.fleet.candidate import Candidate
+from isochrone.router.law.permit import permit
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.policy import Plan, Policy, Rejected, obstacle
+from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import Seconds
 
 HEADER_BYTES = 6000
 """The most that an explanation may add to an answer's header."""

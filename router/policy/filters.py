@@ -6,10 +6,10 @@ nobody else is left, so that the last lawful endpoint is never given up.
 
 from collections.abc import Callable
 
-from router.fleet.endpoint import Candidate
-from router.fleet.slowstart import RAMP_S, cap
-from router.policy.query import Query
-from router.wire.report import ModelState
+from isochrone.router.fleet.candidate import Candidate
+from isochrone.router.fleet.slowstart import RAMP_S, cap
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.report import ModelState
 
 Filter = Callable[[Query, Candidate], str | None]
 

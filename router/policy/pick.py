@@ -5,9 +5,9 @@ from random import Random
 
 import msgspec
 
-from router.fleet.endpoint import Candidate
-from router.policy.law import Permit
-from router.policy.scores import Seconds
+from isochrone.router.fleet.candidate import Candidate
+from isochrone.router.law.permit import Permit
+from isochrone.router.policy.scores import Seconds
 
 NEAR_SHARE = 0.05
 NEAR_S = 0.002

@@ -1,6 +1,6 @@
 """The decision: law, filters, scores and a pick make a plan. Does no I/O and reads no clock.
 
-This is the specification: every candidate gets its seconds or a reason. `router.policy.choose` is
+This is the specification: every candidate gets its seconds or a reason. `choose` is
 the same decision for the hot path, where only the best one is wanted.
 """
 
@@ -11,13 +11,13 @@ from random import Random
 
 import msgspec
 
-from router.fleet.endpoint import Candidate, Fleet
-from router.policy.filters import FILTERS, RESERVES, Filter
-from router.policy.law import Permit, permit
-from router.policy.pick import Pick, Scored, best_first
-from router.policy.query import Query
-from router.policy.scores import RANK, Score, net_s, seconds
-from router.wire.report import ModelState
+from isochrone.router.fleet.candidate import Candidate, Fleet
+from isochrone.router.law.permit import Permit, permit
+from isochrone.router.policy.filters import FILTERS, RESERVES, Filter
+from isochrone.router.policy.pick import Pick, Scored, best_first
+from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import RANK, Score, net_s, seconds
+from isochrone.router.wire.report import ModelState
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from router.geo.network import Vantage
+from isochrone.router.geo.network import Vantage
 
 
 class Query(msgspec.Struct, frozen=True):

@@ -1,7 +1,7 @@
 """Seconds until the answer, term by term, and the two sums over them.
 
 `Seconds.total` says what will happen; `RANK` says where to send. They differ in two terms: `RANK`
-prices congestion instead of predicting the wait (see `router.fleet.congestion`), and taste enters
+prices congestion instead of predicting the wait (see `fleet.congestion`), and taste enters
 `RANK` only.
 """
 
@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from router.fleet.congestion import price
-from router.fleet.endpoint import UNLOADED, Candidate
-from router.policy.query import Query
-from router.wire.report import ModelState
+from isochrone.router.fleet.candidate import UNLOADED, Candidate
+from isochrone.router.fleet.congestion import price
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.report import ModelState
 
 Score = Callable[[Query, Candidate], float]
 

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from router.errors import ConfigError
+from isochrone.router.errors import ConfigError
 
 BUFFER_BYTES = 64 << 10
 """From here on lines are written without waiting for a flush."""

@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import suppress
 from pathlib import Path
 
-from router.process import log
+from isochrone.router.process import log
 
 _SIDECARS = ("", "-wal", "-shm")
 _LOG_BYTES = 1 << 20

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import yaml
 
-from router.errors import ConfigError
-from router.process.regular_file import open_regular
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.regular_file import open_regular
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32

@@ -14,7 +14,7 @@ from collections.abc import Hashable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from router.process.settings import Settings
+from isochrone.router.process.settings import Settings
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["text", "json"]

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import inspect
 
-from router.process.document import (
+from isochrone.router.process.document import (
     ConfigProblem,
     Document,
     KeyPath,
@@ -16,7 +16,7 @@ from router.process.document import (
     SettingsError,
     read_document,
 )
-from router.process.shape import differences
+from isochrone.router.process.shape import differences
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import inspect
 
-from router.process.document import KeyPath, Plain, did_you_mean, listed
+from isochrone.router.process.document import KeyPath, Plain, did_you_mean, listed
 
 _SHOWN_CHARACTERS = 60
 _REFUSED = "refused"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Protocol
 
-from router.fleet.outcome import Outcome
+from isochrone.router.fleet.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,10 @@ from pathlib import Path
 from random import Random
 from statistics import NormalDist
 
-from router.errors import ConfigError
-from router.simulate.cities import rows
-from router.simulate.scenario import Diurnal, Kind, Scenario, Service
-from router.simulate.world import Client, World
+from isochrone.router.errors import ConfigError
+from isochrone.router.simulate.cities import rows
+from isochrone.router.simulate.scenario import Diurnal, Kind, Scenario, Service
+from isochrone.router.simulate.world import Client, World
 
 
 @dataclass(frozen=True, slots=True)

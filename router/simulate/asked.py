@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 
-from router.policy.query import Query
-from router.simulate.algorithm import Call
-from router.simulate.arrivals import Request
-from router.simulate.tally import Ending, Expected
-from router.simulate.visit import Visit
-from router.simulate.way import Way
+from isochrone.router.policy.query import Query
+from isochrone.router.simulate.algorithm import Call
+from isochrone.router.simulate.arrivals import Request
+from isochrone.router.simulate.tally import Ending, Expected
+from isochrone.router.simulate.visit import Visit
+from isochrone.router.simulate.way import Way
 
 Regret = Callable[["Asked", Way], float | None]
 """How much longer the way chosen for a request will take than the best (None: not looked at)."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from router.simulate.statistics import Interval
+from isochrone.router.simulate.statistics import Interval
 
 _HEIGHT = 470.0
 _TOP, _BOTTOM = 86.0, 48.0

@@ -7,9 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from router.errors import ConfigError
-from router.geo.network import light_rtt_s, prior_rtt_s
-from router.geo.region import Point, distance_km
+from isochrone.router.errors import ConfigError
+from isochrone.router.geo.network import light_rtt_s, prior_rtt_s
+from isochrone.router.geo.region import Point, distance_km
 
 T = TypeVar("T")
 Split = Literal["tune", "report"]

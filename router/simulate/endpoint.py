@@ -2,7 +2,7 @@
 
 It answers what an agent answers: inference with a report of its load, its full report, a wake and
 a sample. Everything that comes passes `reach`, so that a frozen process hears it later and a dead
-one never. Priorities, lines and limits are the agents' own (`router.admission`).
+one never. Priorities, lines and limits are the agents' own (`isochrone.router.admission`).
 """
 
 import math
@@ -10,15 +10,15 @@ from collections import deque
 from collections.abc import Callable, Sized
 from functools import partial
 
-from router.admission.limit import Limit
-from router.admission.queue import Line, Outcome, Room
-from router.simulate.arrivals import Request, service_s
-from router.simulate.engine import Engine
-from router.simulate.scenario import EndpointEntry
-from router.simulate.telling import Telling
-from router.simulate.visit import Loss, Visit
-from router.simulate.warmth import Warmth
-from router.wire.report import Waking
+from isochrone.router.admission.limit import Limit
+from isochrone.router.admission.queue import Line, Outcome, Room
+from isochrone.router.simulate.arrivals import Request, service_s
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.simulate.scenario import EndpointEntry
+from isochrone.router.simulate.telling import Telling
+from isochrone.router.simulate.visit import Loss, Visit
+from isochrone.router.simulate.warmth import Warmth
+from isochrone.router.wire.report import Waking
 
 FAST_FAIL_S = 0.001
 """How long an endpoint takes to say that it failed, where it fails at once."""

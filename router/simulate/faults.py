@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
-from router.simulate.scenario import Antagonists, Fault, Scenario
+from isochrone.router.simulate.scenario import Antagonists, Fault, Scenario
 
 What = Literal["kill", "freeze", "slow", "fast_fail", "unload"]
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router.simulate.algorithm import Call, Site
-from router.simulate.arrivals import Request
-from router.simulate.asked import Asked
-from router.simulate.faults import disturbances
-from router.simulate.stage import LEAD_S, Stage
-from router.simulate.tally import Ending
-from router.simulate.way import Way
-from router.simulate.world import World
+from isochrone.router.simulate.algorithm import Call, Site
+from isochrone.router.simulate.arrivals import Request
+from isochrone.router.simulate.asked import Asked
+from isochrone.router.simulate.faults import disturbances
+from isochrone.router.simulate.stage import LEAD_S, Stage
+from isochrone.router.simulate.tally import Ending
+from isochrone.router.simulate.way import Way
+from isochrone.router.simulate.world import World
 
 REGRET_EVERY = 8
 """The truth is asked about one request in so many: it takes longer than most decisions."""

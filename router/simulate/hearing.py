@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from math import ceil
 
-from router.dispatch.event import Answer, Cause, End, Head, Lost
-from router.simulate.visit import Loss, Visit
-from router.wire.report import LOAD_HEADER, encode_call_report
+from isochrone.router.simulate.visit import Loss, Visit
+from isochrone.router.upstream.event import Answer, Cause, End, Head, Lost
+from isochrone.router.wire.report import LOAD_HEADER, encode_call_report
 
 _CAUSE = {Loss.REFUSED: Cause.REFUSED, Loss.RESET: Cause.RESET}
 _LENGTH = (b"content-length", b"0")

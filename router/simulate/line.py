@@ -8,16 +8,16 @@ from functools import partial
 
 import msgspec
 
-from router.dispatch.event import Answer, Cause, Chunk, End, Head, Lost
-from router.dispatch.upstream import OnEvent
-from router.simulate.arrivals import Request as Arrival
-from router.simulate.asked import Asked
-from router.simulate.endpoint import SimulatedEndpoint
-from router.simulate.hearing import events
-from router.simulate.visit import Visit
-from router.simulate.way import Way
-from router.wire.headers import REQUEST_ID, SEQUENCE
-from router.wire.http import Headers, Request, first
+from isochrone.router.simulate.arrivals import Request as Arrival
+from isochrone.router.simulate.asked import Asked
+from isochrone.router.simulate.endpoint import SimulatedEndpoint
+from isochrone.router.simulate.hearing import events
+from isochrone.router.simulate.visit import Visit
+from isochrone.router.simulate.way import Way
+from isochrone.router.upstream.event import Answer, Cause, Chunk, End, Head, Lost
+from isochrone.router.upstream.upstream import OnEvent
+from isochrone.router.wire.headers import REQUEST_ID, SEQUENCE
+from isochrone.router.wire.http import Headers, Request, first
 
 _SAMPLE = Arrival(
     number=-1,

@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterator, Mapping
 from heapq import heapify, heapreplace
 
-from router.simulate.algorithm import Call, Site
-from router.simulate.endpoint import SimulatedEndpoint
-from router.simulate.engine import Engine
-from router.simulate.way import Way
+from isochrone.router.simulate.algorithm import Call, Site
+from isochrone.router.simulate.endpoint import SimulatedEndpoint
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.simulate.way import Way
 
 
 class Truth:

@@ -6,30 +6,30 @@ behind `Upstream` and `Exchange` is simulated.
 
 from random import Random
 
-from router.admission.gate import Gate
-from router.admission.quota import Quotas
-from router.dispatch.chooser import Chooser
-from router.dispatch.dispatcher import Dispatcher, Effects
-from router.dispatch.probe import Prober, Probing
-from router.dispatch.record import Record
-from router.dispatch.runner import Runner
-from router.dispatch.spare import Spare
-from router.errors import IsochroneError
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Member, Membership
-from router.geo.network import light_rtt_s
-from router.geo.region import distance_km
-from router.policy.policy import Plan
-from router.process.exchange import Exchange
-from router.simulate.asked import Asked, observed
-from router.simulate.harness import Build
-from router.simulate.line import Case, Line
-from router.simulate.scenario import EndpointEntry
-from router.simulate.stage import Stage, known_as
-from router.simulate.tally import Expected
-from router.simulate.variants import Tuning
-from router.wire.problem import STATUS
-from router.wire.report import WIRE_VERSION, Enrolment, Lease
+from isochrone.router.admission.gate import Gate
+from isochrone.router.admission.quota import Quotas
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
+from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.runner import Runner
+from isochrone.router.dispatch.spare import Spare
+from isochrone.router.errors import IsochroneError
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.geo.network import light_rtt_s
+from isochrone.router.geo.region import distance_km
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.policy.policy import Plan
+from isochrone.router.probe.prober import Prober, Probing
+from isochrone.router.simulate.asked import Asked, observed
+from isochrone.router.simulate.harness import Build
+from isochrone.router.simulate.line import Case, Line
+from isochrone.router.simulate.scenario import EndpointEntry
+from isochrone.router.simulate.stage import Stage, known_as
+from isochrone.router.simulate.tally import Expected
+from isochrone.router.simulate.variants import Tuning
+from isochrone.router.wire.problem import STATUS
+from isochrone.router.wire.report import WIRE_VERSION, Enrolment, Lease
 
 TICK_S = 0.02
 HOUSEKEEPING_S = 0.1

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from router.simulate.arrivals import Request, requests
-from router.simulate.harness import play
-from router.simulate.report import Run, run_of
-from router.simulate.rules import rule_named
-from router.simulate.run import Task
-from router.simulate.tally import Ending, Tally
-from router.simulate.world import World
+from isochrone.router.simulate.arrivals import Request, requests
+from isochrone.router.simulate.harness import play
+from isochrone.router.simulate.report import Run, run_of
+from isochrone.router.simulate.rules import rule_named
+from isochrone.router.simulate.run import Task
+from isochrone.router.simulate.tally import Ending, Tally
+from isochrone.router.simulate.world import World
 
 
 @dataclass(frozen=True, slots=True)

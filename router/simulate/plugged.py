@@ -10,20 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from router.dispatch.attempt import Attempt
-from router.dispatch.command import Cancel, Command, Deliver, GiveUp, Send, Settle
-from router.dispatch.event import Timer
-from router.fleet.endpoint import FrozenCandidate
-from router.fleet.outcome import Outcome
-from router.policy.law import Permit, permit
-from router.simulate.algorithm import Algorithm, Factory, Reply, Site
-from router.simulate.asked import Asked
-from router.simulate.harness import Build
-from router.simulate.hearing import events
-from router.simulate.stage import Stage, known_as
-from router.simulate.visit import Visit
-from router.simulate.way import Way
-from router.wire.report import CallReport
+from isochrone.router.dispatch.attempt import Attempt
+from isochrone.router.dispatch.command import Cancel, Command, Deliver, GiveUp, Send, Settle
+from isochrone.router.dispatch.event import Timer
+from isochrone.router.fleet.candidate import FrozenCandidate
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.law.permit import Permit, permit
+from isochrone.router.simulate.algorithm import Algorithm, Factory, Reply, Site
+from isochrone.router.simulate.asked import Asked
+from isochrone.router.simulate.harness import Build
+from isochrone.router.simulate.hearing import events
+from isochrone.router.simulate.stage import Stage, known_as
+from isochrone.router.simulate.visit import Visit
+from isochrone.router.simulate.way import Way
+from isochrone.router.wire.report import CallReport
 
 PROBE_TIMEOUT_S = 0.5
 """A probe without an answer for so long has failed."""

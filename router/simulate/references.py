@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from router.fleet.outcome import Outcome
-from router.simulate.algorithm import Call, Oracle, Reply, Site
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.simulate.algorithm import Call, Oracle, Reply, Site
 
 WEIGHT = 0.1
 """What a second of that formula counts against one's own.

@@ -5,10 +5,10 @@ from itertools import groupby
 
 import msgspec
 
-from router.errors import ConfigError
-from router.simulate.chart import Line, Point, chart
-from router.simulate.statistics import Interval, interval, quantile, ratio_interval
-from router.simulate.tally import Bucket, Regret, Slice, Tally
+from isochrone.router.errors import ConfigError
+from isochrone.router.simulate.chart import Line, Point, chart
+from isochrone.router.simulate.statistics import Interval, interval, quantile, ratio_interval
+from isochrone.router.simulate.tally import Bucket, Regret, Slice, Tally
 
 SCHEMA = "isochrone.simulate/1"
 

@@ -4,15 +4,15 @@ import runpy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from router.errors import ConfigError
-from router.process.document import did_you_mean
-from router.simulate.algorithm import Factory
-from router.simulate.baselines import BASELINES, Baseline
-from router.simulate.harness import Build
-from router.simulate.ours import ours
-from router.simulate.plugged import plugged
-from router.simulate.references import considerate, greedy
-from router.simulate.variants import VARIANTS, Variant
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.document import did_you_mean
+from isochrone.router.simulate.algorithm import Factory
+from isochrone.router.simulate.baselines import BASELINES, Baseline
+from isochrone.router.simulate.harness import Build
+from isochrone.router.simulate.ours import ours
+from isochrone.router.simulate.plugged import plugged
+from isochrone.router.simulate.references import considerate, greedy
+from isochrone.router.simulate.variants import VARIANTS, Variant
 
 OURS = "isochrone"
 """The product's own router, as it is configured by default."""

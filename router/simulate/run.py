@@ -7,7 +7,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import product
 
-from router.simulate.report import Run
+from isochrone.router.simulate.report import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, field
 
-from router.process.settings import Settings
-from router.wire.report import Name
+from isochrone.router.process.settings import Settings
+from isochrone.router.wire.report import Name
 
 ANY: Literal["any"] = "any"
 

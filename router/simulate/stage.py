@@ -4,15 +4,15 @@ import math
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from router.fleet.endpoint import Endpoint, Tier
-from router.simulate.algorithm import Site
-from router.simulate.endpoint import SimulatedEndpoint
-from router.simulate.engine import Engine
-from router.simulate.faults import Disturbance
-from router.simulate.oracle import Truth
-from router.simulate.scenario import EndpointEntry
-from router.simulate.way import Way
-from router.simulate.world import World
+from isochrone.router.members.endpoint import Endpoint, Tier
+from isochrone.router.simulate.algorithm import Site
+from isochrone.router.simulate.endpoint import SimulatedEndpoint
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.simulate.faults import Disturbance
+from isochrone.router.simulate.oracle import Truth
+from isochrone.router.simulate.scenario import EndpointEntry
+from isochrone.router.simulate.way import Way
+from isochrone.router.simulate.world import World
 
 LEAD_S = 2.0
 """Routers are up for so long before the first request: all instants of a scenario lie so much

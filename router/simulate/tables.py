@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from router.simulate.report import Run, Summary
-from router.simulate.statistics import Interval
-from router.simulate.tally import Bucket
+from isochrone.router.simulate.report import Run, Summary
+from isochrone.router.simulate.statistics import Interval
+from isochrone.router.simulate.tally import Bucket
 
 
 def table(summary: Sequence[Summary]) -> list[list[str]]:

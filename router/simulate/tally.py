@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from router.simulate.scenario import ANY
-from router.simulate.statistics import quantile
+from isochrone.router.simulate.scenario import ANY
+from isochrone.router.simulate.statistics import quantile
 
 BUSY_EDGES = (0.5, 1.0, 1.5, 2.0)
 BUSY_NAMES = ("<0.5", "0.5-1", "1-1.5", "1.5-2", ">=2")

@@ -1,12 +1,12 @@
-"""What a simulated endpoint says of itself, in the words that agents use (`router.wire.report`)."""
+"""What a simulated endpoint says of itself, in the words that agents use (`wire.report`)."""
 
 from collections.abc import Sized
 from typing import Protocol
 
-from router.simulate.engine import Engine
-from router.simulate.visit import Visit
-from router.simulate.warmth import Warmth
-from router.wire.report import (
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.simulate.visit import Visit
+from isochrone.router.simulate.warmth import Warmth
+from isochrone.router.wire.report import (
     WIRE_VERSION,
     CallReport,
     EndpointReport,

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from router.config import HedgeConfig, ProbeConfig, QueueConfig, RetryConfig
-from router.fleet.breaker import Tolerance
-from router.policy.pick import Scored, best_first
-from router.policy.policy import Policy
-from router.policy.scores import RANK, cold_s
-from router.wire.report import ModelState
+from isochrone.router.config import HedgeConfig, ProbeConfig, QueueConfig, RetryConfig
+from isochrone.router.fleet.breaker import Tolerance
+from isochrone.router.policy.pick import Scored, best_first
+from isochrone.router.policy.policy import Policy
+from isochrone.router.policy.scores import RANK, cold_s
+from isochrone.router.wire.report import ModelState
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from enum import Enum
 
-from router.admission.limit import Lease
-from router.admission.ticket import Ticket
-from router.simulate.arrivals import Request
-from router.wire.report import CallReport
+from isochrone.router.admission.limit import Lease
+from isochrone.router.admission.ticket import Ticket
+from isochrone.router.simulate.arrivals import Request
+from isochrone.router.wire.report import CallReport
 
 
 class Loss(Enum):

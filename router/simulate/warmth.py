@@ -3,8 +3,8 @@
 import math
 from collections.abc import Callable
 
-from router.simulate.engine import Engine
-from router.wire.report import ModelState
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.wire.report import ModelState
 
 _LOOK_S = 1.0
 """How often an agent looks whether an idle model may go."""

@@ -8,10 +8,10 @@ from functools import partial
 from random import Random
 from typing import TypeVar
 
-from router.simulate.endpoint import SimulatedEndpoint
-from router.simulate.engine import Engine
-from router.simulate.scenario import Network
-from router.simulate.visit import Loss, Visit
+from isochrone.router.simulate.endpoint import SimulatedEndpoint
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.simulate.scenario import Network
+from isochrone.router.simulate.visit import Loss, Visit
 
 A = TypeVar("A")
 

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from router.errors import ConfigError
-from router.geo.network import prior_rtt_s
-from router.geo.region import Point, distance_km
-from router.simulate.cities import UNMEASURED, City, RoundTrips
-from router.simulate.scenario import Scenario
+from isochrone.router.errors import ConfigError
+from isochrone.router.geo.network import prior_rtt_s
+from isochrone.router.geo.region import Point, distance_km
+from isochrone.router.simulate.cities import UNMEASURED, City, RoundTrips
+from isochrone.router.simulate.scenario import Scenario
 
 
 @dataclass(frozen=True, slots=True)

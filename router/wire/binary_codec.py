@@ -11,12 +11,12 @@ from math import prod
 
 import numpy as np
 
-from router.errors import BadRequest
-from router.wire import json_codec
-from router.wire.bounds import UNBOUNDED, Bound
-from router.wire.json_codec import BINARY_SIZE, BINARY_WISHES, Place, Written
-from router.wire.message import InferRequest, InferResponse
-from router.wire.tensor import Array, Datatype, Form, Tensor, TensorSpec, datatype_named
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire import json_codec
+from isochrone.router.wire.bounds import UNBOUNDED, Bound
+from isochrone.router.wire.json_codec import BINARY_SIZE, BINARY_WISHES, Place, Written
+from isochrone.router.wire.message import InferRequest, InferResponse
+from isochrone.router.wire.tensor import Array, Datatype, Form, Tensor, TensorSpec, datatype_named
 
 _LENGTH = struct.Struct("<I")
 _Told = tuple[str, str, tuple[int, ...], int]

@@ -7,7 +7,7 @@ unpacked to, the tensors, and the objects of one step of reading are in memory t
 import sys
 from typing import NamedTuple
 
-from router.errors import TooLarge
+from isochrone.router.errors import TooLarge
 
 _UNPACKED_TIMES = 12
 _UNPACKED_LEAST = 64 << 10

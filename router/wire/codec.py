@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-from router.errors import BadRequest
-from router.wire import binary_codec, json_codec
-from router.wire.bounds import UNBOUNDED, Bound
-from router.wire.http import Headers, first
-from router.wire.json_codec import BINARY_WISHES
-from router.wire.message import InferRequest, InferResponse
-from router.wire.tensor import TensorSpec
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire import binary_codec, json_codec
+from isochrone.router.wire.bounds import UNBOUNDED, Bound
+from isochrone.router.wire.http import Headers, first
+from isochrone.router.wire.json_codec import BINARY_WISHES
+from isochrone.router.wire.message import InferRequest, InferResponse
+from isochrone.router.wire.tensor import TensorSpec
 
 HEAD_LENGTH = b"inference-header-content-length"
 JSON = (b"content-type", b"application/json")

@@ -6,8 +6,8 @@ A gzip body may have several members (RFC 1952 §2.2), as `bgzip` and `cat` make
 
 import zlib
 
-from router.errors import BadRequest, TooLarge
-from router.wire.bounds import unpacked_bound
+from isochrone.router.errors import BadRequest, TooLarge
+from isochrone.router.wire.bounds import unpacked_bound
 
 WORTH_BYTES = 1024
 """Below this, packing costs more than it saves."""

@@ -3,8 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from router.errors import BadRequest
-from router.wire.http import Headers
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire.http import Headers
 
 REQUEST_ID = b"x-request-id"
 TIMEOUT = b"x-request-timeout-seconds"

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import msgspec
 
-from router.wire.report import Count, Name
+from isochrone.router.wire.report import Count, Name
 
 ENTRIES = 64
 """The most entries in one message."""

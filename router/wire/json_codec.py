@@ -11,12 +11,12 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from router.errors import BadRequest
-from router.wire.bounds import ID_CHARACTERS, PARAMETERS_BYTES, UNBOUNDED, Bound
-from router.wire.json_data import decode_data, encode_data
-from router.wire.message import InferRequest, InferResponse, Parameter, RequestedOutput
-from router.wire.peer_json import read_json
-from router.wire.tensor import (
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire.bounds import ID_CHARACTERS, PARAMETERS_BYTES, UNBOUNDED, Bound
+from isochrone.router.wire.json_data import decode_data, encode_data
+from isochrone.router.wire.message import InferRequest, InferResponse, Parameter, RequestedOutput
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.tensor import (
     DATATYPES,
     Array,
     Datatype,

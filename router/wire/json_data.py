@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from router.errors import BadRequest
-from router.wire.tensor import DATATYPES, Array, Datatype, Form, Tensor
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire.tensor import DATATYPES, Array, Datatype, Form, Tensor
 
 STEP_BYTES = 64 << 10
 STEP_ELEMENTS = 4096

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from router.wire.tensor import Tensor, TensorSpec
+from isochrone.router.wire.tensor import Tensor, TensorSpec
 
 Parameter = str | int | float | bool
 Parameters = Mapping[str, Parameter]

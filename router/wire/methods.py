@@ -1,6 +1,6 @@
 """Which methods a path takes."""
 
-from router.errors import MethodNotAllowed
+from isochrone.router.errors import MethodNotAllowed
 
 
 def check_method(method: str, allowed: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from router.errors import BadRequest, TooLarge
+from isochrone.router.errors import BadRequest, TooLarge
 
 T = TypeVar("T")
 

@@ -5,9 +5,9 @@ from http import HTTPStatus
 
 import msgspec
 
-from router.errors import IsochroneError, MethodNotAllowed, Unauthenticated
-from router.wire.headers import CODE
-from router.wire.http import Response
+from isochrone.router.errors import IsochroneError, MethodNotAllowed, Unauthenticated
+from isochrone.router.wire.headers import CODE
+from isochrone.router.wire.http import Response
 
 STATUS = {
     "bad_request": HTTPStatus.BAD_REQUEST,

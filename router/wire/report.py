@@ -11,9 +11,9 @@ from typing import Annotated
 
 import msgspec
 
-from router.errors import BadRequest, TooLarge
-from router.wire.http import Headers, first
-from router.wire.peer_json import REPORT_BYTES, read_json
+from isochrone.router.errors import BadRequest, TooLarge
+from isochrone.router.wire.http import Headers, first
+from isochrone.router.wire.peer_json import REPORT_BYTES, read_json
 
 WIRE_VERSION = 2
 """2: `HeldModel.active`."""

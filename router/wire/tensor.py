@@ -8,7 +8,7 @@ from math import prod
 import msgspec
 import numpy as np
 
-from router.errors import BadRequest
+from isochrone.router.errors import BadRequest
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 

@@ -37,7 +37,7 @@ def _imported() -> dict[str, str]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 names = [node.module]
             found |= {name.partition(".")[0]: str(path.relative_to(ROOT)) for name in names}
-    ours = {*PACKAGES, *sys.stdlib_module_names}
+    ours = {"isochrone", *sys.stdlib_module_names}
     return {name: path for name, path in found.items() if name not in ours}
 
 
@@ -75,5 +75,7 @@ def test_the_wheel_holds_what_the_commands_read(tmp_path):
         archive.extractall(tmp_path / "site")
     scenarios = {path.name for path in (ROOT / "configs" / "scenarios").glob("*.yaml")}
     assert {f"share/isochrone/scenarios/{name}" for name in scenarios} <= held
-    assert "deploy/systemd/isochrone-agent.service" in held
-    assert {f"{package}/py.typed" for package in PACKAGES} <= held
+    assert "isochrone/deploy/systemd/isochrone-agent.service" in held
+    assert {f"isochrone/{package}/py.typed" for package in PACKAGES} <= held
+    tops = {name.partition("/")[0] for name in held if name.endswith(".py")}
+    assert tops == {"isochrone"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.metrics import _MACHINE
+from isochrone.edge_agent.metrics import _MACHINE
 
 ROOT = Path(__file__).parents[2]
 _METRIC = re.compile(r'"(isochrone_(?!fields)[a-z_]+)"')

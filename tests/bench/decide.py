@@ -15,14 +15,14 @@ from pathlib import Path
 from random import Random
 from time import perf_counter
 
-from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Member, Membership
-from router.fleet.outcome import Outcome
-from router.policy.choose import choose
-from router.policy.policy import Policy
-from router.policy.query import Query
-from router.wire.report import CallReport, EndpointReport, HeldModel, Lease, ModelState
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.policy.choose import choose
+from isochrone.router.policy.policy import Policy
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.report import CallReport, EndpointReport, HeldModel, Lease, ModelState
 
 YARDSTICK_US = 3.0
 """What the yardstick takes for 10 candidates on the machine for which the bounds were set."""

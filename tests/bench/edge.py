@@ -29,8 +29,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from router.wire import codec
-from router.wire.message import InferResponse
+from isochrone.router.wire import codec
+from isochrone.router.wire.message import InferResponse
 from tests.bench.edge_client import Done, Kind, Plan
 from tests.bench.edge_models import KINDS, Made, make, session
 from tests.bench.edge_overload import overload

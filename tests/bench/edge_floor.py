@@ -14,10 +14,10 @@ from typing import cast
 
 import numpy as np
 
-from router.wire import codec
-from router.wire.json_codec import BINARY_WISHES
-from router.wire.message import InferRequest, InferResponse
-from router.wire.tensor import Tensor
+from isochrone.router.wire import codec
+from isochrone.router.wire.json_codec import BINARY_WISHES
+from isochrone.router.wire.message import InferRequest, InferResponse
+from isochrone.router.wire.tensor import Tensor
 from tests.bench.edge_models import session
 
 Answer = Callable[[bytes], bytes]

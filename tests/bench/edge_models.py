@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime as ort
 from onnx import NodeProto, helper
 
-from deploy.variants.onnx_graph import model_bytes
-from router.wire.tensor import Array, TensorSpec
+from isochrone.deploy.packages.onnx_graph import model_bytes
+from isochrone.router.wire.tensor import Array, TensorSpec
 
 _SEED = 5
 _MOMENTS, _MOMENT_S = 5, 0.08

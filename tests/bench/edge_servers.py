@@ -12,12 +12,12 @@ from time import perf_counter, sleep
 
 import yaml
 
-from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
-from edge_agent.runtime.package import described, write_package
-from router.wire import codec
-from router.wire.json_codec import BINARY_WISHES, encode_request
-from router.wire.message import InferRequest
-from router.wire.tensor import Tensor
+from isochrone.edge_agent.runtime.package.manifest import Declared, Manifest, Sample, SampleTensor
+from isochrone.edge_agent.runtime.package.package import described, write_package
+from isochrone.router.wire import codec
+from isochrone.router.wire.json_codec import BINARY_WISHES, encode_request
+from isochrone.router.wire.message import InferRequest
+from isochrone.router.wire.tensor import Tensor
 from tests.bench.edge_client import used_s
 from tests.bench.edge_models import GIVES, Made
 

@@ -23,14 +23,21 @@ import numpy as np
 import onnxruntime as ort
 import yaml
 
-from deploy.variants.onnx_graph import onnx_bytes
-from edge_agent.runtime.choice import Choices
-from edge_agent.runtime.loading import Processes, Tools, load, shut_down
-from edge_agent.runtime.manifest import Declared, Linear, Manifest, Relu, Sample, SampleTensor
-from edge_agent.runtime.package import Package, described, write_package
-from edge_agent.runtime.proven import Proofs
-from router.process import freed_memory
-from router.wire.tensor import TensorSpec
+from isochrone.deploy.packages.onnx_graph import onnx_bytes
+from isochrone.edge_agent.runtime.loading.choice import Choices
+from isochrone.edge_agent.runtime.loading.load import Processes, Tools, load, shut_down
+from isochrone.edge_agent.runtime.loading.proven import Proofs
+from isochrone.edge_agent.runtime.package.manifest import (
+    Declared,
+    Linear,
+    Manifest,
+    Relu,
+    Sample,
+    SampleTensor,
+)
+from isochrone.edge_agent.runtime.package.package import Package, described, write_package
+from isochrone.router.process import freed_memory
+from isochrone.router.wire.tensor import TensorSpec
 
 FIRST_ANSWER_S = 1.0
 RESIDENT_BYTES = 100_000_000

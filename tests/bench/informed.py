@@ -8,11 +8,11 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from random import Random
 
-from router.fleet.congestion import price
-from router.fleet.latency import ServiceTime
-from router.fleet.priors import SERVICE_S
-from router.simulate.algorithm import Call, Oracle, Reply, Site
-from router.simulate.baselines.rule import Rule
+from isochrone.router.fleet.congestion import price
+from isochrone.router.fleet.latency import ServiceTime
+from isochrone.router.fleet.priors import SERVICE_S
+from isochrone.router.simulate.algorithm import Call, Oracle, Reply, Site
+from isochrone.router.simulate.baselines.rule import Rule
 
 
 class Present(Rule):

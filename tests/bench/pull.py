@@ -11,8 +11,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory, FromHttp, SourceConfig
-from edge_agent.runtime.package import Package
+from isochrone.edge_agent.artefacts.settings import (
+    ArtefactsConfig,
+    FromDirectory,
+    FromHttp,
+    SourceConfig,
+)
+from isochrone.edge_agent.runtime.package.package import Package
 from tests.edge_agent.artefacts.conftest import pulling, write_weights
 from tests.edge_agent.artefacts.shop import open_shop
 

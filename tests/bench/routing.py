@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from router.simulate.statistics import ratio_interval
+from isochrone.router.simulate.statistics import ratio_interval
 
 LEAST_TERM_MS = 40.0
 """Of what takes less, so much counts as what its bias is a share of."""
@@ -270,7 +270,7 @@ def simulate(
 ) -> list[dict[str, Any]]:
     """Play one comparison; its table and picture are left beside the result."""
     result = out / f"{comparison.name}.json"
-    command = [sys.executable, "-m", "deploy.cli", "simulate", comparison.scenario]
+    command = [sys.executable, "-m", "isochrone.deploy.cli", "simulate", comparison.scenario]
     command += ["--algorithm", comparison.rules, "--load", comparison.loads]
     command += ["--seed", comparison.seeds, "--json", str(result)]
     command += ["--rtt", str(data / "rtt/city_pairs.csv"), "--cities", str(data / "rtt/cities.csv")]

@@ -19,8 +19,15 @@ import yaml
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import save
 
-from edge_agent.runtime.manifest import Declared, Generate, Linear, Manifest, Sample, SampleTensor
-from edge_agent.runtime.package import described, write_package
+from isochrone.edge_agent.runtime.package.manifest import (
+    Declared,
+    Generate,
+    Linear,
+    Manifest,
+    Sample,
+    SampleTensor,
+)
+from isochrone.edge_agent.runtime.package.package import described, write_package
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 ALPHABET = "_abcdefghij"
@@ -251,7 +258,14 @@ class Cloud(Process, Client):
         }
         self.config = folder / "cloud.yaml"
         self.config.write_text(yaml.safe_dump(config))
-        command = [sys.executable, "-m", "deploy.cli", "cloud", "--config", str(self.config)]
+        command = [
+            sys.executable,
+            "-m",
+            "isochrone.deploy.cli",
+            "cloud",
+            "--config",
+            str(self.config),
+        ]
         Process.__init__(self, command, folder)
         Client.__init__(self, port)
 

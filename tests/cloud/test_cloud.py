@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 
-from router.wire.report import ModelState, decode_call_report, decode_endpoint_report
+from isochrone.router.wire.report import ModelState, decode_call_report, decode_endpoint_report
 
 pytestmark = [
     pytest.mark.ray,

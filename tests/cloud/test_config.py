@@ -8,11 +8,11 @@ import msgspec
 import pytest
 import yaml
 
-from cloud.app import check_port, main
-from cloud.config import CloudConfig, ModelConfig, as_arguments, check, from_arguments
-from cloud.environment import for_ray
-from cloud.serve_file import IMPORT_PATH, write_serve_file
-from router.errors import ConfigError
+from isochrone.cloud.app import check_port, main
+from isochrone.cloud.config import CloudConfig, ModelConfig, as_arguments, check, from_arguments
+from isochrone.cloud.environment import for_ray
+from isochrone.cloud.serve_file import IMPORT_PATH, write_serve_file
+from isochrone.router.errors import ConfigError
 
 GOOD = {"name": "here", "region": "us-east", "packages": "store", "models": [{"name": "digits"}]}
 
@@ -107,7 +107,7 @@ def test_the_environment_leads_to_another_ray_where_we_join_one():
 
 
 def test_checking_a_file_imports_no_ray():
-    told = "import cloud.app, cloud.serve_file, sys; sys.exit('ray' in sys.modules)"
+    told = "import sys; from isochrone.cloud import app, serve_file; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", told], check=False).returncode == 0
 
 

@@ -8,17 +8,17 @@ import msgspec
 import pytest
 from starlette.requests import Request as AsgiRequest
 
-from cloud.asgi import answered
-from cloud.catalogue import find_package
-from cloud.config import CloudConfig, ModelConfig
-from cloud.region import Region
-from cloud.scale import Standing
-from edge_agent.runtime.package import PackageError
-from router.errors import Overloaded
-from router.process.clock import monotonic
-from router.wire.codec import decode_request
-from router.wire.http import Request, Response
-from router.wire.report import (
+from isochrone.cloud.asgi import answered
+from isochrone.cloud.catalogue import find_package
+from isochrone.cloud.config import CloudConfig, ModelConfig
+from isochrone.cloud.region import Region
+from isochrone.cloud.scale import Standing
+from isochrone.edge_agent.runtime.package.package import PackageError
+from isochrone.router.errors import Overloaded
+from isochrone.router.process.clock import monotonic
+from isochrone.router.wire.codec import decode_request
+from isochrone.router.wire.http import Request, Response
+from isochrone.router.wire.report import (
     LOAD_HEADER,
     CallReport,
     decode_call_report,
@@ -291,7 +291,7 @@ class Controller:
 
 @pytest.fixture
 def controller(monkeypatch):
-    monkeypatch.setattr("cloud.region.OBSERVED_S", 0.001)
+    monkeypatch.setattr("isochrone.cloud.region.OBSERVED_S", 0.001)
     return Controller()
 
 

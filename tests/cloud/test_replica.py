@@ -5,11 +5,11 @@ import json
 
 import pytest
 
-from cloud.catalogue import find_package
-from cloud.config import CloudConfig, ModelConfig
-from cloud.replica import Replica
-from router.errors import Unavailable
-from router.wire.http import Request
+from isochrone.cloud.catalogue import find_package
+from isochrone.cloud.config import CloudConfig, ModelConfig
+from isochrone.cloud.replica import Replica
+from isochrone.router.errors import Unavailable
+from isochrone.router.wire.http import Request
 
 COUNTS = 200_000
 

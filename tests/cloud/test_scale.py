@@ -3,10 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as some
 
-from cloud.config import CloudConfig, ModelConfig
-from cloud.report import Cost, split
-from cloud.scale import Standing, cpus_needed, ingress_ongoing, replication, slots
-from router.wire.report import CallReport, ModelState, encode_call_report
+from isochrone.cloud.config import CloudConfig, ModelConfig
+from isochrone.cloud.report import Cost, split
+from isochrone.cloud.scale import Standing, cpus_needed, ingress_ongoing, replication, slots
+from isochrone.router.wire.report import CallReport, ModelState, encode_call_report
 
 counts = some.integers(0, 50)
 standings = some.builds(Standing, counts, counts)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cloud.config import CloudConfig, ModelConfig
-from cloud.serve_file import serve_config
+from isochrone.cloud.config import CloudConfig, ModelConfig
+from isochrone.cloud.serve_file import serve_config
 
 pytestmark = pytest.mark.ray
 BODY = b'{"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 0, 0, 0]}]}'

@@ -6,10 +6,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from deploy.schemas import KINDS, main, rendered
-from router.policy.region_policy import RegionPolicy, region_problems
-from router.process.document import read_document
-from router.process.settings import problems_in
+from isochrone.deploy.schemas import KINDS, main, rendered
+from isochrone.router.law.region_policy import RegionPolicy, region_problems
+from isochrone.router.process.document import read_document
+from isochrone.router.process.settings import problems_in
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

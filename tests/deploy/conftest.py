@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from deploy.demo.models import DemoModels, prepare
+from isochrone.deploy.demo.models import DemoModels, prepare
 
 
 class Part(ThreadingHTTPServer):

@@ -19,14 +19,14 @@ import onnx
 import onnxruntime as ort
 from onnx import TensorProto, TypeProto, numpy_helper
 
-from deploy.onnx_package import Wanted, build
-from edge_agent.runtime.package import Package
-from edge_agent.runtime.start import start
-from router.errors import IsochroneError
-from router.wire import codec
-from router.wire.json_codec import BINARY_WISHES
-from router.wire.message import InferRequest, InferResponse
-from router.wire.tensor import Array, Tensor
+from isochrone.deploy.packages.onnx_package import Wanted, build
+from isochrone.edge_agent.runtime.loading.start import start
+from isochrone.edge_agent.runtime.package.package import Package
+from isochrone.router.errors import IsochroneError
+from isochrone.router.wire import codec
+from isochrone.router.wire.json_codec import BINARY_WISHES
+from isochrone.router.wire.message import InferRequest, InferResponse
+from isochrone.router.wire.tensor import Array, Tensor
 
 _DATA = Path(onnx.__file__).parent / "backend/test/data"
 _STORED = ("simple", "pytorch-converted", "pytorch-operator")

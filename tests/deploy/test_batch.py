@@ -4,16 +4,16 @@ from argparse import Namespace
 
 import pytest
 
-from deploy.onnx_package import Wanted, build
-from deploy.package import run
-from deploy.variants import quantize
-from edge_agent.runtime import proven
-from edge_agent.runtime.coupling import coupled_by
-from edge_agent.runtime.lanes import Sharing
-from edge_agent.runtime.package import open_package
-from edge_agent.runtime.proven import Proofs
-from router.process.clock import monotonic
-from tests.edge_agent.runtime.graphs import MIXED, ROWS, WISE, graph_bytes, write_graph
+from isochrone.deploy.packages import quantize
+from isochrone.deploy.packages.onnx_package import Wanted, build
+from isochrone.deploy.packages.package import run
+from isochrone.edge_agent.runtime.calls.lanes import Sharing
+from isochrone.edge_agent.runtime.loading import proven
+from isochrone.edge_agent.runtime.loading.coupling import coupled_by
+from isochrone.edge_agent.runtime.loading.proven import Proofs
+from isochrone.edge_agent.runtime.package.package import open_package
+from isochrone.router.process.clock import monotonic
+from tests.edge_agent.runtime.loading.graphs import MIXED, ROWS, WISE, graph_bytes, write_graph
 
 
 def built(tmp_path, nodes, shape):

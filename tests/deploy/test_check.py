@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy.check import guessed
-from deploy.cli import PROBLEM, main
-from deploy.local.files import write_files
-from deploy.local.layout import lay_out
-from router.errors import ConfigError
-from router.policy.region_policy import RegionPolicy
+from isochrone.deploy.check import guessed
+from isochrone.deploy.cli import PROBLEM, main
+from isochrone.deploy.local.files import write_files
+from isochrone.deploy.local.layout import lay_out
+from isochrone.router.errors import ConfigError
+from isochrone.router.law.region_policy import RegionPolicy
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from deploy.cli import COMMANDS, FINE, PROBLEM, USAGE, main
+from isochrone.deploy.cli import COMMANDS, FINE, PROBLEM, USAGE, main
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_of_the_table_is_there_and_says_the_same_of_itself(name):
-    module = importlib.import_module(COMMANDS[name].module)
+    module = importlib.import_module(f"isochrone.deploy.{COMMANDS[name].module}")
     assert COMMANDS[name].help == module.HELP
     assert callable(module.add_arguments)
     assert callable(module.run)
@@ -27,10 +27,10 @@ def test_every_command_explains_itself(name, capsys):
 
 def test_help_lists_every_command_and_imports_none():
     probe = (
-        "import sys; from deploy.cli import main\n"
+        "import sys; from isochrone.deploy.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "known = {'torch', 'ray', 'onnxruntime', 'aiohttp', 'numpy', 'deploy.status'}\n"
+        "known = {'torch', 'ray', 'onnxruntime', 'aiohttp', 'numpy', 'isochrone.deploy.status'}\n"
         "sys.exit(', '.join(known & set(sys.modules)) or 0)"
     )
     done = subprocess.run(
@@ -42,7 +42,7 @@ def test_help_lists_every_command_and_imports_none():
 
 def test_what_a_command_needs_and_is_not_installed_is_named():
     probe = (
-        "import sys; sys.modules['onnx'] = None; from deploy.cli import main\n"
+        "import sys; sys.modules['onnx'] = None; from isochrone.deploy.cli import main\n"
         "sys.exit(main(['package', 'quantize', 'there']))"
     )
     done = subprocess.run(

@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from deploy.demo import models
-from deploy.demo.models import DIGITS, DIGITS_LARGE, LEAST_ACCURACY, prepare
-from edge_agent.runtime.package import open_package
-from edge_agent.runtime.pool import Pool
-from router.wire.message import InferRequest
-from router.wire.tensor import Tensor
+from isochrone.deploy.demo import models
+from isochrone.deploy.demo.models import DIGITS, DIGITS_LARGE, LEAST_ACCURACY, prepare
+from isochrone.edge_agent.runtime.package.package import open_package
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.wire.message import InferRequest
+from isochrone.router.wire.tensor import Tensor
 
 
 def test_both_are_as_right_as_promised(made):

@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from deploy import doctor
-from deploy.call import Reply
-from deploy.cli import PROBLEM, main
-from deploy.doctor import Finding, examined
-from deploy.signing import keygen, sign
-from router.wire.report import SeenAgent
+from isochrone.deploy import doctor
+from isochrone.deploy.call import Reply
+from isochrone.deploy.cli import PROBLEM, main
+from isochrone.deploy.doctor import Finding, examined
+from isochrone.deploy.packages.signing import keygen, sign
+from isochrone.router.wire.report import SeenAgent
 from tests.conftest import write_double
 from tests.system.town import Town, wait_until
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deploy import call as asking
-from deploy.cli import PROBLEM, main
+from isochrone.deploy import call as asking
+from isochrone.deploy.cli import PROBLEM, main
 from tests.conftest import write_double
 from tests.deploy.test_doctor import write
 

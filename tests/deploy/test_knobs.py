@@ -6,9 +6,9 @@ from typing import Annotated
 import pytest
 from msgspec import Meta, field
 
-from deploy.knobs import MANUAL, main, table, written
-from edge_agent.config import check
-from router.process.settings import Settings
+from isochrone.deploy.knobs import MANUAL, main, table, written
+from isochrone.edge_agent.config import check
+from isochrone.router.process.settings import Settings
 
 
 class Inner(Settings, frozen=True):
@@ -76,7 +76,7 @@ def test_it_is_written_into_its_place(tmp_path, monkeypatch):
     path = tmp_path / "edge.md"
     before, mark, knobs = MANUAL.read_text().partition("<!-- knobs")
     path.write_text(before + mark + re.sub(r"(?m)^\| `.*\n", "", knobs))
-    monkeypatch.setattr("deploy.knobs.MANUAL", path)
+    monkeypatch.setattr("isochrone.deploy.knobs.MANUAL", path)
     main()
     assert path.read_text() == MANUAL.read_text()
 

@@ -25,7 +25,7 @@ def make(folder, *words):
 @pytest.fixture
 def clone(tmp_path):
     """A folder with the files that an installation depends on."""
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in ("pyproject.toml", "setup.py", "constraints.txt"):
         shutil.copy(ROOT / name, tmp_path)
     return tmp_path
 

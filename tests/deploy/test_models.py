@@ -6,11 +6,11 @@ import stat
 
 import pytest
 
-from deploy import cli
-from deploy import models as command
-from deploy import package as package_command
-from edge_agent.runtime.package import SIGNATURE
-from router.errors import ConfigError, Unavailable
+from isochrone.deploy import cli
+from isochrone.deploy import models as command
+from isochrone.deploy.packages import package as package_command
+from isochrone.edge_agent.runtime.package.package import SIGNATURE
+from isochrone.router.errors import ConfigError, Unavailable
 from tests.conftest import write_double
 from tests.edge_agent.test_agent import running
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.cli import _EXTRAS, COMMANDS, INTERRUPTED, PROBLEM, UNREAD, USAGE, main
-from deploy.result import output_file, output_folder, size
+from isochrone.deploy.cli import _EXTRAS, COMMANDS, INTERRUPTED, PROBLEM, UNREAD, USAGE, main
+from isochrone.deploy.result import output_file, output_folder, size
 from tests.conftest import write_double
 from tests.deploy.test_doctor import write
 
@@ -186,7 +186,7 @@ def test_without_extras_a_command_works_or_names_the_extra(name):
     blocked = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
     words = [*name.split(), "--help"]
     done = subprocess.run(
-        [sys.executable, "-c", f"{blocked}from deploy.cli import main\nsys.exit(main({words}))"],
+        [sys.executable, "-c", f"{blocked}from isochrone.deploy.cli import main\nsys.exit(main({words}))"],
         capture_output=True,
         text=True,
         check=False,
@@ -206,7 +206,7 @@ def test_a_closed_pipe_is_no_error(arguments, code):
     os.close(reader)
     with os.fdopen(writer, "wb") as closed:
         done = subprocess.run(
-            [sys.executable, "-m", "deploy.cli", *arguments.split()],
+            [sys.executable, "-m", "isochrone.deploy.cli", *arguments.split()],
             stdout=closed,
             stderr=subprocess.PIPE,
             check=False,
@@ -217,7 +217,16 @@ def test_a_closed_pipe_is_no_error(arguments, code):
 def test_ctrl_c_ends_a_command_without_a_traceback():
     long = ["simulate", "worldwide", "--jobs", "1", "--seconds", "11", "--load", "0.1"]
     with subprocess.Popen(
-        [sys.executable, "-m", "deploy.cli", *long, "--algorithm", "c3", "--seed", "1-900"],
+        [
+            sys.executable,
+            "-m",
+            "isochrone.deploy.cli",
+            *long,
+            "--algorithm",
+            "c3",
+            "--seed",
+            "1-900",
+        ],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
@@ -250,7 +259,7 @@ def test_a_full_disk_is_one_line(tmp_path, command, buffered):
     python = ["env", f"PYTHONUNBUFFERED={'' if buffered else 1}", sys.executable]
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [*python, "-m", "deploy.cli", *(words.get(w, w) for w in command.split())],
+            [*python, "-m", "isochrone.deploy.cli", *(words.get(w, w) for w in command.split())],
             stdout=full,
             stderr=subprocess.PIPE,
             check=False,
@@ -265,15 +274,15 @@ def test_a_full_disk_is_one_line(tmp_path, command, buffered):
     [
         (command, module)
         for command in ("--help", "status", "doctor --config x", "agent --config x")
-        for module in ("argparse", "router.errors", "msgspec", "yaml")
+        for module in ("argparse", "isochrone.router.errors", "msgspec", "yaml")
     ]
     + [
-        ("status", "deploy.status"),
+        ("status", "isochrone.deploy.status"),
         ("status", "urllib.request"),
-        ("doctor --config x", "edge_agent.config"),
-        ("agent --config x", "edge_agent.app"),
+        ("doctor --config x", "isochrone.edge_agent.config"),
+        ("agent --config x", "isochrone.edge_agent.app"),
         ("router --config x", "aiohttp"),
-        ("simulate worldwide", "router.simulate"),
+        ("simulate worldwide", "isochrone.router.simulate"),
         ("package verify x", "numpy"),
     ],
 )
@@ -286,7 +295,7 @@ def test_ctrl_c_during_the_imports_is_no_traceback(command, module):
         f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, Interrupt())\n"
         f"sys.argv[1:] = {command.split()!r}\n"
-        "from deploy.program import main\n"
+        "from isochrone.deploy.program import main\n"
         "sys.exit(main())\n"
     )
     done = subprocess.run(
@@ -301,7 +310,7 @@ def test_an_ignored_interrupt_stays_ignored():
     program = (
         "import os, signal, sys\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from deploy.program import main\n"
+        "from isochrone.deploy.program import main\n"
         "os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.argv[1:] = ['--version']\n"
         "sys.exit(main())\n"

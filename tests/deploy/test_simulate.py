@@ -7,18 +7,18 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-import router.fleet.ledger
-import router.fleet.membership
-import router.policy.choose
-from deploy.check import guessed
-from deploy.cli import FINE, USAGE, main
-from deploy.simulate import SCENARIOS, shipped
-from router.fleet.endpoint import Endpoint
-from router.fleet.membership import Member
-from router.policy.policy import Policy
-from router.policy.query import Query
-from router.simulate.rules import OURS, RULES
-from router.wire.report import CallReport, HeldModel, Lease, ModelState
+from isochrone.deploy.check import guessed
+from isochrone.deploy.cli import FINE, USAGE, main
+from isochrone.deploy.simulate import SCENARIOS, shipped
+from isochrone.router.fleet import ledger as ledger_module
+from isochrone.router.members import membership
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.members.membership import Member
+from isochrone.router.policy import choose
+from isochrone.router.policy.policy import Policy
+from isochrone.router.policy.query import Query
+from isochrone.router.simulate.rules import OURS, RULES
+from isochrone.router.wire.report import CallReport, HeldModel, Lease, ModelState
 
 SMALL = """\
 seconds: 6
@@ -183,9 +183,9 @@ def test_our_decision_is_used_elsewhere_as_the_manual_says():
         "members": [Member(endpoint, 2, (held,))],
         "now_s": 1.0,
         "report": report,
-        **vars(router.policy.choose),
-        **vars(router.fleet.ledger),
-        **vars(router.fleet.membership),
+        **vars(choose),
+        **vars(ledger_module),
+        **vars(membership),
         "Query": Query,
         "Policy": Policy,
         "Lease": Lease,

@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from deploy.cli import USAGE, main
-from deploy.knobs import MANUAL
-from deploy.unit import TEMPLATE, rendered, shortcomings
-from edge_agent.app import check
-from router.errors import ConfigError
+from isochrone.deploy.cli import USAGE, main
+from isochrone.deploy.knobs import MANUAL
+from isochrone.deploy.unit import TEMPLATE, rendered, shortcomings
+from isochrone.edge_agent.app import check
+from isochrone.router.errors import ConfigError
 
 MOST_EXPOSED = 3.0
 needs_systemd = pytest.mark.skipif(

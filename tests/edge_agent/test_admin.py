@@ -7,11 +7,11 @@ import pytest
 import yaml
 from aiohttp import ClientSession
 
-from deploy import signing
-from edge_agent.config import check
-from edge_agent.guard import guard_of
-from edge_agent.runtime.package import SIGNATURE
-from router.errors import ConfigError
+from isochrone.deploy.packages import signing
+from isochrone.edge_agent.config import check
+from isochrone.edge_agent.guard import guard_of
+from isochrone.edge_agent.runtime.package.package import SIGNATURE
+from isochrone.router.errors import ConfigError
 from tests.conftest import write_double
 from tests.edge_agent.artefacts.conftest import write_weights
 from tests.edge_agent.artefacts.shop import open_shop

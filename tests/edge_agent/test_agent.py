@@ -18,15 +18,15 @@ import pytest
 import yaml
 from aiohttp import ClientSession, web
 
-from edge_agent.app import Agent
-from edge_agent.config import AgentConfig, ModelConfig, check
-from edge_agent.lifecycle import Drain, Listening
-from edge_agent.machine import Machine
-from edge_agent.runtime.frames import Kind
-from edge_agent.runtime.process_engine import Worker
-from router.errors import ConfigError
-from router.wire.http import Request
-from router.wire.report import (
+from isochrone.edge_agent.app import Agent
+from isochrone.edge_agent.config import AgentConfig, ModelConfig, check
+from isochrone.edge_agent.lifecycle import Drain, Listening
+from isochrone.edge_agent.machine import Machine
+from isochrone.edge_agent.runtime.engines.frames import Kind
+from isochrone.edge_agent.runtime.engines.process_engine import Worker
+from isochrone.router.errors import ConfigError
+from isochrone.router.wire.http import Request
+from isochrone.router.wire.report import (
     LOAD_HEADER,
     WIRE_HEADER,
     WIRE_VERSION,
@@ -417,7 +417,9 @@ async def test_a_kernel_that_tells_nothing_keeps_no_agent_from_starting(
 ):
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "meminfo").write_bytes(b"MemTotal: \xff kB\n")
-    monkeypatch.setattr("edge_agent.app.Machine", lambda folder: Machine(folder, tmp_path))
+    monkeypatch.setattr(
+        "isochrone.edge_agent.app.Machine", lambda folder: Machine(folder, tmp_path)
+    )
     config = AgentConfig(name="edge-1", region="eu-west", packages=store)
     agent = Agent(config, clock=time.monotonic, wall=lambda: 0.0, rng=Random(1))
     await agent.pool.load("double")

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import ClientSession, TCPConnector
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.runtime.manifest import Declared, SampleTensor
+from isochrone.edge_agent.runtime.package.manifest import Declared, SampleTensor
 from tests.conftest import model_bytes, write
 from tests.edge_agent.runtime.sized import WIDTH, write_sized
 from tests.edge_agent.test_agent import body_of, running

@@ -7,13 +7,13 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import ClientSession, web
 
-from edge_agent.client_trips import ClientTrips, Teller, noting
-from router.process.clock import monotonic
-from router.process.limits import Limits
-from router.process.listener import Listener
-from router.process.sockets import address_of, bind
-from router.wire.peer_json import read_json
-from router.wire.report import MEASUREMENTS, Measurement, Measurements
+from isochrone.edge_agent.client_trips import ClientTrips, Teller, noting
+from isochrone.router.http.limits import Limits
+from isochrone.router.http.listener import Listener
+from isochrone.router.http.sockets import address_of, bind
+from isochrone.router.process.clock import monotonic
+from isochrone.router.wire.peer_json import read_json
+from isochrone.router.wire.report import MEASUREMENTS, Measurement, Measurements
 
 SOON_S = 10
 

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
-from edge_agent.enrol import Enroller
-from router.wire.report import WIRE_VERSION, Enrolment, Lease, decode_enrolment
+from isochrone.edge_agent.enrol import Enroller
+from isochrone.router.wire.report import WIRE_VERSION, Enrolment, Lease, decode_enrolment
 
 SOON_S = 10
 

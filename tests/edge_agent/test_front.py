@@ -10,18 +10,18 @@ from typing import cast
 
 import pytest
 
-from edge_agent.app import Agent
-from edge_agent.config import AgentConfig
-from edge_agent.front import Front
-from edge_agent.lifecycle import Listening
-from edge_agent.runtime.onnx_engine import OnnxModel
-from router.process.exchange import Exchange
-from router.process.limits import Limits
-from router.process.listener import Listener
-from router.process.service import asynchronous
-from router.process.sockets import address_of, bind
-from router.wire.http import Request, first
-from router.wire.report import LOAD_HEADER, decode_call_report
+from isochrone.edge_agent.app import Agent
+from isochrone.edge_agent.config import AgentConfig
+from isochrone.edge_agent.front import Front
+from isochrone.edge_agent.lifecycle import Listening
+from isochrone.edge_agent.runtime.engines.onnx_engine import OnnxModel
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.http.limits import Limits
+from isochrone.router.http.listener import Listener
+from isochrone.router.http.service import asynchronous
+from isochrone.router.http.sockets import address_of, bind
+from isochrone.router.wire.http import Request, first
+from isochrone.router.wire.report import LOAD_HEADER, decode_call_report
 
 NOW_S = 1_800_000_000.0
 SOON_S = 5.0

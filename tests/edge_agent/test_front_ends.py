@@ -9,10 +9,10 @@ from random import Random
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from edge_agent.front import Front
-from edge_agent.metrics import Metrics
-from router.process.access_log import AccessLog
-from router.wire.http import Request, Response
+from isochrone.edge_agent.front import Front
+from isochrone.edge_agent.metrics import Metrics
+from isochrone.router.process.access_log import AccessLog
+from isochrone.router.wire.http import Request, Response
 
 REQUEST = Request("POST", "/v2/models/talk/generate_stream", [])
 

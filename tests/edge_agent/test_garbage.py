@@ -10,11 +10,11 @@ from contextlib import suppress
 import pytest
 from aiohttp import ClientError, ClientSession
 
-from edge_agent.app import serve
-from edge_agent.config import AdminConfig, AgentConfig
-from edge_agent.runtime.onnx_engine import OnnxModel
-from edge_agent.runtime.text_model import TextModel
-from router.errors import Unavailable
+from isochrone.edge_agent.app import serve
+from isochrone.edge_agent.config import AdminConfig, AgentConfig
+from isochrone.edge_agent.runtime.engines.onnx_engine import OnnxModel
+from isochrone.edge_agent.runtime.engines.text_model import TextModel
+from isochrone.router.errors import Unavailable
 from tests.conftest import write_double, write_talk
 from tests.garbage import garbage
 

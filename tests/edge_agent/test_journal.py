@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edge_agent.journal import LOST, SERVED, Journal, Note
+from isochrone.edge_agent.journal import LOST, SERVED, Journal, Note
 
 NOW_S = 1_000_000.0
 
@@ -159,7 +159,7 @@ def test_a_torn_file_is_set_aside_and_said(path, caplog):
 ADDING = """
 import sys
 from pathlib import Path
-from edge_agent.journal import Note, Journal
+from isochrone.edge_agent.journal import Note, Journal
 
 journal = Journal(Path(sys.argv[1]), lambda: "0" * 16)
 print("begun", journal.begin(), flush=True)

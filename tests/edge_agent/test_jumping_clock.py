@@ -8,12 +8,12 @@ from random import Random
 
 import pytest
 
-from edge_agent.app import Agent
-from edge_agent.config import AgentConfig
-from edge_agent.front import Front
-from edge_agent.lifecycle import Listening
-from router.process.access_log import AccessLog
-from router.wire.http import Request
+from isochrone.edge_agent.app import Agent
+from isochrone.edge_agent.config import AgentConfig
+from isochrone.edge_agent.front import Front
+from isochrone.edge_agent.lifecycle import Listening
+from isochrone.router.process.access_log import AccessLog
+from isochrone.router.wire.http import Request
 
 TWO_DAYS_S = 2 * 86_400.0
 NOW_S = 1_800_000_000.0

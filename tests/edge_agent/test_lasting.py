@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from edge_agent.lasting import lasting
+from isochrone.edge_agent.lasting import lasting
 
 
 async def test_what_fails_is_begun_again_until_it_ends(caplog):

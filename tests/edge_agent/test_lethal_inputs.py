@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from edge_agent.runtime.manifest import Declared, SampleTensor
+from isochrone.edge_agent.runtime.package.manifest import Declared, SampleTensor
 from tests.conftest import write
-from tests.edge_agent.runtime.test_onnx_guards import LEAST, SIZE, divided, recurrent
+from tests.edge_agent.runtime.engines.test_onnx_guards import LEAST, SIZE, divided, recurrent
 from tests.edge_agent.test_agent import running
 from tests.edge_agent.test_agent_memory import http, infer  # noqa: F401 - a fixture
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
+from isochrone.edge_agent.lifecycle import Drain, Idle, Lifecycle, Listening, Phase, Settled
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from edge_agent.machine import Machine
+from isochrone.edge_agent.machine import Machine
 
 MEMINFO = "MemTotal: 1000 kB\nMemFree: 100 kB\nMemAvailable: 750 kB\n"
 STALLED = "some avg10=12.50 avg60=0.00 avg300=0.00 total=9\nfull avg10=1.00\n"

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 from aiohttp import ClientSession, web
 
-from edge_agent.journal import Journal, Note
-from edge_agent.notes import Notes, Reconciler
-from router.wire.headers import SEQUENCE
-from router.wire.http import Request
-from router.wire.journal import Journal as Told
+from isochrone.edge_agent.journal import Journal, Note
+from isochrone.edge_agent.notes import Notes, Reconciler
+from isochrone.router.wire.headers import SEQUENCE
+from isochrone.router.wire.http import Request
+from isochrone.router.wire.journal import Journal as Told
 
 SOON_S = 10
 NOW_S = 1_000_000.0

@@ -13,10 +13,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.app import Agent
-from edge_agent.config import AgentConfig
-from edge_agent.notify import STUCK_S, Headway, Supervisor, supervisor_of
-from edge_agent.runtime.knock import admitted
+from isochrone.edge_agent.app import Agent
+from isochrone.edge_agent.config import AgentConfig
+from isochrone.edge_agent.notify import STUCK_S, Headway, Supervisor, supervisor_of
+from isochrone.edge_agent.runtime.calls.knock import admitted
 
 START_S = 30
 

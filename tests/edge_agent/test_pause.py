@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.pause import Pause
+from isochrone.edge_agent.pause import Pause
 
 FIRST_S, LONGEST_S = 0.5, 60.0
 

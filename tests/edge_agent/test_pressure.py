@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.app import Agent
-from edge_agent.config import AgentConfig
-from edge_agent.lifecycle import Listening
-from edge_agent.machine import Limit, Readings
-from edge_agent.pressure import Pressing, Writing
-from router.errors import Overloaded
-from router.wire.http import Request
-from router.wire.report import ModelState, decode_endpoint_report
+from isochrone.edge_agent.app import Agent
+from isochrone.edge_agent.config import AgentConfig
+from isochrone.edge_agent.lifecycle import Listening
+from isochrone.edge_agent.machine import Limit, Readings
+from isochrone.edge_agent.pressure import Pressing, Writing
+from isochrone.router.errors import Overloaded
+from isochrone.router.wire.http import Request
+from isochrone.router.wire.report import ModelState, decode_endpoint_report
 
 GIB = 1 << 30
 
@@ -124,7 +124,7 @@ class OurMachine:
 async def agent(tmp_path, store, monkeypatch):
     """An agent without sockets, on a machine of ours."""
     machine = OurMachine()
-    monkeypatch.setattr("edge_agent.app.Machine", lambda *_: machine)
+    monkeypatch.setattr("isochrone.edge_agent.app.Machine", lambda *_: machine)
     packages = tmp_path / "packages"
     shutil.copytree(store, packages)
     config = AgentConfig(name="e", region="eu", packages=packages, keep_warm=("double",), slots=2)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_agent.slots import SlotGate
-from router.errors import Overloaded
+from isochrone.edge_agent.slots import SlotGate
+from isochrone.router.errors import Overloaded
 from tests.edge_agent.waiting import Call, turns
 
 COST_S = 1e-3

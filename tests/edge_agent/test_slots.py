@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from edge_agent.runtime.knock import admitted
-from edge_agent.slots import SlotGate
-from router.errors import DeadlineExceeded, Overloaded
+from isochrone.edge_agent.runtime.calls.knock import admitted
+from isochrone.edge_agent.slots import SlotGate
+from isochrone.router.errors import DeadlineExceeded, Overloaded
 from tests.edge_agent.waiting import FAR_S, Call, turns
 
 

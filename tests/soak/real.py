@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import aiohttp
 import numpy as np
 
-from edge_agent.runtime.ort import onnxruntime as ort
-from router.wire.codec import decode_response, encode_request
-from router.wire.json_codec import BINARY_WISHES
-from router.wire.message import InferRequest
-from router.wire.tensor import Array, Tensor
+from isochrone.edge_agent.runtime.engines.ort import onnxruntime as ort
+from isochrone.router.wire.codec import decode_response, encode_request
+from isochrone.router.wire.json_codec import BINARY_WISHES
+from isochrone.router.wire.message import InferRequest
+from isochrone.router.wire.tensor import Array, Tensor
 from tests.soak.agent import SoakedAgent
 from tests.soak.group import Group, small_group
 
@@ -119,7 +119,7 @@ def build(store: Path) -> None:
     """Packages of all models, by our own command."""
     for name, model in MODELS.items():
         words = ["--onnx", str(FOLDER / model.file), "--name", name, "--output", str(store)]
-        command = [sys.executable, "-m", "deploy.cli", "package", "build", *words]
+        command = [sys.executable, "-m", "isochrone.deploy.cli", "package", "build", *words]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

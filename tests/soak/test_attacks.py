@@ -16,7 +16,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.runtime.manifest import Declared, SampleTensor
+from isochrone.edge_agent.runtime.package.manifest import Declared, SampleTensor
 from tests.conftest import model_bytes, write
 from tests.soak.agent import SoakedAgent
 from tests.soak.group import NoGroup, small_group

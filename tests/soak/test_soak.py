@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from edge_agent.slots import PUSHED_OUT
+from isochrone.edge_agent.slots import PUSHED_OUT
 from tests.edge_agent.runtime.wide import write_wide
 from tests.soak.agent import MODELS, SoakedAgent
 from tests.soak.group import NoGroup, small_group

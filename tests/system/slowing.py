@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from unittest.mock import patch
 
-from deploy import cli
-from edge_agent import app
-from edge_agent.runtime.pool import Pool
-from edge_agent.runtime.thread import in_thread
-from router.wire.message import InferRequest, InferResponse
+from isochrone.deploy import cli
+from isochrone.edge_agent import app
+from isochrone.edge_agent.runtime.package.thread import in_thread
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.wire.message import InferRequest, InferResponse
 
 SERVICE_S = float(sys.argv[1])
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from tests.edge_agent.runtime.graphs import MIXED, WISE, graph_bytes, write_graph
+from tests.edge_agent.runtime.loading.graphs import MIXED, WISE, graph_bytes, write_graph
 from tests.system.town import REGIONS, Town, wait_until
 
 KEYS = {"acme": "a" * 32, "busy": "b" * 32}

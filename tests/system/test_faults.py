@@ -9,7 +9,7 @@ from collections import Counter
 import aiohttp
 import pytest
 
-from router.wire.codec import encode_request
+from isochrone.router.wire.codec import encode_request
 from tests.edge_agent.runtime.sized import ones, write_sized
 from tests.system.town import Part, Town, wait_until
 

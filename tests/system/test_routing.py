@@ -19,12 +19,12 @@ from random import Random
 import aiohttp
 import pytest
 
-from deploy.local.ports import free_ports
-from deploy.local.relay import Fault, Relay, RelaySpec
-from router.fleet.slowstart import cap
-from router.geo.network import prior_rtt_s
-from router.geo.region import Point, distance_km
-from router.process.clock import monotonic
+from isochrone.deploy.local.ports import free_ports
+from isochrone.deploy.local.relay import Fault, Relay, RelaySpec
+from isochrone.router.fleet.slowstart import cap
+from isochrone.router.geo.network import prior_rtt_s
+from isochrone.router.geo.region import Point, distance_km
+from isochrone.router.process.clock import monotonic
 from tests.system.town import REGIONS, Town
 from tests.system.traffic import GOOD, INFER, Answer, Clients, by_chance, evenly, flowing
 

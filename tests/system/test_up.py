@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy.demo.models import prepare
-from deploy.local.ports import free_ports
+from isochrone.deploy.demo.models import prepare
+from isochrone.deploy.local.ports import free_ports
 
 pytestmark = pytest.mark.ray
 
@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
 
 
 def isochrone(*words):
-    return [sys.executable, "-m", "deploy.cli", *map(str, words)]
+    return [sys.executable, "-m", "isochrone.deploy.cli", *map(str, words)]
 
 
 @contextmanager

@@ -19,7 +19,7 @@ REGIONS: dict[str, dict[str, Any]] = {
 START_S = 30
 
 
-PROGRAM = ("-m", "deploy.cli")
+PROGRAM = ("-m", "isochrone.deploy.cli")
 
 
 class Part:

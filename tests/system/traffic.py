@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from router.process.clock import monotonic
+from isochrone.router.process.clock import monotonic
 from tests.system.town import Town
 
 T = TypeVar("T")

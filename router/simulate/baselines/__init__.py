@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
-from router.simulate.algorithm import Algorithm, Oracle, Site
-from router.simulate.baselines.c3 import C3
-from router.simulate.baselines.gorgo import Gorgo
-from router.simulate.baselines.least_request import LeastRequest
-from router.simulate.baselines.nearest import Nearest, NearestLeastRequest
-from router.simulate.baselines.peak_ewma import PeakEwmaScan, PeakEwmaTwo
-from router.simulate.baselines.prequal import Prequal
-from router.simulate.baselines.round_robin import RoundRobin
-from router.simulate.baselines.selective_push import SelectivePush
-from router.simulate.baselines.uniform import Uniform
+from isochrone.router.simulate.algorithm import Algorithm, Oracle, Site
+from isochrone.router.simulate.baselines.c3 import C3
+from isochrone.router.simulate.baselines.gorgo import Gorgo
+from isochrone.router.simulate.baselines.least_request import LeastRequest
+from isochrone.router.simulate.baselines.nearest import Nearest, NearestLeastRequest
+from isochrone.router.simulate.baselines.peak_ewma import PeakEwmaScan, PeakEwmaTwo
+from isochrone.router.simulate.baselines.prequal import Prequal
+from isochrone.router.simulate.baselines.round_robin import RoundRobin
+from isochrone.router.simulate.baselines.selective_push import SelectivePush
+from isochrone.router.simulate.baselines.uniform import Uniform
 
 Make = Callable[[Sequence[Site], Random, int], Algorithm]
 

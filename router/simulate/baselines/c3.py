@@ -22,8 +22,8 @@ does not need it.
 from collections.abc import Sequence
 from random import Random
 
-from router.simulate.algorithm import Call, Reply, Site
-from router.simulate.baselines.rule import Rule, least
+from isochrone.router.simulate.algorithm import Call, Reply, Site
+from isochrone.router.simulate.baselines.rule import Rule, least
 
 ALPHA = 0.9
 """The weight of the newest sample."""

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
-from router.fleet.outcome import Outcome
-from router.simulate.algorithm import Call, Reply, Site
-from router.simulate.baselines.rule import RoundTrips, Rule, least
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.simulate.algorithm import Call, Reply, Site
+from isochrone.router.simulate.baselines.rule import RoundTrips, Rule, least
 
 TRIP_ALPHA = 0.3
 """The weight of one more round trip."""

@@ -7,8 +7,8 @@ Envoy, Finagle and gRPC do it, with the requests that this router itself has und
 
 from collections.abc import Sequence
 
-from router.simulate.algorithm import Call, Site
-from router.simulate.baselines.rule import Rule, two
+from isochrone.router.simulate.algorithm import Call, Site
+from isochrone.router.simulate.baselines.rule import Rule, two
 
 
 class LeastRequest(Rule):

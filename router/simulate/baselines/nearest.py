@@ -9,8 +9,8 @@ measured round trip, and what distance says until there is one.
 from collections.abc import Sequence
 from heapq import nsmallest
 
-from router.simulate.algorithm import Call, Site
-from router.simulate.baselines.rule import Rule, least
+from isochrone.router.simulate.algorithm import Call, Site
+from isochrone.router.simulate.baselines.rule import Rule, least
 
 NEAREST_COUNT = 4
 """Among how many of the nearest the least asked is taken."""

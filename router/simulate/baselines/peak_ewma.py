@@ -14,9 +14,9 @@ import math
 from collections.abc import Sequence
 from random import Random
 
-from router.fleet.outcome import Outcome
-from router.simulate.algorithm import Call, Reply, Site
-from router.simulate.baselines.rule import Rule, least, two
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.simulate.algorithm import Call, Reply, Site
+from isochrone.router.simulate.baselines.rule import Rule, least, two
 
 DEFAULT_RTT_S = 0.03
 """The average of an endpoint that was never heard of (linkerd)."""

@@ -26,9 +26,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from router.simulate.algorithm import Call, Reply, Site
-from router.simulate.baselines.rule import Rule, least
-from router.simulate.statistics import quantile
+from isochrone.router.simulate.algorithm import Call, Reply, Site
+from isochrone.router.simulate.baselines.rule import Rule, least
+from isochrone.router.simulate.statistics import quantile
 
 PROBES = 3
 """Probes per request."""

@@ -10,8 +10,8 @@ not march in step.
 from collections.abc import Sequence
 from random import Random
 
-from router.simulate.algorithm import Call, Site
-from router.simulate.baselines.rule import Rule
+from isochrone.router.simulate.algorithm import Call, Site
+from isochrone.router.simulate.baselines.rule import Rule
 
 
 class RoundRobin(Rule):

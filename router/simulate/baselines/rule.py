@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 
-from router.fleet.outcome import Outcome
-from router.simulate.algorithm import Call, Reply, Site
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.simulate.algorithm import Call, Reply, Site
 
 TRIP_ALPHA = 0.125
 """The weight of one more round trip, as in TCP (Jacobson 1988; RFC 6298, section 2)."""

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from router.simulate.algorithm import Call, Reply, Site
-from router.simulate.baselines.rule import Rule
+from isochrone.router.simulate.algorithm import Call, Reply, Site
+from isochrone.router.simulate.baselines.rule import Rule
 
 POLL_S = 0.1
 BELIEVED_S = 1.0

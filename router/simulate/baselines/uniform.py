@@ -5,8 +5,8 @@ Source: none is needed; it is the yardstick of all of them, and the default of E
 
 from collections.abc import Sequence
 
-from router.simulate.algorithm import Call, Site
-from router.simulate.baselines.rule import Rule
+from isochrone.router.simulate.algorithm import Call, Site
+from isochrone.router.simulate.baselines.rule import Rule
 
 
 class Uniform(Rule):

@@ -10,7 +10,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.demo.load import (
+from isochrone.deploy.demo.load import (
     NO_ANSWER,
     Answer,
     Call,
@@ -23,11 +23,11 @@ from deploy.demo.load import (
     quantile,
     read_answer,
 )
-from deploy.local.ports import free_ports
-from router.process.clock import monotonic
-from router.wire.codec import decode_request, encode_response
-from router.wire.message import InferResponse
-from router.wire.tensor import Tensor
+from isochrone.deploy.local.ports import free_ports
+from isochrone.router.process.clock import monotonic
+from isochrone.router.wire.codec import decode_request, encode_response
+from isochrone.router.wire.message import InferResponse
+from isochrone.router.wire.tensor import Tensor
 
 CALLS = [Call(f"r-{number}", "digits", number) for number in range(40)]
 IMAGES = np.arange(40 * 64, dtype=np.float32).reshape(40, 1, 8, 8)

@@ -4,17 +4,11 @@ import json
 
 import pytest
 
-from deploy.demo.evidence import Evidence, outside
-from deploy.demo.load import Answer, Call
-from deploy.demo.stage import Check, Scene, all_answered, share_of
-from deploy.demo.told import closing_table, judged, scene_result, told_checks
-from deploy.local.layout import (
-    AGENTS,
-    CAPACITY_PER_S,
-    CLOUD,
-    ROUTERS,
-    lay_out,
-)
+from isochrone.deploy.demo.evidence import Evidence, outside
+from isochrone.deploy.demo.load import Answer, Call
+from isochrone.deploy.demo.stage import Check, Scene, all_answered, share_of
+from isochrone.deploy.demo.told import closing_table, judged, scene_result, told_checks
+from isochrone.deploy.local.layout import AGENTS, CAPACITY_PER_S, CLOUD, ROUTERS, lay_out
 
 PROXY_LOG = """\
 INFO 2026-11-21 07:06:12,767 proxy 192.0.2.2 eu-west.3 -- POST / 200 31.2ms

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local.part import Part, PartError, session_members
+from isochrone.deploy.local.part import Part, PartError, session_members
 
 READY = "print('ready http://127.0.0.1:1', flush=True); "
 WAIT = "import signal; signal.pause()"

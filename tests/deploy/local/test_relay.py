@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from deploy.local.ports import free_ports
-from deploy.local.relay import HIGH_WATER_BYTES, Fault, Passage, Relay, RelaySpec
-from router.errors import ConfigError
-from router.process.clock import monotonic
+from isochrone.deploy.local.ports import free_ports
+from isochrone.deploy.local.relay import HIGH_WATER_BYTES, Fault, Passage, Relay, RelaySpec
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.clock import monotonic
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

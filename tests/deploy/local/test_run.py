@@ -7,11 +7,11 @@ import signal
 
 import pytest
 
-from deploy.local.layout import check_free, lay_out
-from deploy.local.part import PartError
-from deploy.local.ports import free_ports
-from deploy.local.run import run_folder, run_to_end
-from router.errors import ConfigError
+from isochrone.deploy.local.layout import check_free, lay_out
+from isochrone.deploy.local.part import PartError
+from isochrone.deploy.local.ports import free_ports
+from isochrone.deploy.local.run import run_folder, run_to_end
+from isochrone.router.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ from random import Random
 import pytest
 from blockbuster import BlockBuster
 
-from edge_agent.artefacts.disk import Disk
-from edge_agent.artefacts.parts import source_of
-from edge_agent.artefacts.pull import Bringing, Wish
-from edge_agent.artefacts.pulls import Pulls
-from edge_agent.artefacts.room import Room
-from edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
-from edge_agent.artefacts.store import Store
-from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
-from edge_agent.runtime.package import Package, described, write_package
+from isochrone.edge_agent.artefacts.disk import Disk
+from isochrone.edge_agent.artefacts.parts import source_of
+from isochrone.edge_agent.artefacts.pull import Bringing, Wish
+from isochrone.edge_agent.artefacts.pulls import Pulls
+from isochrone.edge_agent.artefacts.room import Room
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
+from isochrone.edge_agent.artefacts.store import Store
+from isochrone.edge_agent.runtime.package.manifest import Declared, Manifest, Sample, SampleTensor
+from isochrone.edge_agent.runtime.package.package import Package, described, write_package
 from tests.edge_agent.artefacts.shop import open_shop
 
 BIG_BYTES = 400_000

@@ -4,8 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from edge_agent.artefacts.pull import Wish
-from edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
+from isochrone.edge_agent.artefacts.pull import Wish
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
 from tests.edge_agent.artefacts.conftest import pulling
 
 

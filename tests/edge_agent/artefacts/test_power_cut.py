@@ -11,15 +11,15 @@ from random import Random
 
 import pytest
 
-from edge_agent.artefacts.activation import Activation, Activations
-from edge_agent.artefacts.disk import Disk
-from edge_agent.artefacts.parts import source_of
-from edge_agent.artefacts.pull import Bringing, Progress, Wish
-from edge_agent.artefacts.room import Room
-from edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory
-from edge_agent.artefacts.store import KEPT_S, PULLS, Store
-from edge_agent.runtime.package import packages_in
-from router.errors import Unavailable
+from isochrone.edge_agent.artefacts.activation import Activation, Activations
+from isochrone.edge_agent.artefacts.disk import Disk
+from isochrone.edge_agent.artefacts.parts import source_of
+from isochrone.edge_agent.artefacts.pull import Bringing, Progress, Wish
+from isochrone.edge_agent.artefacts.room import Room
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory
+from isochrone.edge_agent.artefacts.store import KEPT_S, PULLS, Store
+from isochrone.edge_agent.runtime.package.package import packages_in
+from isochrone.router.errors import Unavailable
 from tests.edge_agent.artefacts.conftest import BIG_BYTES, Nobody, write_weights
 
 MUTATORS = ("fsync", "rename", "mkdir", "unlink", "rmdir", "link", "ftruncate")

@@ -9,13 +9,18 @@ import shutil
 import msgspec
 import pytest
 
-from edge_agent.artefacts.pull import Wish
-from edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
-from edge_agent.artefacts.source import SourceFailed, SourceRefused
-from edge_agent.artefacts.store import ORIGIN, PULLS
-from edge_agent.runtime.manifest import KeptTensor, Sample, SampleTensor
-from edge_agent.runtime.package import MANIFEST, PackageError, packages_in, write_package
-from router.errors import BadRequest, NoSpace
+from isochrone.edge_agent.artefacts.pull import Wish
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig, FromHttp
+from isochrone.edge_agent.artefacts.source import SourceFailed, SourceRefused
+from isochrone.edge_agent.artefacts.store import ORIGIN, PULLS
+from isochrone.edge_agent.runtime.package.manifest import KeptTensor, Sample, SampleTensor
+from isochrone.edge_agent.runtime.package.package import (
+    MANIFEST,
+    PackageError,
+    packages_in,
+    write_package,
+)
+from isochrone.router.errors import BadRequest, NoSpace
 from tests.edge_agent.artefacts import shop as faults
 from tests.edge_agent.artefacts.conftest import (
     BIG_BYTES,

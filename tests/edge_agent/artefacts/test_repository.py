@@ -11,19 +11,19 @@ from threading import Event
 import numpy as np
 import pytest
 
-from edge_agent.artefacts import joined
-from edge_agent.artefacts.activation import FILE, Activation, Activations
-from edge_agent.artefacts.pull import Wish
-from edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory
-from edge_agent.artefacts.store import Store
-from edge_agent.runtime import loading
-from edge_agent.runtime.package import PackageError, packages_in
-from edge_agent.runtime.pool import Pool
-from edge_agent.runtime.start import start
-from router.errors import BadRequest, NoSpace, NotFound, Unavailable
-from router.wire.message import InferRequest
-from router.wire.report import ModelState
-from router.wire.tensor import Tensor
+from isochrone.edge_agent.artefacts import joined
+from isochrone.edge_agent.artefacts.activation import FILE, Activation, Activations
+from isochrone.edge_agent.artefacts.pull import Wish
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory
+from isochrone.edge_agent.artefacts.store import Store
+from isochrone.edge_agent.runtime.loading import load as loading
+from isochrone.edge_agent.runtime.loading.start import start
+from isochrone.edge_agent.runtime.package.package import PackageError, packages_in
+from isochrone.edge_agent.runtime.residence.pool import Pool
+from isochrone.router.errors import BadRequest, NoSpace, NotFound, Unavailable
+from isochrone.router.wire.message import InferRequest
+from isochrone.router.wire.report import ModelState
+from isochrone.router.wire.tensor import Tensor
 from tests.conftest import write_double
 
 

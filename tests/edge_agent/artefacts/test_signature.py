@@ -8,12 +8,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent.artefacts import signature
-from edge_agent.artefacts.parts import trust_of
-from edge_agent.artefacts.pull import Wish
-from edge_agent.artefacts.settings import ArtefactsConfig, public_bytes
-from edge_agent.runtime.package import MANIFEST, SIGNATURE, PackageError, open_package, packages_in
-from router.errors import ConfigError
+from isochrone.edge_agent.artefacts import signature
+from isochrone.edge_agent.artefacts.parts import trust_of
+from isochrone.edge_agent.artefacts.pull import Wish
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig, public_bytes
+from isochrone.edge_agent.runtime.package.package import (
+    MANIFEST,
+    SIGNATURE,
+    PackageError,
+    open_package,
+    packages_in,
+)
+from isochrone.router.errors import ConfigError
 from tests.edge_agent.artefacts.conftest import config_for, pulling
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

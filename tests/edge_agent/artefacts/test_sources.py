@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 
-from edge_agent.artefacts.parts import source_of
-from edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory, FromHttp, FromS3
-from edge_agent.artefacts.source import SourceFailed, SourceRefused, small
-from edge_agent.artefacts.store import PULLS, Store
-from edge_agent.runtime.package import MANIFEST, packages_in
-from router.errors import ConfigError, NoSpace
+from isochrone.edge_agent.artefacts.parts import source_of
+from isochrone.edge_agent.artefacts.settings import ArtefactsConfig, FromDirectory, FromHttp, FromS3
+from isochrone.edge_agent.artefacts.source import SourceFailed, SourceRefused, small
+from isochrone.edge_agent.artefacts.store import PULLS, Store
+from isochrone.edge_agent.runtime.package.package import MANIFEST, packages_in
+from isochrone.router.errors import ConfigError, NoSpace
 from tests.edge_agent.artefacts.conftest import config_for, pulling, write_weights
 
 BUCKET = "packages"

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from deploy.variants.onnx_graph import onnx_bytes
-from edge_agent.runtime.manifest import (
+from isochrone.deploy.packages.onnx_graph import onnx_bytes
+from isochrone.edge_agent.runtime.package.manifest import (
     Conv2d,
     Declared,
     Flatten,
@@ -20,9 +20,9 @@ from edge_agent.runtime.manifest import (
     SampleTensor,
     Softmax,
 )
-from edge_agent.runtime.package import Package, described, write_package
-from router.wire.message import InferRequest
-from router.wire.tensor import Tensor, TensorSpec
+from isochrone.edge_agent.runtime.package.package import Package, described, write_package
+from isochrone.router.wire.message import InferRequest
+from isochrone.router.wire.tensor import Tensor, TensorSpec
 
 TAKES = TensorSpec("image", "FP32", (-1, 1, 8, 8))
 GIVES = TensorSpec("probabilities", "FP32", (-1, 3))

@@ -2,11 +2,17 @@
 
 import numpy as np
 
-from deploy.variants.onnx_graph import onnx_bytes
-from edge_agent.runtime.manifest import Declared, Linear, Manifest, Sample, SampleTensor
-from edge_agent.runtime.package import Package, described, write_package
-from router.wire.message import InferRequest
-from router.wire.tensor import Tensor, TensorSpec
+from isochrone.deploy.packages.onnx_graph import onnx_bytes
+from isochrone.edge_agent.runtime.package.manifest import (
+    Declared,
+    Linear,
+    Manifest,
+    Sample,
+    SampleTensor,
+)
+from isochrone.edge_agent.runtime.package.package import Package, described, write_package
+from isochrone.router.wire.message import InferRequest
+from isochrone.router.wire.tensor import Tensor, TensorSpec
 
 LAYER_BYTES = 4 << 20
 WIDTH = 1024

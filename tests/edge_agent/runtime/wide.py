@@ -3,8 +3,8 @@
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent.runtime.manifest import Declared, Manifest, Sample, SampleTensor
-from edge_agent.runtime.package import Package, described, write_package
+from isochrone.edge_agent.runtime.package.manifest import Declared, Manifest, Sample, SampleTensor
+from isochrone.edge_agent.runtime.package.package import Package, described, write_package
 
 CHANNELS = 32
 LAYERS = 3

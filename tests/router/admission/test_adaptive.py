@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from router.admission.adaptive import Adaptive
+from isochrone.router.admission.adaptive import Adaptive
 
 
 def play(limit, cores, runs, from_s=0.0, run_s=0.05, known=True, seed=3):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.admission.gate import Gate
-from router.admission.queue import Outcome
+from isochrone.router.admission.gate import Gate
+from isochrone.router.admission.queue import Outcome
 
 
 def offer(gate, model, tenant="a", priority=5, *, lane="any", now_s=0.0, cost_s=1.0, **more):

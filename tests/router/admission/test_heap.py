@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.admission.heap import Heap
+from isochrone.router.admission.heap import Heap
 
 STEPS = st.lists(st.tuples(st.sampled_from(["push", "die", "pop"]), st.integers(0, 1000)))
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.admission.limit import Lease, Limit
+from isochrone.router.admission.limit import Lease, Limit
 
 
 @given(

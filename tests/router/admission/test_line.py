@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.admission.queue import Line, Outcome, Room
+from isochrone.router.admission.queue import Line, Outcome, Room
 from tests.router.admission.waiting import join, line_of
 
 STEP = st.one_of(

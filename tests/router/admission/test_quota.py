@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.admission.quota import Quotas
-from router.policy.region_file import Rate
+from isochrone.router.admission.quota import Quotas
+from isochrone.router.law.region_file import Rate
 
 RATES = st.builds(Rate, requests_per_s=st.floats(0.01, 1000), burst=st.integers(1, 50))
 PAUSES = st.lists(st.one_of(st.just(0.0), st.floats(0, 0.1), st.floats(0, 30)), max_size=120)

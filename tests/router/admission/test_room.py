@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.admission.queue import Outcome, Ticket
+from isochrone.router.admission.queue import Outcome, Ticket
 from tests.router.admission.waiting import join, line_of
 
 

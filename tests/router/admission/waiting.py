@@ -4,7 +4,7 @@ from collections.abc import Callable
 from itertools import count
 from math import inf
 
-from router.admission.queue import Line, Outcome, Room, Ticket
+from isochrone.router.admission.queue import Line, Outcome, Room, Ticket
 
 _names = count()
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dispatch.attempt import Attempt
-from router.dispatch.command import (
+from isochrone.router.dispatch.attempt import Attempt
+from isochrone.router.dispatch.command import (
     Abort,
     Begin,
     Cancel,
@@ -16,18 +16,8 @@ from router.dispatch.command import (
     Send,
     Settle,
 )
-from router.dispatch.event import (
-    Cause,
-    Chunk,
-    ClientGone,
-    End,
-    Event,
-    Head,
-    HedgeDue,
-    Lost,
-    Timer,
-)
-from router.errors import (
+from isochrone.router.dispatch.event import ClientGone, Event, HedgeDue, Timer
+from isochrone.router.errors import (
     DeadlineExceeded,
     IsochroneError,
     NoEndpoint,
@@ -35,10 +25,12 @@ from router.errors import (
     Poison,
     UnusableAnswer,
 )
-from router.fleet.endpoint import Endpoint, FrozenCandidate
-from router.fleet.outcome import Outcome
-from router.policy.law import Permit, permit
-from router.policy.query import Query
+from isochrone.router.fleet.candidate import FrozenCandidate
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.law.permit import Permit, permit
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.policy.query import Query
+from isochrone.router.upstream.event import Cause, Chunk, End, Head, Lost
 
 QUERY = Query("r1", "digits", now_s=0.0, deadline_s=30.0)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dispatch.budget import WINDOW_S, HedgeBudget, RetryBudget
+from isochrone.router.dispatch.budget import WINDOW_S, HedgeBudget, RetryBudget
 
 STEPS = st.lists(
     st.tuples(st.floats(0, 3), st.sampled_from(["request", "request", "request", "retry"])),

@@ -6,14 +6,14 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.dispatch.budget import HedgeBudget
-from router.dispatch.chooser import Chooser
-from router.dispatch.event import Cause
-from router.policy.policy import Policy
-from router.policy.query import Query
-from router.policy.region_file import Rate
-from router.wire.http import first
-from router.wire.report import HeldModel, ModelState
+from isochrone.router.dispatch.budget import HedgeBudget
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.law.region_file import Rate
+from isochrone.router.policy.policy import Policy
+from isochrone.router.policy.query import Query
+from isochrone.router.upstream.event import Cause
+from isochrone.router.wire.http import first
+from isochrone.router.wire.report import HeldModel, ModelState
 from tests.router.dispatch.world import WARM, Client, Sent, World, full
 
 

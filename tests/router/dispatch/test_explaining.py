@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from router.dispatch.chooser import QUICKEST_COUNT
-from router.frontend.decisions import KEPT, RECORD_BYTES, TRIED_BYTES, Decisions
-from router.policy.explain import OTHERS, REASONS_COUNT, considered
-from router.policy.query import Query
-from router.wire.report import CallReport, ModelState
+from isochrone.router.dispatch.chooser import QUICKEST_COUNT
+from isochrone.router.frontend.decisions import KEPT, RECORD_BYTES, TRIED_BYTES, Decisions
+from isochrone.router.policy.explain import OTHERS, REASONS_COUNT, considered
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.report import CallReport, ModelState
 from tests.router.dispatch.test_dispatcher import play
 from tests.router.dispatch.world import Client, World
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from router.dispatch.spare import FULL_FLOOR_PER_SLOT_S
-from router.errors import IsochroneError, NoSpace, Quarantined, Unavailable, Unloadable
-from router.fleet.holding import Holding
-from router.wire.http import first
-from router.wire.problem import problem_answer
-from router.wire.report import HeldModel, ModelState, encode_call_report
+from isochrone.router.dispatch.spare import FULL_FLOOR_PER_SLOT_S
+from isochrone.router.errors import IsochroneError, NoSpace, Quarantined, Unavailable, Unloadable
+from isochrone.router.fleet.holding import Holding
+from isochrone.router.wire.http import first
+from isochrone.router.wire.problem import problem_answer
+from isochrone.router.wire.report import HeldModel, ModelState, encode_call_report
 from tests.router.dispatch.world import NOTHING_NEW, Client, Sent, World
 
 TRIES = 3

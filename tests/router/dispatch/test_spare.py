@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from router.dispatch.budget import HedgeBudget
-from router.wire.http import first
+from isochrone.router.dispatch.budget import HedgeBudget
+from isochrone.router.wire.http import first
 from tests.router.dispatch.world import World
 
 

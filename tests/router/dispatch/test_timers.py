@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.dispatch.timers import Timers
+from isochrone.router.dispatch.timers import Timers
 
 INSTANTS = st.floats(0, 2)
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from router.dispatch.turns import LOOKS_COUNT
-from router.policy.query import Query
-from router.wire.http import first
+from isochrone.router.dispatch.turns import LOOKS_COUNT
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.http import first
 from tests.router.dispatch.world import World, full
 
 

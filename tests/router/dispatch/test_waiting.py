@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from router.dispatch.event import Cause
-from router.wire.http import first
+from isochrone.router.upstream.event import Cause
+from isochrone.router.wire.http import first
 from tests.router.dispatch.world import World, full
 
 

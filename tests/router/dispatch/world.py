@@ -7,23 +7,23 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from router.admission.gate import Gate
-from router.admission.quota import Quotas
-from router.dispatch.budget import RetryBudget
-from router.dispatch.chooser import Chooser
-from router.dispatch.dispatcher import Dispatcher, Effects
-from router.dispatch.event import Cause, Chunk, End, Head, Lost
-from router.dispatch.record import Record
-from router.dispatch.runner import Runner
-from router.dispatch.spare import Spare
-from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Member, Membership
-from router.policy.policy import Policy
-from router.policy.query import Query
-from router.wire.http import Request, first
-from router.wire.problem import problem_answer
-from router.wire.report import (
+from isochrone.router.admission.gate import Gate
+from isochrone.router.admission.quota import Quotas
+from isochrone.router.dispatch.budget import RetryBudget
+from isochrone.router.dispatch.chooser import Chooser
+from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
+from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.runner import Runner
+from isochrone.router.dispatch.spare import Spare
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.policy.policy import Policy
+from isochrone.router.policy.query import Query
+from isochrone.router.upstream.event import Cause, Chunk, End, Head, Lost
+from isochrone.router.wire.http import Request, first
+from isochrone.router.wire.problem import problem_answer
+from isochrone.router.wire.report import (
     LOAD_HEADER,
     CallReport,
     EndpointReport,

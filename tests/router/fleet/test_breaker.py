@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.fleet.breaker import FIRST_S, LONGEST_S, Breaker, Tolerance
+from isochrone.router.fleet.breaker import FIRST_S, LONGEST_S, Breaker, Tolerance
 
 
 def calls(breaker: Breaker, marks: str, *, at_s: float = 0.0, apart_s: float = 0.1) -> Breaker:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from router.fleet.ledger import Ledger
-from router.fleet.outcome import Outcome
-from router.wire.report import HeldModel, ModelState, Waking
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.wire.report import HeldModel, ModelState, Waking
 from tests.router.fleet.test_ledger import CLOUD, EDGE, call_report, only, own, proven, report
 
 LOAD_S = 2.0

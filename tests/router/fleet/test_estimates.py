@@ -4,11 +4,11 @@ from random import Random
 
 import pytest
 
-from router.fleet.congestion import turns_ahead
-from router.fleet.latency import ServiceTime
-from router.fleet.priors import LOAD_S, SERVICE_S, Priors
-from router.fleet.slowstart import RAMP_S, cap
-from router.fleet.waiting import WaitCurve, place
+from isochrone.router.fleet.congestion import turns_ahead
+from isochrone.router.fleet.latency import ServiceTime
+from isochrone.router.fleet.priors import LOAD_S, SERVICE_S, Priors
+from isochrone.router.fleet.slowstart import RAMP_S, cap
+from isochrone.router.fleet.waiting import WaitCurve, place
 
 
 def test_a_longer_payload_costs_what_it_was_seen_to_cost():

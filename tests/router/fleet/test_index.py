@@ -1,6 +1,6 @@
 """The index: who holds what, and whose turn it is."""
 
-from router.fleet.index import Index
+from isochrone.router.fleet.index import Index
 
 
 def test_every_purpose_comes_to_every_shortlist():

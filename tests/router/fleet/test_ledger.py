@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from router.fleet.endpoint import Endpoint, Tier
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Member, Membership
-from router.fleet.outcome import Outcome
-from router.fleet.site import Lease
-from router.wire.report import (
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.fleet.site import Lease
+from isochrone.router.members.endpoint import Endpoint, Tier
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.wire.report import (
     CallReport,
     EndpointReport,
     Enrolment,
@@ -23,7 +23,7 @@ from router.wire.report import (
     Pressure,
     Waking,
 )
-from router.wire.report import Lease as Term
+from isochrone.router.wire.report import Lease as Term
 
 EDGE = Endpoint("edge", "http://127.0.0.1:1", "eu-west")
 CLOUD = Endpoint("cloud", "http://127.0.0.1:2", "us-east", tier=Tier.CLOUD)

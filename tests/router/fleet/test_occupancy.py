@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.fleet.occupancy import Occupancy
+from isochrone.router.fleet.occupancy import Occupancy
 
 TURN_S = 0.1
 NEAR_S, FAR_S = 0.001, 0.5

@@ -17,16 +17,16 @@ import msgspec
 import pytest
 from blockbuster import BlockBuster
 
-from router.app import Router, load
-from router.config import RouterConfig
-from router.fleet.store import Store
-from router.process.clock import monotonic, wall
-from router.process.exchange import Exchange
-from router.process.limits import Limits
-from router.process.listener import Listener
-from router.process.sockets import address_of, bind
-from router.wire.http import first
-from router.wire.report import (
+from isochrone.router.app import Router, load
+from isochrone.router.config import RouterConfig
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.http.limits import Limits
+from isochrone.router.http.listener import Listener
+from isochrone.router.http.sockets import address_of, bind
+from isochrone.router.members.store import Store
+from isochrone.router.process.clock import monotonic, wall
+from isochrone.router.wire.http import first
+from isochrone.router.wire.report import (
     LOAD_HEADER,
     WIRE_VERSION,
     CallReport,

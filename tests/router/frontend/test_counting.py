@@ -2,9 +2,9 @@
 
 import asyncio
 
-from router.dispatch.record import TRIED_KEPT, Record, Tried
-from router.frontend.decisions import access_line
-from router.process.exchange import Exchange
+from isochrone.router.dispatch.record import TRIED_KEPT, Record, Tried
+from isochrone.router.frontend.decisions import access_line
+from isochrone.router.http.exchange import Exchange
 
 
 def tries_at(router, endpoint):

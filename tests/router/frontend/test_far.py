@@ -3,8 +3,8 @@
 import asyncio
 from contextlib import asynccontextmanager
 
-from deploy.local.ports import free_ports
-from deploy.local.relay import Fault, Relay, RelaySpec
+from isochrone.deploy.local.ports import free_ports
+from isochrone.deploy.local.relay import Fault, Relay, RelaySpec
 
 PROBE = {"interval_s": 1.0, "timeout_s": 0.45}
 

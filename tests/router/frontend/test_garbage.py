@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from aiohttp import ClientSession
 
-from router.process.exchange import Exchange
+from isochrone.router.http.exchange import Exchange
 from tests.garbage import garbage
 
 MANY = 40

@@ -2,7 +2,7 @@
 
 import pytest
 
-from router.wire.report import ModelState
+from isochrone.router.wire.report import ModelState
 
 INFER = "/v2/models/digits/infer"
 READ = ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models", "/v2/models/digits"]

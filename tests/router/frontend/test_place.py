@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from router.admission.quota import Quotas
-from router.fleet.endpoint import Endpoint
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Member, Membership
-from router.frontend.asking import Asking
-from router.frontend.place import MOST, Places
-from router.geo.clients import ClientPaths
-from router.policy.policy import Policy
-from router.policy.region_policy import RegionPolicy
-from router.process.exchange import Exchange
-from router.wire.headers import read_call_headers
-from router.wire.http import Request
-from router.wire.report import HeldModel, Lease, ModelState
+from isochrone.router.admission.quota import Quotas
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.frontend.asking import Asking
+from isochrone.router.frontend.place import MOST, Places
+from isochrone.router.geo.clients import ClientPaths
+from isochrone.router.http.exchange import Exchange
+from isochrone.router.law.region_policy import RegionPolicy
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.policy.policy import Policy
+from isochrone.router.wire.headers import read_call_headers
+from isochrone.router.wire.http import Request
+from isochrone.router.wire.report import HeldModel, Lease, ModelState
 
 LAW = """
 regions:

@@ -8,7 +8,7 @@ from itertools import cycle
 import aiohttp
 import pytest
 
-from router.process.clock import monotonic
+from isochrone.router.process.clock import monotonic
 
 INFER = "/v2/models/digits/infer"
 
@@ -202,7 +202,7 @@ async def test_an_agent_whose_name_no_resolver_knows_just_now_keeps_its_address(
         raise OSError(where, within_s)
 
     assert await enrol("localhost", 1) == (200, agent.url)
-    monkeypatch.setattr("router.frontend.agents.addresses", nothing)
+    monkeypatch.setattr("isochrone.router.frontend.agents.addresses", nothing)
     assert await enrol("localhost", 2) == (200, agent.url)
     assert (await enrol("elsewhere.test", 3))[0] == 400, "that is another name"
 

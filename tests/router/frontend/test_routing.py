@@ -7,8 +7,8 @@ import re
 import aiohttp
 import pytest
 
-from router.fleet.outcome import Outcome
-from router.wire.report import ModelState
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.wire.report import ModelState
 
 
 async def test_a_request_is_answered_and_says_where_and_why(start_router, start_endpoint):

@@ -8,7 +8,7 @@ from itertools import count
 import pytest
 from prometheus_client import generate_latest
 
-from router import app
+from isochrone.router import app
 
 
 async def test_a_part_that_fails_makes_the_router_not_ready_and_stops_no_other(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from router.admission.gate import Gate
+from isochrone.router.admission.gate import Gate
 
 
 class Counter:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.geo.address import PrefixTable, read_address
+from isochrone.router.geo.address import PrefixTable, read_address
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.geo.clients import ENOUGH_COUNT, LASTS_S, Client, ClientPaths, Sample
-from router.geo.network import PRIOR_SIGMA_SHARE, light_rtt_s, prior_rtt_s
-from router.geo.region import Point, Region, Regions, distance_km
+from isochrone.router.geo.clients import ENOUGH_COUNT, LASTS_S, Client, ClientPaths, Sample
+from isochrone.router.geo.network import PRIOR_SIGMA_SHARE, light_rtt_s, prior_rtt_s
+from isochrone.router.geo.region import Point, Region, Regions, distance_km
 
 DUBLIN, ASHBURN, SYDNEY = Point(53.35, -6.26), Point(39.04, -77.49), Point(-33.87, 151.21)
 REGIONS = Regions([Region("eu", DUBLIN, "IE"), Region("us", ASHBURN, "US")], {})

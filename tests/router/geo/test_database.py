@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from router.errors import ConfigError
-from router.geo.address import read_address
-from router.geo.database import GeoDatabase
-from router.geo.place import Place, Source
-from router.geo.region import Point
+from isochrone.router.errors import ConfigError
+from isochrone.router.geo.address import read_address
+from isochrone.router.geo.database import GeoDatabase
+from isochrone.router.geo.place import Place, Source
+from isochrone.router.geo.region import Point
 
 LONDON = read_address("81.2.69.142")
 IN_CITY = Place(Point(51.5142, -0.0931), "GB", None, Source.GEOIP)

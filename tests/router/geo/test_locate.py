@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import ConfigError
-from router.geo.address import PrefixTable, read_address
-from router.geo.locate import (
+from isochrone.router.errors import ConfigError
+from isochrone.router.geo.address import PrefixTable, read_address
+from isochrone.router.geo.locate import (
     UNKNOWN_PLACE,
     GeoDatabase,
     Locator,
@@ -17,7 +17,7 @@ from router.geo.locate import (
     client_address,
     trusted_proxies,
 )
-from router.geo.region import Point
+from isochrone.router.geo.region import Point
 
 PROXIES = trusted_proxies([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
 NO_PROXIES = trusted_proxies([])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.geo.network import RttWindow, light_rtt_s, prior_rtt_s
+from isochrone.router.geo.network import RttWindow, light_rtt_s, prior_rtt_s
 
 
 def test_the_prior_at_known_distances():

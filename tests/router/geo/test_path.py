@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.geo.network import (
+from isochrone.router.geo.network import (
     LEAST_BYTE_S,
     MOST_BYTE_S,
     PRIOR_BYTE_S,

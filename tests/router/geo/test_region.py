@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import BadRequest
-from router.geo.region import EARTH_RADIUS_KM, Point, Region, Regions, distance_km
+from isochrone.router.errors import BadRequest
+from isochrone.router.geo.region import EARTH_RADIUS_KM, Point, Region, Regions, distance_km
 
 DUBLIN, FRANKFURT, ASHBURN = Point(53.35, -6.26), Point(50.11, 8.68), Point(39.04, -77.49)
 REGIONS = Regions(

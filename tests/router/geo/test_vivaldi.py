@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.geo.clients import Client, ClientPaths, Sample
-from router.geo.network import Estimate, prior_rtt_s
-from router.geo.region import Point, Region, Regions, distance_km
-from router.geo.vivaldi import MOST_ERROR, Coordinate
-from router.simulate.cities import read_cities, read_round_trips
+from isochrone.router.geo.clients import Client, ClientPaths, Sample
+from isochrone.router.geo.network import Estimate, prior_rtt_s
+from isochrone.router.geo.region import Point, Region, Regions, distance_km
+from isochrone.router.geo.vivaldi import MOST_ERROR, Coordinate
+from isochrone.router.simulate.cities import read_cities, read_round_trips
 
 DUBLIN, FRANKFURT, SYDNEY = Point(53.35, -6.26), Point(50.11, 8.68), Point(-33.87, 151.21)
 

@@ -7,18 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from router.fleet.endpoint import Endpoint
-from router.fleet.index import NEAR_COUNT
-from router.fleet.ledger import Ledger
-from router.fleet.membership import Member, Membership
-from router.fleet.outcome import Outcome
-from router.fleet.site import Lease
-from router.policy.choose import choose
-from router.policy.pick import hair_s
-from router.policy.policy import Plan, Policy, decide
-from router.policy.query import Query
-from router.wire.report import CallReport, EndpointReport, HeldModel, ModelState
-from router.wire.report import Lease as Term
+from isochrone.router.fleet.index import NEAR_COUNT
+from isochrone.router.fleet.ledger import Ledger
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.fleet.site import Lease
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.members.membership import Member, Membership
+from isochrone.router.policy.choose import choose
+from isochrone.router.policy.pick import hair_s
+from isochrone.router.policy.policy import Plan, Policy, decide
+from isochrone.router.policy.query import Query
+from isochrone.router.wire.report import CallReport, EndpointReport, HeldModel, ModelState
+from isochrone.router.wire.report import Lease as Term
 
 POLICY = Policy()
 REGIONS = ("eu-west", "us-east", "ap-south")

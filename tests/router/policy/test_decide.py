@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from router.fleet.endpoint import Endpoint, FrozenCandidate, FrozenFleet
-from router.geo.network import Estimate
-from router.policy.law import Permit, permit
-from router.policy.policy import Policy, decide
-from router.policy.query import Query
-from router.policy.scores import congestion_s, seconds, wait_s
-from router.wire.report import ModelState
+from isochrone.router.fleet.candidate import FrozenCandidate, FrozenFleet
+from isochrone.router.geo.network import Estimate
+from isochrone.router.law.permit import Permit, permit
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.policy.policy import Policy, decide
+from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import congestion_s, seconds, wait_s
+from isochrone.router.wire.report import ModelState
 
 POLICY = Policy()
 QUERY = Query("r1", "digits", now_s=100.0, deadline_s=130.0)
@@ -184,7 +185,7 @@ def test_equals_share_the_first_place():
 
 
 def test_a_permit_is_made_by_the_law_only():
-    with pytest.raises(TypeError, match=r"router\.policy\.law"):
+    with pytest.raises(TypeError, match=r"router\.law"):
         Permit("r1", NEAR.endpoint, seal=object())
 
 

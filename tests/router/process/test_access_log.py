@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from router.errors import ConfigError
-from router.process import access_log
-from router.process.access_log import AccessLog
+from isochrone.router.errors import ConfigError
+from isochrone.router.process import access_log
+from isochrone.router.process.access_log import AccessLog
 
 
 def lines(path):

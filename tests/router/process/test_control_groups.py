@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from router.process.control_groups import memory_limit_bytes
-from router.process.limits import Limits
+from isochrone.router.http.limits import Limits
+from isochrone.router.process.control_groups import memory_limit_bytes
 
 GIB = 1 << 30
 OF_VERSION_1 = "sys/fs/cgroup/memory/a/memory.limit_in_bytes"

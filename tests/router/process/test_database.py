@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from router.process.database import open_database
+from isochrone.router.process.database import open_database
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS t (x)"
 

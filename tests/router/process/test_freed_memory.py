@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from router.process import freed_memory
-from router.process.freed_memory import FreedMemory, keep_trimmed, private_bytes
+from isochrone.router.process import freed_memory
+from isochrone.router.process.freed_memory import FreedMemory, keep_trimmed, private_bytes
 
 MIB = 1 << 20
 BLOCK_BYTES = 100_000

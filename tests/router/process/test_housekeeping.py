@@ -2,7 +2,7 @@
 
 import logging
 
-from router.process.housekeeping import AGAIN_S, SAID_S, Housekeeping
+from isochrone.router.process.housekeeping import AGAIN_S, SAID_S, Housekeeping
 
 
 def test_each_part_runs_by_its_own_interval():

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from router.process import log
+from isochrone.router.process import log
 
 
 @pytest.fixture

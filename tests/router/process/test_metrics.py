@@ -4,7 +4,7 @@ from itertools import pairwise
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from router.process.metrics import SECONDS_BUCKETS, render
+from isochrone.router.process.metrics import SECONDS_BUCKETS, render
 
 
 def test_a_registry_tells_only_its_own():

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.artefacts import http, signature
-from edge_agent.guard import guard_of
-from edge_agent.runtime.package import MANIFEST, PackageError, open_package
-from router.errors import ConfigError
-from router.policy.tenants import read_keys
-from router.process.regular_file import open_regular
+from isochrone.edge_agent.artefacts import http, signature
+from isochrone.edge_agent.guard import guard_of
+from isochrone.edge_agent.runtime.package.package import MANIFEST, PackageError, open_package
+from isochrone.router.errors import ConfigError
+from isochrone.router.law.tenants import read_keys
+from isochrone.router.process.regular_file import open_regular
 
 
 def fifo(folder: Path) -> Path:

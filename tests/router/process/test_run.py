@@ -8,7 +8,7 @@ import pytest
 
 DAEMON = """
 import asyncio, sys
-from router.process.run import run
+from isochrone.router.process.run import run
 
 async def main(stop):
     print("ready", flush=True)
@@ -67,7 +67,7 @@ def test_a_hang_up_is_said_and_ends_nothing(daemon):
 def test_a_hang_up_before_the_loop_runs_ends_nothing():
     early = """
 import os, signal
-from router.process.run import keep_on_hangup
+from isochrone.router.process.run import keep_on_hangup
 keep_on_hangup()
 os.kill(os.getpid(), signal.SIGHUP)
 print("here")

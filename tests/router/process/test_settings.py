@@ -12,10 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import inspect
 
-from router.errors import ConfigError
-from router.process.document import MAX_BYTES, SettingsError, did_you_mean, read_document, written
-from router.process.settings import Settings, load_settings, problems_in, read_settings, schema
-from router.process.shape import differences
+from isochrone.router.errors import ConfigError
+from isochrone.router.process.document import (
+    MAX_BYTES,
+    SettingsError,
+    did_you_mean,
+    read_document,
+    written,
+)
+from isochrone.router.process.settings import (
+    Settings,
+    load_settings,
+    problems_in,
+    read_settings,
+    schema,
+)
+from isochrone.router.process.shape import differences
 
 
 class Tier(StrEnum):

@@ -3,12 +3,12 @@
 import math
 from random import Random
 
-from router.simulate.arrivals import Request, requests
-from router.simulate.endpoint import SimulatedEndpoint
-from router.simulate.engine import Engine
-from router.simulate.faults import disturbances
-from router.simulate.harness import Run
-from router.simulate.scenario import (
+from isochrone.router.simulate.arrivals import Request, requests
+from isochrone.router.simulate.endpoint import SimulatedEndpoint
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.simulate.faults import disturbances
+from isochrone.router.simulate.harness import Run
+from isochrone.router.simulate.scenario import (
     EndpointEntry,
     Network,
     PlaceEntry,
@@ -16,10 +16,10 @@ from router.simulate.scenario import (
     Scenario,
     Service,
 )
-from router.simulate.stage import Stage
-from router.simulate.visit import Visit
-from router.simulate.way import Way
-from router.simulate.world import placed
+from isochrone.router.simulate.stage import Stage
+from isochrone.router.simulate.visit import Visit
+from isochrone.router.simulate.way import Way
+from isochrone.router.simulate.world import placed
 
 STILL = Network(jitter_share=0.0)
 PLACES = {

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import ConfigError
-from router.simulate.arrivals import factor, read_trace, requests, service_s
-from router.simulate.faults import disturbances
-from router.simulate.scenario import (
+from isochrone.router.errors import ConfigError
+from isochrone.router.simulate.arrivals import factor, read_trace, requests, service_s
+from isochrone.router.simulate.faults import disturbances
+from isochrone.router.simulate.scenario import (
     Antagonists,
     Arrivals,
     Body,
@@ -27,7 +27,7 @@ from router.simulate.scenario import (
     TenantEntry,
     Work,
 )
-from router.simulate.world import placed
+from isochrone.router.simulate.world import placed
 
 SERVICE = Service(mean_s=0.1)
 

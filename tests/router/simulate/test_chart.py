@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.simulate.chart import Line, Point, chart
-from router.simulate.statistics import Interval
+from isochrone.router.simulate.chart import Line, Point, chart
+from isochrone.router.simulate.statistics import Interval
 
 SVG = "{http://www.w3.org/2000/svg}"
 LOADS = (0.4, 0.6, 0.8)

@@ -5,8 +5,8 @@ The way is 20 ms there and back, and service takes 100 ms, so that an answer is 
 
 import pytest
 
-from router.simulate.visit import Loss
-from router.wire.report import ModelState
+from isochrone.router.simulate.visit import Loss
+from isochrone.router.wire.report import ModelState
 from tests.router.simulate.stages import Bench
 
 

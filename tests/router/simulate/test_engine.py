@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.simulate.engine import Engine
+from isochrone.router.simulate.engine import Engine
 
 instants = st.lists(st.floats(0, 10) | st.sampled_from([1.0, 2.0]), max_size=50)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.fleet.outcome import Outcome
-from router.policy.law import permit
-from router.simulate.plugged import plugged
-from router.simulate.rules import RULES
-from router.simulate.scenario import Antagonists, Fault, Network, TenantEntry
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.law.permit import permit
+from isochrone.router.simulate.plugged import plugged
+from isochrone.router.simulate.rules import RULES
+from isochrone.router.simulate.scenario import Antagonists, Fault, Network, TenantEntry
 from tests.router.simulate.stages import entry, run_of, scenario
 
 WEST, EAST = entry("w", "west"), entry("e", "east")
@@ -131,8 +131,8 @@ def test_the_judge_sees_a_try_outside_the_law(monkeypatch):
     def any_permit(query, candidate):
         return permit(msgspec.structs.replace(query, required_regions=None), candidate)
 
-    monkeypatch.setattr("router.simulate.plugged.PluggedRouter.lawful", everybody)
-    monkeypatch.setattr("router.simulate.plugged.permit", any_permit)
+    monkeypatch.setattr("isochrone.router.simulate.plugged.PluggedRouter.lawful", everybody)
+    monkeypatch.setattr("isochrone.router.simulate.plugged.permit", any_permit)
     rule = Scripted(lambda sites: next(site for site in sites if site.name == "w"))
     _, _, endings = run_of(plugged(rule, 1), asked, load=0.3)
     assert endings

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from router.simulate.rules import OURS, RULES
-from router.simulate.scenario import Fault, Network, TenantEntry
+from isochrone.router.simulate.rules import OURS, RULES
+from isochrone.router.simulate.scenario import Fault, Network, TenantEntry
 from tests.router.simulate.stages import entry, run_of, scenario
 from tests.router.simulate.test_harness import ROUGH
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from router.process.settings import load_settings
-from router.simulate.play import Player
-from router.simulate.rules import OURS, RULES
-from router.simulate.run import Task
-from router.simulate.scenario import Scenario
-from router.simulate.world import placed
+from isochrone.router.process.settings import load_settings
+from isochrone.router.simulate.play import Player
+from isochrone.router.simulate.rules import OURS, RULES
+from isochrone.router.simulate.run import Task
+from isochrone.router.simulate.scenario import Scenario
+from isochrone.router.simulate.world import placed
 
 SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "scenarios").glob("*.yaml"))
 TRACE = (0.0, 0.1, 0.11, 0.5)

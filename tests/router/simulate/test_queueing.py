@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
-from router.simulate.arrivals import Request
-from router.simulate.endpoint import SimulatedEndpoint
-from router.simulate.engine import Engine
-from router.simulate.visit import Visit
-from router.simulate.way import Way
+from isochrone.router.simulate.arrivals import Request
+from isochrone.router.simulate.endpoint import SimulatedEndpoint
+from isochrone.router.simulate.engine import Engine
+from isochrone.router.simulate.visit import Visit
+from isochrone.router.simulate.way import Way
 from tests.router.simulate.stages import STILL, entry
 
 COUNT = 60_000

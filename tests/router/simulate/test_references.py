@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.simulate.algorithm import Call, Site
-from router.simulate.oracle import Truth, wait_s
-from router.simulate.references import Considerate, imposed_s
-from router.simulate.rules import RULES
+from isochrone.router.simulate.algorithm import Call, Site
+from isochrone.router.simulate.oracle import Truth, wait_s
+from isochrone.router.simulate.references import Considerate, imposed_s
+from isochrone.router.simulate.rules import RULES
 from tests.router.simulate.stages import Bench, entry, run_of, scenario
 
 CALL = Call(1, "model", "west", "t", None, 5, 0, 1.0, 0.0, 10.0)

@@ -7,16 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import ConfigError
-from router.simulate.report import picture, run_of, summaries
-from router.simulate.statistics import (
-    interval,
-    quantile,
-    ratio_interval,
-    student_t_975,
-)
-from router.simulate.tables import prediction_table, slice_table, table
-from router.simulate.tally import Ending, Expected, Tally
+from isochrone.router.errors import ConfigError
+from isochrone.router.simulate.report import picture, run_of, summaries
+from isochrone.router.simulate.statistics import interval, quantile, ratio_interval, student_t_975
+from isochrone.router.simulate.tables import prediction_table, slice_table, table
+from isochrone.router.simulate.tally import Ending, Expected, Tally
 
 
 def ending(latency_s=0.1, *, served=True, region="eu", requirement="any", **more):

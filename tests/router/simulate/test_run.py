@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from router.errors import ConfigError
-from router.simulate.report import Run, run_of
-from router.simulate.run import Task, played, tasks
-from router.simulate.tally import Ending, Tally
+from isochrone.router.errors import ConfigError
+from isochrone.router.simulate.report import Run, run_of
+from isochrone.router.simulate.run import Task, played, tasks
+from isochrone.router.simulate.tally import Ending, Tally
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 import pytest
 
-from router.process.document import SettingsError
-from router.process.settings import load_settings
-from router.simulate.scenario import Scenario
+from isochrone.router.process.document import SettingsError
+from isochrone.router.process.settings import load_settings
+from isochrone.router.simulate.scenario import Scenario
 
 SMALL = """\
 places:

@@ -7,19 +7,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import ConfigError
-from router.geo.network import light_rtt_s, prior_rtt_s
-from router.geo.region import Point, distance_km
-from router.process.settings import load_settings
-from router.simulate.cities import (
+from isochrone.router.errors import ConfigError
+from isochrone.router.geo.network import light_rtt_s, prior_rtt_s
+from isochrone.router.geo.region import Point, distance_km
+from isochrone.router.process.settings import load_settings
+from isochrone.router.simulate.cities import (
     SAME_CITY_RTT_S,
     City,
     read_cities,
     read_round_trips,
     split_of,
 )
-from router.simulate.scenario import EndpointEntry, PlaceEntry, RouterEntry, Scenario, Service
-from router.simulate.world import placed
+from isochrone.router.simulate.scenario import (
+    EndpointEntry,
+    PlaceEntry,
+    RouterEntry,
+    Scenario,
+    Service,
+)
+from isochrone.router.simulate.world import placed
 
 REPOSITORY = Path(__file__).parents[3]
 SCENARIOS = REPOSITORY / "configs" / "scenarios"

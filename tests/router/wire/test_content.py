@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import BadRequest, TooLarge
-from router.wire import content
+from isochrone.router.errors import BadRequest, TooLarge
+from isochrone.router.wire import content
 
 
 @pytest.mark.parametrize("encoding", [b"gzip", b"deflate"])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from router.errors import BadRequest
-from router.wire.headers import read_call_headers
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire.headers import read_call_headers
 
 
 def test_nothing_said():

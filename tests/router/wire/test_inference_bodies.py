@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from msgspec.structs import replace
 
-from router.errors import BadRequest
-from router.wire import binary_codec, codec, json_codec
-from router.wire.message import InferRequest, InferResponse, RequestedOutput
-from router.wire.tensor import DATATYPES, Form, Tensor, TensorSpec, datatype_of
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire import binary_codec, codec, json_codec
+from isochrone.router.wire.message import InferRequest, InferResponse, RequestedOutput
+from isochrone.router.wire.tensor import DATATYPES, Form, Tensor, TensorSpec, datatype_of
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
 PARAMETERS = st.dictionaries(

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from router.errors import BadRequest, TooLarge
-from router.wire import binary_codec, codec, content, json_codec, json_data
-from router.wire.bounds import decoded_bound, unpacked_bound
-from router.wire.message import InferResponse
-from router.wire.tensor import DATATYPES, Form, Tensor
+from isochrone.router.errors import BadRequest, TooLarge
+from isochrone.router.wire import binary_codec, codec, content, json_codec, json_data
+from isochrone.router.wire.bounds import decoded_bound, unpacked_bound
+from isochrone.router.wire.message import InferResponse
+from isochrone.router.wire.tensor import DATATYPES, Form, Tensor
 
 JSON_TYPES = [kind for kind in DATATYPES.values() if kind.form is not Form.NONE]
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)

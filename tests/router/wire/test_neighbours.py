@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from router.wire.report import (
+from isochrone.router.wire.report import (
     WIRE_HEADER,
     WIRE_VERSION,
     EndpointReport,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.errors import BadRequest
-from router.wire.report import (
+from isochrone.router.errors import BadRequest
+from isochrone.router.wire.report import (
     CallReport,
     decode_call_report,
     decode_endpoint_report,

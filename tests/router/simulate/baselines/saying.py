@@ -2,7 +2,7 @@
 
 from random import Random
 
-from router.simulate.algorithm import Call, Reply, Site
+from isochrone.router.simulate.algorithm import Call, Reply, Site
 
 
 class Fixed(Random):

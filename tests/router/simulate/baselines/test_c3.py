@@ -4,8 +4,8 @@ from random import Random
 
 import pytest
 
-from router.fleet.outcome import Outcome
-from router.simulate.baselines.c3 import C3
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.simulate.baselines.c3 import C3
 from tests.router.simulate.baselines.saying import call, reply, site
 
 A, B = site("a", prior_rtt_s=0.1), site("b", prior_rtt_s=0.02)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from router.fleet.outcome import Outcome
-from router.simulate.baselines import BASELINES
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.simulate.baselines import BASELINES
 from tests.router.simulate.baselines.saying import call, reply, site
 
 NAMES = tuple(BASELINES)

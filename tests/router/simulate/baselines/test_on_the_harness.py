@@ -6,13 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from router.process.settings import load_settings
-from router.simulate.arrivals import requests
-from router.simulate.baselines import BASELINES
-from router.simulate.harness import play
-from router.simulate.plugged import plugged
-from router.simulate.scenario import Scenario
-from router.simulate.world import placed
+from isochrone.router.process.settings import load_settings
+from isochrone.router.simulate.arrivals import requests
+from isochrone.router.simulate.baselines import BASELINES
+from isochrone.router.simulate.harness import play
+from isochrone.router.simulate.plugged import plugged
+from isochrone.router.simulate.scenario import Scenario
+from isochrone.router.simulate.world import placed
 
 WORLDWIDE = Path(__file__).parents[4] / "configs" / "scenarios" / "worldwide.yaml"
 

@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from router.fleet.outcome import Outcome
-from router.simulate.baselines.peak_ewma import PeakEwmaScan, PeakEwmaTwo
+from isochrone.router.fleet.outcome import Outcome
+from isochrone.router.simulate.baselines.peak_ewma import PeakEwmaScan, PeakEwmaTwo
 from tests.router.simulate.baselines.saying import call, reply, site
 
 A, B = site("a"), site("b")

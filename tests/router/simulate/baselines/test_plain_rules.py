@@ -5,11 +5,11 @@ from random import Random
 
 import pytest
 
-from router.simulate.baselines.least_request import LeastRequest
-from router.simulate.baselines.nearest import Nearest, NearestLeastRequest
-from router.simulate.baselines.round_robin import RoundRobin
-from router.simulate.baselines.rule import RoundTrips, least, two
-from router.simulate.baselines.uniform import Uniform
+from isochrone.router.simulate.baselines.least_request import LeastRequest
+from isochrone.router.simulate.baselines.nearest import Nearest, NearestLeastRequest
+from isochrone.router.simulate.baselines.round_robin import RoundRobin
+from isochrone.router.simulate.baselines.rule import RoundTrips, least, two
+from isochrone.router.simulate.baselines.uniform import Uniform
 from tests.router.simulate.baselines.saying import Fixed, call, reply, site
 
 SITES = [site(name, prior_rtt_s=0.01 * place) for place, name in enumerate("abcdef", 1)]

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from router.simulate.baselines.prequal import Prequal, there_s
+from isochrone.router.simulate.baselines.prequal import Prequal, there_s
 from tests.router.simulate.baselines.saying import Fixed, call, reply, site
 
 SITES = [site(name) for name in "abcdefg"]

@@ -10,14 +10,20 @@ from statistics import fmean
 
 import pytest
 
-from router.simulate.algorithm import Site
-from router.simulate.arrivals import requests, service_s
-from router.simulate.baselines import BASELINES
-from router.simulate.harness import play
-from router.simulate.oracle import Truth
-from router.simulate.plugged import plugged
-from router.simulate.scenario import EndpointEntry, PlaceEntry, RouterEntry, Scenario, Service
-from router.simulate.world import placed
+from isochrone.router.simulate.algorithm import Site
+from isochrone.router.simulate.arrivals import requests, service_s
+from isochrone.router.simulate.baselines import BASELINES
+from isochrone.router.simulate.harness import play
+from isochrone.router.simulate.oracle import Truth
+from isochrone.router.simulate.plugged import plugged
+from isochrone.router.simulate.scenario import (
+    EndpointEntry,
+    PlaceEntry,
+    RouterEntry,
+    Scenario,
+    Service,
+)
+from isochrone.router.simulate.world import placed
 from tests.router.simulate.baselines.saying import call, reply, site
 
 EXPONENTIAL = Service(mean_s=1.0, distribution="exponential")

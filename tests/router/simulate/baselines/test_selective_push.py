@@ -2,7 +2,7 @@
 
 from random import Random
 
-from router.simulate.baselines.selective_push import SelectivePush
+from isochrone.router.simulate.baselines.selective_push import SelectivePush
 from tests.router.simulate.baselines.saying import call, reply, site
 
 NEAR, FAR = site("near", prior_rtt_s=0.01), site("far", slots=1, prior_rtt_s=0.1)

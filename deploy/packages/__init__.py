@@ -1,0 +1,1 @@
+"""`isochrone package`: build, inspect, verify, sign, quantize, prune, distill."""

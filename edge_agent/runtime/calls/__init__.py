@@ -1,0 +1,1 @@
+"""One call: deadline, slot, batch, cost."""

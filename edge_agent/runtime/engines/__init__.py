@@ -1,0 +1,1 @@
+"""Engines behind the `Model` protocol: ONNX, torch, a process of its own."""

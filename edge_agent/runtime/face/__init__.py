@@ -1,0 +1,1 @@
+"""HTTP in front of the runtime: inference, generation, load reports."""

@@ -1,0 +1,1 @@
+"""Memory of models and runs: measured, shared, and given back."""

@@ -1,0 +1,1 @@
+"""The model package on disk: manifest, digests, files."""

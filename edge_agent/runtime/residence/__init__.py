@@ -1,0 +1,1 @@
+"""Models in memory: versions, keep-alive, eviction."""

@@ -1,0 +1,1 @@
+"""The hardened HTTP/1.1 server."""

@@ -1,0 +1,409 @@
+"""One client's connection: requests are handed to the service one by one, answers leave in order.
+
+Nothing here makes a task or a timer. The listener's sweep asks each connection now and then whether
+its time is over.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Protocol, cast
+
+from isochrone.router.errors import IsochroneError
+from isochrone.router.http.answer import CONTINUE, encode_refusal
+from isochrone.router.http.answering import HttpExchange
+from isochrone.router.http.exchange import Service
+from isochrone.router.http.known_heads import KnownHeads
+from isochrone.router.http.limits import Limits, Room
+from isochrone.router.http.received import Received
+from isochrone.router.http.request_head import Refusal, bad
+from isochrone.router.http.request_reader import RequestReader, Stage
+from isochrone.router.http.sockets import reset_at_close
+from isochrone.router.http.tcp_info import round_trip_s
+from isochrone.router.process.clock import Clock
+from isochrone.router.wire.http import Headers
+from isochrone.router.wire.problem import problem_answer
+
+PIPELINED = 16
+"""Whole requests that may wait on one connection before nothing more is read from it."""
+LINGER_S = 2.0
+"""How long a refused client may still send before the connection goes (RFC 9112 §9.6)."""
+TRIP_S = 1.0
+"""How often the kernel is asked for a round trip: a smoothed one, which changes slowly."""
+_MAPPED = "::ffff:"
+"""Before the address of an IPv4 client on a socket of both kinds (RFC 4291 §2.5.5.2)."""
+_ASK_AGAIN_S = (0.01, 0.1, 1.0)
+"""When a half-closed client is asked again whether it is there. A closed one resets the connection
+at the first question, which is seen when the next is written."""
+FRESH_S = 1.0
+"""While draining: how long a connection that has asked nothing yet may still do so."""
+
+_log = logging.getLogger("isochrone.listener")
+_FAILED = problem_answer(IsochroneError("internal error"))
+_FULL = Refusal(
+    HTTPStatus.SERVICE_UNAVAILABLE, "overloaded", "too many connections", retry_after_s=1
+)
+_CUT_SHORT = bad("the connection ended before the request was whole")
+_SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", "the request took too long to arrive")
+
+
+class Host(Protocol):
+    """The listener, as its connections see it."""
+
+    limits: Limits
+    room: Room
+    heads: KnownHeads
+    clock: Clock
+    service: Service
+    date: bytes
+    draining: bool
+    in_flight: int
+    refusal_fields: Callable[[], Headers]
+
+    def admit(self, connection: "Connection") -> bool:
+        """Count a new connection, if there is room."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """It is gone."""
+        ...
+
+    def new_id(self) -> bytes:
+        """An id for a request that is refused and named none."""
+        ...
+
+
+class Connection(asyncio.Protocol):
+    """The protocol of one accepted connection, and the carrier of its answers."""
+
+    __slots__ = (
+        "_asked",
+        "_current",
+        "_deaf",
+        "_eof",
+        "_held",
+        "_host",
+        "_pumping",
+        "_reader",
+        "_refusal",
+        "_served",
+        "_stalled_s",
+        "_transport",
+        "_trip_due_s",
+        "_until_s",
+        "_yields",
+        "stalled",
+        "stuck_s",
+        "unsent_bytes",
+    )
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._transport: asyncio.Transport
+        self._reader: RequestReader
+        self._current: HttpExchange | None = None
+        self._refusal: Refusal | None = None
+        self._held = b""
+        self._deaf = False
+        self._eof = False
+        self._asked = 0
+        self._pumping = False
+        self._yields = False
+        """It has answered a request in this turn of the event loop."""
+        self._served = False
+        self._trip_due_s = 0.0
+        self._until_s: float | None = None
+        self.stalled = False
+        self._stalled_s = 0.0
+        self.unsent_bytes = 0
+        """Of answers, in memory because the client has not taken them."""
+        self.stuck_s = 0.0
+        """When it last took some of them."""
+
+    # --- the transport calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        host = self._host
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=host.limits.write_buffer_bytes)
+        peer = transport.get_extra_info("peername")
+        address = peer[0].removeprefix(_MAPPED) if peer else ""
+        self._reader = RequestReader(host.limits, host.clock, address, host.room, host.heads)
+        if not host.admit(self):
+            self._deaf = True
+            self._transport.write(encode_refusal(_FULL, host.new_id(), host.refusal_fields()))
+            self._transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if self._deaf:
+            return
+        if self._held:  # some more came before reading stopped
+            self._held += data
+            return
+        self._take(data)
+
+    def eof_received(self) -> bool:
+        """The client sends nothing more. It may still read (RFC 9112 §9.6): answers are given."""
+        if self._deaf:
+            return False
+        self._eof = True
+        self._see_whether_it_reads()
+        if self._current is None and not self._reader.requests:
+            self._between()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone, or has been sent away."""
+        del exc
+        self._deaf = True
+        self._held = b""
+        self._refusal = None
+        self._count_unsent(0)
+        self._reader.close()
+        current, self._current = self._current, None
+        self._host.forget(self)
+        if current is not None:
+            self._host.in_flight -= 1
+            current.leave()
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly."""
+        self.stalled = True
+        self._stalled_s = self._host.clock()
+        if self._current is not None:
+            self._current.stall(stalled=True)
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.stalled = False
+        if self._current is not None:
+            self._current.stall(stalled=False)
+        self._pump()
+
+    # --- the answers' carrier ---
+
+    @property
+    def date(self) -> bytes:
+        """The Date line of this second."""
+        return self._host.date
+
+    @property
+    def stays(self) -> bool:
+        """More requests will be taken here."""
+        if self._eof and not (self._reader.requests or self._held):
+            return False
+        return not self._host.draining
+
+    def round_trip_s(self) -> float | None:
+        """The kernel's round trip to the client; None where that was asked `TRIP_S` ago at most."""
+        now_s = self._reader.since_s
+        if now_s < self._trip_due_s:
+            return None
+        self._trip_due_s = now_s + TRIP_S
+        return round_trip_s(self._transport.get_extra_info("socket"))
+
+    def send(self, data: bytes | memoryview) -> None:
+        """Write to the client."""
+        self._transport.write(data)
+        if (unsent_bytes := self._transport.get_write_buffer_size()) != self.unsent_bytes:
+            self._count_unsent(unsent_bytes)
+
+    def ended(self, *, keep: bool) -> None:
+        """The present exchange is over."""
+        if self._current is not None:
+            self._reader.give_back(len(self._current.request.body))
+        self._current = None
+        self._asked = 0
+        self._host.in_flight -= 1
+        if not keep or self._host.draining:
+            self._close()
+            return
+        self._served = True
+        if self._reader.stage is Stage.IDLE:
+            self._reader.since_s = self._host.clock()
+        self._pump()
+
+    def cut(self) -> None:
+        """The present exchange is over, and everything with it."""
+        self.abort()
+        self._current = None
+        self._host.in_flight -= 1
+
+    # --- the listener's hand ---
+
+    @property
+    def busy(self) -> bool:
+        """A request is under way, or half here."""
+        half_here = self._reader.stage is not Stage.IDLE and not self._deaf
+        return self._current is not None or bool(self._reader.requests) or half_here
+
+    def abort(self) -> None:
+        """Drop everything now; a client that tells a whole answer by its end only sees a reset."""
+        self._deaf = True
+        self._reader.requests.clear()
+        if self._current is not None and self._current.ends_with_connection:
+            reset_at_close(self._transport)
+        self._transport.abort()
+        self._count_unsent(0)
+
+    def drain(self) -> None:
+        """Close if nothing is under way; what is under way ends with `connection: close`."""
+        if not self.busy and self._served:
+            self._close()
+
+    def sweep(self, now_s: float) -> None:
+        """End what has taken too long."""
+        if self.unsent_bytes and not self._transport.is_closing():
+            self._count_unsent(self._transport.get_write_buffer_size())
+        if now_s < self._deadline_s():
+            return
+        if self._until_s is not None or self.stalled:
+            self.abort()
+        elif self._reader.stage is Stage.IDLE:
+            self._close()
+        else:
+            self._refuse(_SLOW)
+
+    def _deadline_s(self) -> float:
+        limits, since_s = self._host.limits, self._reader.since_s
+        if self._until_s is not None:
+            return self._until_s
+        if self.stalled:
+            return self._stalled_s + limits.idle_s
+        if self._held or self._reader.waits:  # it is we who keep it waiting
+            return float("inf")
+        if self._reader.stage is Stage.HEAD:
+            return since_s + limits.header_s
+        if self._reader.stage is Stage.BODY:
+            return since_s + limits.body_s
+        if self._current is not None:
+            return float("inf")
+        if self._served:
+            return since_s + limits.idle_s
+        return since_s + (min(FRESH_S, limits.header_s) if self._host.draining else limits.header_s)
+
+    def _count_unsent(self, size_bytes: int) -> None:
+        grown_bytes = size_bytes - self.unsent_bytes
+        if grown_bytes < 0 or not self.unsent_bytes:
+            self.stuck_s = self._stalled_s = self._host.clock()
+        self.unsent_bytes = size_bytes
+        self._host.room.add(grown_bytes)
+
+    # --- requests in, in order ---
+
+    @property
+    def _full(self) -> bool:
+        """Enough waits for its turn: many requests, or one with a body."""
+        waiting = self._reader.requests
+        return len(waiting) >= PIPELINED or (bool(waiting) and bool(waiting[-1].request.body))
+
+    def _take(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while rest and not self._deaf:
+            if self._full:
+                self._held = bytes(rest)
+                self._transport.pause_reading()
+                return
+            try:
+                taken = self._reader.feed(rest)
+            except Refusal as refusal:
+                self._refuse(refusal)
+                return
+            rest = memoryview(rest)[taken:] if taken < len(rest) else b""
+            self._pump()
+
+    def _pump(self) -> None:
+        if self._pumping or self._yields:  # an answer given while the service is called
+            return
+        self._pumping = True
+        requests = self._reader.requests
+        if self._current is None and requests and not self.stalled:
+            self._serve(requests.popleft())
+            if self._current is None:  # answered at once: other connections come before the next
+                self._yields = True
+                asyncio.get_running_loop().call_soon(self._pump_again)
+        self._pumping = False
+        if self._current is None and not requests:
+            self._between()
+        if self._held and not self._full:
+            self._take_held()
+
+    def _pump_again(self) -> None:
+        self._yields = False
+        self._pump()
+
+    def _serve(self, received: Received) -> None:
+        host = self._host
+        exchange = self._current = HttpExchange(self, received)
+        host.in_flight += 1
+        try:
+            host.service(exchange)
+        except Exception:  # whatever it is, the client gets an answer and the others are served
+            _log.exception("the service failed on %s", received.request.method)
+            if exchange.unanswered:
+                exchange.respond(*_FAILED)
+            else:
+                exchange.abort()
+        if self._eof:
+            self._see_whether_it_reads()
+
+    def _between(self) -> None:
+        """Nothing is under way, nothing waits: what had to wait for its turn?"""
+        if self._eof and not (self._deaf or self._held):
+            if self._reader.stage is Stage.IDLE:
+                self._close()
+            else:
+                self._refuse(_CUT_SHORT)
+        elif self._refusal is not None:
+            self._send_refusal(self._refusal)
+        elif self._reader.waits and not self._deaf:
+            self._reader.waits = False
+            self._reader.since_s = self._host.clock()
+            self._transport.write(CONTINUE)
+
+    def _see_whether_it_reads(self) -> None:
+        """A client that has closed both ways looks the same until something is sent to it."""
+        if self._current is None or not self._current.send_interim():
+            return
+        if self._asked < len(_ASK_AGAIN_S):
+            loop = asyncio.get_running_loop()
+            loop.call_later(_ASK_AGAIN_S[self._asked], self._see_whether_it_reads)
+            self._asked += 1
+
+    def _take_held(self) -> None:
+        held, self._held = self._held, b""
+        self._reader.since_s = self._host.clock()
+        self._transport.resume_reading()
+        self._take(held)
+
+    # --- the end ---
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer with this after what is under way, and listen to nothing more."""
+        self._deaf = True
+        self._held = b""
+        self._reader.drop()
+        self._refusal = refusal
+        self._pump()
+
+    def _send_refusal(self, refusal: Refusal) -> None:
+        """The client may still be sending: closing at once would take the answer from it."""
+        self._refusal = None
+        self._until_s = self._host.clock() + LINGER_S
+        host = self._host
+        request_id = self._reader.request_id or host.new_id()
+        self._transport.write(encode_refusal(refusal, request_id, host.refusal_fields()))
+        if self._eof:
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _close(self) -> None:
+        self._deaf = True
+        self._refusal = None
+        self._reader.requests.clear()
+        self._until_s = self._host.clock() + self._host.limits.idle_s
+        self._transport.close()

@@ -1,0 +1,57 @@
+"""The addresses that a host's name stands for, and the last good ones while no resolver answers."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+
+from isochrone.router.wire.url import HostPort
+
+
+async def addresses(where: HostPort, within_s: float) -> list[str]:
+    """Every address of a host, at least one.
+
+    Raises:
+        OSError: its name cannot be resolved, or not in that time.
+    """
+    if where.is_literal:
+        return [where.host]
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(within_s):
+            found = await loop.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a name that no resolver takes
+        raise OSError(f"{where.host!r} is no name") from error
+    if not found:
+        raise OSError(f"{where.host!r} has no address")
+    return [str(address[0]) for *_, address in found]
+
+
+Resolve = Callable[[HostPort, float], Awaitable[list[str]]]
+"""Finds every address of a host, within so many seconds, as `addresses` does."""
+
+
+class Addresses:
+    """Those of one host; while its name cannot be resolved, those that it had last."""
+
+    def __init__(self, where: HostPort, resolve: Resolve | None = None) -> None:
+        """`resolve` None: the system's."""
+        self._where = where
+        self._resolve = resolve
+        self._good: list[str] = []
+
+    def has_left(self, address: str) -> bool:
+        """The name was resolved last without this address."""
+        return bool(self._good) and address not in self._good
+
+    async def now(self, within_s: float) -> list[str]:
+        """At least one; it takes so long at most.
+
+        Raises:
+            OSError: none is known.
+        """
+        try:
+            self._good = await (self._resolve or addresses)(self._where, within_s)
+        except OSError:
+            if not self._good:
+                raise
+        return self._good

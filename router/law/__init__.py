@@ -1,0 +1,1 @@
+"""The residency law: `regions.yaml`, its checks, tenants and their keys, and the permit."""

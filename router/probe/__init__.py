@@ -1,0 +1,1 @@
+"""Probes, wake-ups and sample calls."""

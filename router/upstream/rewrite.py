@@ -1,0 +1,127 @@
+"""What changes in a message as it passes through: header fields, never the body."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.policy.query import Query
+from isochrone.router.upstream.event import Head
+from isochrone.router.wire import headers as names
+from isochrone.router.wire.http import Headers
+from isochrone.router.wire.problem import Problem
+from isochrone.router.wire.report import LOAD_HEADER, CallReport
+
+_OURS = b"x-isochrone-"
+_CONDITIONS = {
+    b"if-match",
+    b"if-modified-since",
+    b"if-none-match",
+    b"if-range",
+    b"if-unmodified-since",
+    b"range",
+}
+"""Of a client's cache: an endpoint's whole answer is always wanted."""
+_CLAIMS = {b"forwarded", b"x-forwarded-for", b"x-real-ip"}
+"""Of who the client is: what is known stands there instead."""
+_NOT_UPSTREAM = (
+    names.HOP_BY_HOP
+    | _CONDITIONS
+    | _CLAIMS
+    | {
+        b"host",
+        b"content-length",
+        b"expect",
+        names.REQUEST_ID,
+        names.TIMEOUT,
+        names.AUTHORIZATION,  # a client's key is for the router alone
+        names.API_KEY,
+    }
+)
+_NOT_DOWNSTREAM = names.HOP_BY_HOP | {LOAD_HEADER, names.REQUEST_ID, names.SERVER_TIMING}
+_JSON = (b"content-type", b"application/json")
+
+
+def upstream_headers(
+    headers: Headers,
+    query: Query,
+    region: str,
+    *,
+    remaining_s: float,
+    number: int,
+    sequence: bytes,
+    client: str = "",
+) -> list[tuple[bytes, bytes]]:
+    """The fields of one try: the client's own, less what ends here, and ours.
+
+    `region` is where the endpoint is believed to be: at the same address, another refuses. `client`
+    is the client's address, empty where it is not known.
+    """
+    kept = _kept(headers, _NOT_UPSTREAM)
+    kept += (
+        (names.REQUEST_ID, query.request_id.encode()),
+        (names.TIMEOUT, b"%.3f" % max(0.001, remaining_s)),
+        (names.PRIORITY, b"%d" % query.priority),
+        (names.TENANT, query.tenant.encode()),
+        (names.REGION, region.encode()),
+        (names.ATTEMPT, b"%d" % number),
+        (names.SEQUENCE, sequence),
+    )
+    if client:
+        kept.append((names.FORWARDED_FOR, client.encode("latin-1", "replace")))
+    return kept
+
+
+def downstream_headers(
+    head: Head, request_id: str, endpoint: Endpoint, *, reason: str, tries: int, timing: bytes
+) -> list[tuple[bytes, bytes]]:
+    """The fields of the answer: the endpoint's own, less what was for us, and its origin."""
+    kept = _kept(head.headers, _NOT_DOWNSTREAM)
+    kept += (
+        (names.REQUEST_ID, request_id.encode()),
+        (names.ENDPOINT, endpoint.name.encode()),
+        (names.REGION, endpoint.region.encode()),
+        (names.REASON, reason.encode()),
+        (names.ATTEMPTS, b"%d" % tries),
+        (names.SERVER_TIMING, timing),
+    )
+    return kept
+
+
+def server_timing(total_s: float, route_s: float, report: CallReport | None) -> bytes:
+    """How the time was spent, in milliseconds (W3C Server Timing)."""
+    wait_s = report.wait_s if report else 0.0
+    infer_s = report.infer_s if report else 0.0
+    net_s = max(0.0, total_s - route_s - wait_s - infer_s)
+    return b"route;dur=%.3f, net;dur=%.3f, wait;dur=%.3f, infer;dur=%.3f" % (
+        route_s * 1000,
+        net_s * 1000,
+        wait_s * 1000,
+        infer_s * 1000,
+    )
+
+
+def readable_refusal(head: Head, body: bytes) -> tuple[Head, bytes]:
+    """An endpoint's refusal as our clients know them: JSON with `error`, whatever it was before."""
+    if head.status < 400 or _is_json(head.headers):
+        return head, body
+    problem = Problem(f"the endpoint refused the request ({head.status})", "refused")
+    return Head(head.status, [_JSON]), msgspec.json.encode(problem)
+
+
+def _kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
+    nominated = _nominated(value for name, value in headers if name == b"connection")
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in dropped and name not in nominated and not name.startswith(_OURS)
+    ]
+
+
+def _nominated(values: Iterable[bytes]) -> frozenset[bytes]:
+    """Fields that a Connection field says are for this hop only (RFC 9110 §7.6.1)."""
+    return frozenset(part.strip().lower() for value in values for part in value.split(b","))
+
+
+def _is_json(headers: Headers) -> bool:
+    return any(n == b"content-type" and b"json" in v.lower() for n, v in headers)
