@@ -186,7 +186,11 @@ def test_without_extras_a_command_works_or_names_the_extra(name):
     blocked = f"import sys\nfor name in {OPTIONAL}: sys.modules[name] = None\n"
     words = [*name.split(), "--help"]
     done = subprocess.run(
-        [sys.executable, "-c", f"{blocked}from isochrone.deploy.cli import main\nsys.exit(main({words}))"],
+        [
+            sys.executable,
+            "-c",
+            f"{blocked}from isochrone.deploy.cli import main\nsys.exit(main({words}))",
+        ],
         capture_output=True,
         text=True,
         check=False,
