@@ -5,7 +5,7 @@ an ordinary request there is no task, no timer and no await.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -34,7 +34,7 @@ from isochrone.router.policy.explain import explanation
 from isochrone.router.policy.pick import Scored
 from isochrone.router.policy.policy import Plan
 from isochrone.router.process.clock import Clock
-from isochrone.router.upstream.event import Cause, Chunk, End, Head, Lost
+from isochrone.router.upstream.event import Answer, Cause, Chunk, End, Head, Lost
 from isochrone.router.upstream.rewrite import downstream_headers, readable_refusal, server_timing
 from isochrone.router.wire.headers import EXPLAIN
 
@@ -114,7 +114,7 @@ class Run:
             if not there or made.call is None or made.first_byte_s is not None:
                 continue
             if self.guide.may_move([t.scored.permit for t in self.tries.made]):
-                made.call.cancel()
+                made.cancel()
                 self.tell(Lost(Cause.TIMEOUT, why), number)
 
     def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
@@ -251,5 +251,9 @@ class Run:
                 made.call.resume()
 
 
-def _tell(run: Run, number: int, event: Event) -> None:
-    run.tell(event, number)
+def _tell(run: Run, number: int, events: Sequence[Answer]) -> None:
+    made = run.tries.made[number]
+    for event in events:
+        if made.cancelled:  # while it worked through these events: the rest is not wanted
+            return
+        run.tell(event, number)

@@ -14,7 +14,7 @@ from isochrone.router.fleet.site import Lease
 from isochrone.router.members.endpoint import Endpoint
 from isochrone.router.policy.pick import Scored
 from isochrone.router.process.clock import Clock
-from isochrone.router.upstream.event import Answer, Cause, Head, Lost
+from isochrone.router.upstream.event import Cause, Head, Lost, OnEvents
 from isochrone.router.upstream.rewrite import upstream_headers
 from isochrone.router.upstream.upstream import Call, Upstream
 from isochrone.router.wire.http import Headers, Request, first
@@ -54,6 +54,7 @@ class Try:
     """The head says that the model has run, or runs."""
     empty: bool = True
     """No byte of a body has come."""
+    cancelled: bool = False
 
     @property
     def worked(self) -> bool:
@@ -62,6 +63,7 @@ class Try:
 
     def cancel(self) -> None:
         """Nobody wants its answer, or the rest of it."""
+        self.cancelled = True
         if self.call is not None:
             self.call.cancel()
 
@@ -83,7 +85,7 @@ class Tries:
         self,
         send: Send,
         scored: Scored,
-        tell: Callable[[Answer], None],
+        tell: OnEvents,
         again: Callable[[], bool],
     ) -> bool:
         """Send the request; False where the endpoint is not there any more, which `tell` hears."""
@@ -95,7 +97,7 @@ class Tries:
         made = Try(scored, "hedge" if send.hedge else self.cause, lease)
         self.made.append(made)
         if lease is None:
-            tell(Lost(Cause.REFUSED, "it has left"))
+            tell((Lost(Cause.REFUSED, "it has left"),))
             return False
         request = self._request(self.base + send.number, lease, query.deadline_s - now_s)
         way = reach.upstream(endpoint)

@@ -5,7 +5,7 @@ warm-up input. So nobody's request is spent on finding out how slow or how broke
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -291,22 +291,22 @@ class _ControlCall:
         self._head = SILENT
         self._end(None)
 
-    def _heard(self, event: Answer) -> None:
-        match event:
-            case Head():
-                self._head = event
-                self._rtt_s = self._clock() - self._sent_s
-            case Chunk(data):
-                self._size += len(data)
-                if self._size <= _REPORT_BYTES:
-                    self._body.append(data)
-            case End():
-                self._end(b"".join(self._body) if self._size <= _REPORT_BYTES else None)
-            case Lost(cause=Cause.LOCAL):
-                self._head = UNSENT
-                self._end(None)
-            case Lost():
-                self._end(None)
+    def _heard(self, events: Sequence[Answer]) -> None:
+        for event in events:
+            match event:
+                case Head():
+                    self._head = event
+                    self._rtt_s = self._clock() - self._sent_s
+                case Chunk(data):
+                    self._size += len(data)
+                    if self._size <= _REPORT_BYTES:
+                        self._body.append(data)
+                case End():
+                    self._end(b"".join(self._body) if self._size <= _REPORT_BYTES else None)
+                case Lost(cause):
+                    if cause is Cause.LOCAL:
+                        self._head = UNSENT
+                    self._end(None)
 
     def _end(self, body: bytes | None) -> None:
         if self in self._with:

@@ -14,8 +14,7 @@ from isochrone.router.simulate.endpoint import SimulatedEndpoint
 from isochrone.router.simulate.hearing import events
 from isochrone.router.simulate.visit import Visit
 from isochrone.router.simulate.way import Way
-from isochrone.router.upstream.event import Answer, Cause, Chunk, End, Head, Lost
-from isochrone.router.upstream.upstream import OnEvent
+from isochrone.router.upstream.event import Cause, Chunk, End, Head, Lost, OnEvents
 from isochrone.router.wire.headers import REQUEST_ID, SEQUENCE
 from isochrone.router.wire.http import Headers, Request, first
 
@@ -117,7 +116,7 @@ class Line:
     def send(
         self,
         request: Request,
-        on_event: OnEvent,
+        on_events: OnEvents,
         *,
         once: bool = False,
         again: Callable[[], bool] = bool,
@@ -127,11 +126,11 @@ class Line:
         control = _CONTROL.get(request.path)
         if control is not None:
             self.probes += 1
-            return self._ask(control, on_event)
+            return self._ask(control, on_events)
         if request.path == "/isochrone/sample":
             self.probes += 1
-            return self._sample(on_event)
-        return self._infer(request, on_event)
+            return self._sample(on_events)
+        return self._infer(request, on_events)
 
     @property
     def empty(self) -> bool:
@@ -144,34 +143,34 @@ class Line:
     async def close(self) -> None:
         """There is nothing to close."""
 
-    def _infer(self, request: Request, on_event: OnEvent) -> UnderWay:
+    def _infer(self, request: Request, on_events: OnEvents) -> UnderWay:
         case = self._case_of(first(request.headers, REQUEST_ID) or b"")
         sender, _, number = (first(request.headers, SEQUENCE) or b"").decode().rpartition("=")
-        visit = case.asked.visit(sender, int(number), partial(self._heard, case, on_event))
+        visit = case.asked.visit(sender, int(number), partial(self._heard, case, on_events))
         case.asked.leaves(self._way)
         self._way.send(visit)
         return UnderWay(partial(self._way.cancel, visit))
 
-    def _heard(self, case: Case, on_event: OnEvent, visit: Visit) -> None:
+    def _heard(self, case: Case, on_events: OnEvents, visit: Visit) -> None:
         case.tries[self._way.endpoint.name] = visit, self._clock() - visit.sent_s
-        _tell(on_event, visit)
+        on_events(events(visit))
 
-    def _sample(self, on_event: OnEvent) -> UnderWay:
+    def _sample(self, on_events: OnEvents) -> UnderWay:
         visit = Visit(
             _SAMPLE,
             sender="",
             sequence=0,
             deadline_s=self._clock() + _SAMPLE_TIMEOUT_S,
             priority=_SAMPLE_PRIORITY,
-            heard=partial(_tell, on_event),
+            heard=partial(_tell, on_events),
         )
         self._way.sample(visit)
         return UnderWay(partial(self._way.cancel, visit))
 
     def _ask(
-        self, control: Callable[[SimulatedEndpoint], tuple[int, bytes]], on_event: OnEvent
+        self, control: Callable[[SimulatedEndpoint], tuple[int, bytes]], on_events: OnEvents
     ) -> UnderWay:
-        wanted = [on_event]
+        wanted = [on_events]
 
         def heard(answer: tuple[int, bytes] | None) -> None:
             for listener in wanted:
@@ -192,16 +191,13 @@ def _wake(endpoint: SimulatedEndpoint) -> tuple[int, bytes]:
 _CONTROL = {"/isochrone/report": _report, "/isochrone/wake": _wake}
 
 
-def _deliver(on_event: OnEvent, answer: tuple[int, bytes] | None) -> None:
+def _deliver(on_events: OnEvents, answer: tuple[int, bytes] | None) -> None:
     if answer is None:
-        on_event(Lost(Cause.REFUSED, ""))
+        on_events((Lost(Cause.REFUSED, ""),))
         return
     status, body = answer
-    events: tuple[Answer, ...] = (Head(status, []), Chunk(body), End())
-    for event in events:
-        on_event(event)
+    on_events((Head(status, []), Chunk(body), End()))
 
 
-def _tell(on_event: OnEvent, visit: Visit) -> None:
-    for event in events(visit):
-        on_event(event)
+def _tell(on_events: OnEvents, visit: Visit) -> None:
+    on_events(events(visit))

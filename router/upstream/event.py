@@ -1,55 +1,57 @@
-"""What can happen to one attempt on one endpoint."""
+"""What one attempt at an endpoint reports: the events of its answer."""
 
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+
+from msgspec import Struct
 
 from isochrone.router.wire.http import Headers
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The endpoint has begun to answer."""
+class Head(Struct, frozen=True):
+    """The status and the header fields of the answer."""
 
     status: int
     headers: Headers
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(Struct, frozen=True):
     """A part of the answer's body."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """The answer is whole; `code` is that of an error which its last chunk tells."""
+class End(Struct, frozen=True):
+    """The answer is complete; `code` is that of an error which its last chunk reports."""
 
     code: str = ""
 
 
-class Cause(Enum):
-    """Why a try was lost."""
+class Cause(StrEnum):
+    """Why an attempt was lost."""
 
     REFUSED = "refused"
-    """No connection could be made: nothing of the request has left."""
+    """No connection could be opened: nothing of the request was sent."""
     LOCAL = "local"
-    """This machine lacks a descriptor, a port or memory for a connection: nothing has left."""
+    """This machine lacks a descriptor, a port or memory for a connection: nothing was sent."""
     RESET = "reset"
-    """The connection ended before the answer was whole."""
+    """The connection ended before the answer was complete."""
     MALFORMED = "malformed"
-    """What came is not HTTP."""
+    """What arrived is not HTTP."""
     TIMEOUT = "timeout"
-    """Nothing came in the time that this try was given."""
+    """Nothing arrived within the time of this attempt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """The try ended without a whole answer."""
+class Lost(Struct, frozen=True):
+    """The attempt ended without a complete answer."""
 
     cause: Cause
     detail: str
 
 
 Answer = Head | Chunk | End | Lost
-"""The events of one try, in order: Head, Chunk..., End; or Lost at any point, and nothing after."""
+"""The events of one attempt, in order: Head, Chunk..., End; or Lost at any point, then nothing."""
+
+OnEvents = Callable[[Sequence[Answer]], None]
+"""Takes all events of one read, at least one. A receiver that cancels the call while it works
+through the events ignores the rest of them; the call delivers nothing after that."""

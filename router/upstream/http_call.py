@@ -3,13 +3,13 @@
 import asyncio
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 from urllib.parse import quote
 
 from isochrone.router.http.sockets import reset_at_close
 from isochrone.router.process.clock import Clock
-from isochrone.router.upstream.event import Answer, End, Lost
+from isochrone.router.upstream.event import Answer, End, Lost, OnEvents
 from isochrone.router.upstream.response_reader import ResponseReader
 from isochrone.router.wire.headers import HOP_BY_HOP
 from isochrone.router.wire.http import Request
@@ -53,7 +53,7 @@ class HttpCall:
     """
 
     __slots__ = (
-        "_on_event",
+        "_on_events",
         "_pool",
         "again",
         "connection",
@@ -68,13 +68,13 @@ class HttpCall:
         pool: Pool,
         message: bytes,
         method: str,
-        on_event: Callable[[Answer], None],
+        on_events: OnEvents,
         again: Callable[[], bool] = lambda: True,
     ) -> None:
         self._pool = pool
         self.again = again
-        self._on_event: Callable[[Answer], None] | None = on_event
-        """None once its last event has been told, or nobody wants it: whoever heard may have it."""
+        self._on_events: OnEvents | None = on_events
+        """None once the last event is delivered or the call is cancelled: frees the receiver."""
         self.message = message
         self.method = method
         self.paused = False
@@ -84,13 +84,13 @@ class HttpCall:
     @property
     def done(self) -> bool:
         """Its last event has been told, or nobody wants it."""
-        return self._on_event is None
+        return self._on_events is None
 
     def cancel(self) -> None:
         """Nobody wants the answer any more; its connection cannot be used again."""
         if self.done:
             return
-        self._on_event = None
+        self._on_events = None
         if self.connection is not None:
             self.connection.reset()
         else:
@@ -108,14 +108,14 @@ class HttpCall:
         if not self.done and self.connection is not None:
             self.connection.flow()
 
-    def tell(self, event: Answer) -> None:
-        """Pass an event on, unless the last one has been."""
-        hear = self._on_event
-        if hear is None:
+    def deliver(self, events: Sequence[Answer]) -> None:
+        """Pass events on, unless the last one was delivered or the call is cancelled."""
+        on_events = self._on_events
+        if on_events is None:
             return
-        if isinstance(event, End | Lost):
-            self._on_event = None
-        hear(event)
+        if isinstance(events[-1], End | Lost):
+            self._on_events = None
+        on_events(events)
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -197,10 +197,11 @@ class UpstreamConnection(asyncio.Protocol):
             return
         self._repeat_until_s = -math.inf
         events = self._reader.feed(data)
-        if events and isinstance(events[-1], End | Lost):
+        if not events:
+            return
+        if isinstance(events[-1], End | Lost):
             self._release(call)
-        for event in events:
-            call.tell(event)
+        call.deliver(events)
 
     def eof_received(self) -> None:
         """The endpoint has said that nothing more comes; the transport closes itself then."""
@@ -218,7 +219,7 @@ class UpstreamConnection(asyncio.Protocol):
             call.was_there = True
             self._pool.open_for(call)
         else:
-            call.tell(end)
+            call.deliver((end,))
 
     def _release(self, call: HttpCall) -> None:
         """The answer has ended: the connection is for the next, if it may and all was sent."""

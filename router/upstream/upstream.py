@@ -11,7 +11,7 @@ from typing import Protocol
 from isochrone.router.http.descriptors import is_local
 from isochrone.router.http.names import Addresses, Resolve
 from isochrone.router.process.clock import Clock
-from isochrone.router.upstream.event import Answer, Cause, Lost
+from isochrone.router.upstream.event import Cause, Lost, OnEvents
 from isochrone.router.upstream.http_call import (
     MOST_RESEND_S,
     RESEND_S,
@@ -22,7 +22,6 @@ from isochrone.router.upstream.http_call import (
 from isochrone.router.wire.http import Request
 from isochrone.router.wire.url import parse_url
 
-OnEvent = Callable[[Answer], None]
 RESOLVE_S = 5.0
 """How old what is known of a host's addresses may be where it is used."""
 
@@ -49,7 +48,7 @@ class Upstream(Protocol):
     def send(
         self,
         request: Request,
-        on_event: OnEvent,
+        on_events: OnEvents,
         *,
         once: bool = False,
         again: Callable[[], bool] = lambda: True,
@@ -127,7 +126,7 @@ class HttpUpstream:
     def send(
         self,
         request: Request,
-        on_event: OnEvent,
+        on_events: OnEvents,
         *,
         once: bool = False,
         again: Callable[[], bool] = lambda: True,
@@ -142,7 +141,7 @@ class HttpUpstream:
             ValueError: a header field or the query would end its line.
         """
         message = encode_request(request, self._host)
-        call = HttpCall(self, message, request.method, on_event, again)
+        call = HttpCall(self, message, request.method, on_events, again)
         if self._looked_s < math.inf:
             self._look_up()
         connection = None if once else self._kept()
@@ -312,7 +311,7 @@ def _tell_soon(call: HttpCall, why: str, cause: Cause = Cause.REFUSED) -> None:
     request may be why nobody listens there any more.
     """
     lost = Lost(Cause.RESET if call.was_there else cause, why)
-    asyncio.get_running_loop().call_soon(call.tell, lost)
+    asyncio.get_running_loop().call_soon(call.deliver, (lost,))
 
 
 def _why(error: Exception) -> str:

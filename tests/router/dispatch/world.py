@@ -105,13 +105,13 @@ class Client:
 class Sent:
     """One try, as an endpoint sees it: an `upstream.Call` that the test plays."""
 
-    def __init__(self, to: str, request: Request, on_event, *, reports: bool = True) -> None:
+    def __init__(self, to: str, request: Request, on_events, *, reports: bool = True) -> None:
         self.to = to
         self.reports = reports
         self.report = REPORT
         self.again: Callable[[], bool] = lambda: False
         self.request = request
-        self._on_event = on_event
+        self._on_events = on_events
         self.over = False
 
     def cancel(self) -> None:
@@ -128,29 +128,25 @@ class Sent:
         if status in (429, 503) and self.reports:
             headers = {"retry_after": "1", **headers}
         fields = [(n.replace("_", "-").encode(), v.encode()) for n, v in headers.items() if v]
-        self._on_event(Head(status, [*self.head(len(body)), *fields]))
-        if not self.over and body:
-            self._on_event(Chunk(body))
-        if not self.over:
-            self.over = True
-            self._on_event(End())
+        self.over = True
+        head = Head(status, [*self.head(len(body)), *fields])
+        self._on_events((head, Chunk(body), End()) if body else (head, End()))
 
     def head(self, length: int | None = None) -> list[tuple[bytes, bytes]]:
         fields = [] if length is None else [(b"content-length", b"%d" % length)]
         return [*fields, (LOAD_HEADER, self.report)] if self.reports else fields
 
     def begin(self) -> None:
-        self._on_event(Head(200, self.head()))
-        self._on_event(Chunk(b"part"))
+        self._on_events((Head(200, self.head()), Chunk(b"part")))
 
     def end(self) -> None:
         self.over = True
-        self._on_event(End())
+        self._on_events((End(),))
 
     def lose(self, cause: Cause = Cause.RESET) -> None:
         if not self.over:
             self.over = True
-            self._on_event(Lost(cause, ""))
+            self._on_events((Lost(cause, ""),))
 
 
 class World:
@@ -228,8 +224,8 @@ class World:
         world = self
 
         class Way:
-            def send(self, request, on_event, *, again, **_):
-                sent = Sent(endpoint.name, request, on_event, reports=endpoint.reports)
+            def send(self, request, on_events, *, again, **_):
+                sent = Sent(endpoint.name, request, on_events, reports=endpoint.reports)
                 sent.again = again
                 world.sent.append(sent)
                 return world.sent[-1]

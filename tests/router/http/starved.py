@@ -4,6 +4,7 @@ import asyncio
 import os
 import resource
 import sys
+from collections.abc import Sequence
 
 from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.http.exchange import Exchange
@@ -14,7 +15,7 @@ from isochrone.router.members.endpoint import Endpoint
 from isochrone.router.members.membership import Member, Membership
 from isochrone.router.probe.prober import Prober, Probing
 from isochrone.router.process.clock import monotonic
-from isochrone.router.upstream.event import End, Lost
+from isochrone.router.upstream.event import Answer, End, Lost
 from isochrone.router.upstream.upstreams import Upstreams
 from isochrone.router.wire.http import Request
 from isochrone.router.wire.report import HeldModel, Lease, ModelState, decode_endpoint_report
@@ -40,10 +41,11 @@ class Agent:
 async def called(upstreams: Upstreams, endpoint: Endpoint) -> str:
     ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    def heard(event: object) -> None:
-        if isinstance(event, Lost):
-            ended.set_result(event.cause.value)
-        elif isinstance(event, End):
+    def heard(events: Sequence[Answer]) -> None:
+        last = events[-1]
+        if isinstance(last, Lost):
+            ended.set_result(last.cause)
+        elif isinstance(last, End):
             ended.set_result("answered")
 
     upstreams.of(endpoint).send(Request("GET", "/isochrone/report", []), heard)

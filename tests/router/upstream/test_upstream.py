@@ -28,8 +28,8 @@ class Heard:
         self.events = []
         self._more = asyncio.Event()
 
-    def __call__(self, event):
-        self.events.append(event)
+    def __call__(self, events):
+        self.events += events
         self._more.set()
 
     async def until(self, condition):
@@ -460,29 +460,44 @@ async def test_after_a_cancel_nothing_is_told(endpoint, moment):
     assert len(heard.events) == told
 
 
-async def test_a_cancel_from_inside_an_event_is_the_last_of_it(endpoint):
-    upstream, heard = endpoint.upstream(), Heard()
+async def test_all_events_of_one_read_come_in_one_call(endpoint):
+    upstream, heard, reads = endpoint.upstream(), Heard(), []
 
-    def on_event(event):
-        heard(event)
-        call.cancel()
+    def on_events(events):
+        reads.append([type(e) for e in events])
+        heard(events)
 
-    call = upstream.send(GET, on_event)
+    upstream.send(GET, on_events)
     visit = await endpoint.visit()
     await visit.request()
     visit.reply(OK)
-    await heard.until(lambda events: events)
-    assert [type(e) for e in heard.events] == [Head]
+    await heard.end()
+    assert reads == [[Head, Chunk, End]]
+
+
+async def test_a_cancel_while_events_are_delivered_is_the_last_of_the_call(endpoint):
+    upstream, heard = endpoint.upstream(), Heard()
+
+    def on_events(events):
+        heard(events)
+        call.cancel()
+
+    call = upstream.send(GET, on_events)
+    visit = await endpoint.visit()
+    await visit.request()
+    visit.reply(OK[:-1])
+    await visit.gone()
+    assert [type(e) for e in heard.events] == [Head, Chunk]
 
 
 async def test_the_next_request_may_be_sent_from_inside_the_last_event(endpoint):
     upstream, second = endpoint.upstream(), Heard()
 
-    def on_event(event):
-        if event == End():
+    def on_events(events):
+        if events[-1] == End():
             upstream.send(GET, second)
 
-    upstream.send(GET, on_event)
+    upstream.send(GET, on_events)
     visit = await endpoint.visit()
     for _ in range(2):
         await visit.request()
@@ -696,7 +711,7 @@ def test_nothing_is_written_more_often_than_there_is_leave_for(calls, budget):
     ends = 0
     for kept, answer, after_s in calls:
         heard: list = []
-        call = HttpCall(pool, b"GET", "GET", heard.append, again)
+        call = HttpCall(pool, b"GET", "GET", heard.extend, again)
         pool.connect().carry(call, fresh=not kept)
         pool.now_s += after_s
         for _ in range(2):
