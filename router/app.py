@@ -15,7 +15,7 @@ from isochrone.router.admission.quota import Quotas
 from isochrone.router.config import EndpointConfig, RouterConfig
 from isochrone.router.dispatch.chooser import Chooser
 from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
-from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.dispatch.runner import Runner
 from isochrone.router.dispatch.spare import Spare
 from isochrone.router.errors import ConfigError, IsochroneError
@@ -113,7 +113,7 @@ class Router:
             spare=Spare.of(config.retries, config.hedge, config.models),
             clock=clock,
             wall=wall,
-            most_tries=config.tries,
+            most_attempts=config.tries,
             client_address=law.locator.client_address,
         )
         self.prober = Prober(
@@ -277,7 +277,7 @@ class Router:
             self.upstreams.retire(endpoint)
             self._metrics.forget(endpoint.name)
 
-    def _ended(self, record: Record) -> None:
+    def _ended(self, record: RoutedRequest) -> None:
         now_s = self._wall()
         self._metrics.ended(record)
         self.decisions.keep(record, now_s)

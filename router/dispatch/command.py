@@ -1,86 +1,86 @@
-"""What the attempt machine wants done: at an endpoint, or for the client."""
+"""What the attempt machine wants done: at an endpoint, for the client, or decided."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
+from isochrone.router.dispatch.attempt import Attempt
 from isochrone.router.errors import IsochroneError
 from isochrone.router.fleet.outcome import Outcome
-from isochrone.router.law.permit import Permit
 from isochrone.router.upstream.event import Head
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Make this try: the `number`th, counted from 0; `hedge`: beside one that is under way."""
+class Choose(Struct, frozen=True):
+    """Choose one more endpoint, and answer with a `Next` event; always the last of its commands.
 
-    permit: Permit
-    number: int
+    `hedge`: it is to run beside an attempt that is late. `needs_leave`: an earlier attempt may have
+    run, so that asking another endpoint needs leave from the retry budget.
+    """
+
     hedge: bool = False
+    needs_leave: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """This try has ended, in this way: every `Send` is followed by exactly one.
+class Send(Struct, frozen=True):
+    """Make this attempt. The endpoint, the permit and the prediction are in `attempt.scored`."""
+
+    attempt: Attempt
+
+
+class Settle(Struct, frozen=True):
+    """This attempt has ended: every `Send` is followed by exactly one.
 
     `retry_after_s` is when a full endpoint wants to be asked again, where it said so.
     """
 
-    number: int
+    attempt: Attempt
     outcome: Outcome
     why: str = ""
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Stop this try at the endpoint; nothing of it is wanted any more."""
+class Cancel(Struct, frozen=True):
+    """Stop this attempt at its endpoint; its answer is not needed."""
 
-    number: int
+    attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """A whole answer for the client."""
 
-    number: int
+    attempt: Attempt
     head: Head
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(Struct, frozen=True):
     """The head of an answer that is passed on as it comes."""
 
-    number: int
+    attempt: Attempt
     head: Head
 
 
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """A part of it."""
+class Forward(Struct, frozen=True):
+    """A part of that answer's body."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """The end of it; `code` is that of an error which the client was told in its last part."""
+class Finish(Struct, frozen=True):
+    """The end of that answer; `code` is that of an error told in its last part."""
 
     code: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """It cannot be ended, and the client must be able to tell; `code` is the error's."""
+class Abort(Struct, frozen=True):
+    """That answer is cut off, and the client must be able to tell; `code` is the error's."""
 
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
-    """No try gave an answer, and none is left to make, for this reason.
+class GiveUp(Struct, frozen=True):
+    """No attempt gave an answer, and none is left to make.
 
-    `stranded`: only because there was nobody else to ask at that instant; to ask who may be free
-    later needs leave where `owing`.
+    `stranded`: only because no other endpoint was free at that instant. A later attempt needs leave
+    from the retry budget where `owing`.
     """
 
     error: IsochroneError
@@ -88,4 +88,4 @@ class GiveUp:
     owing: bool = False
 
 
-Command = Send | Settle | Cancel | Deliver | Begin | Forward | Finish | Abort | GiveUp
+Command = Choose | Send | Settle | Cancel | Deliver | Begin | Forward | Finish | Abort | GiveUp

@@ -16,7 +16,6 @@ from msgspec import structs
 
 from isochrone.router.admission.gate import Gate
 from isochrone.router.admission.quota import Quotas
-from isochrone.router.dispatch.asked import Asked
 from isochrone.router.dispatch.chooser import Chooser
 from isochrone.router.dispatch.command import GiveUp
 from isochrone.router.dispatch.outlook import (
@@ -30,7 +29,7 @@ from isochrone.router.dispatch.outlook import (
     too_late,
     within,
 )
-from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.dispatch.runner import Runner
 from isochrone.router.dispatch.turns import Turns
 from isochrone.router.dispatch.waiting import Waiting
@@ -63,7 +62,7 @@ class Effects:
     """
 
     refuse: Refuse
-    ended: Callable[[Record], None]
+    ended: Callable[[RoutedRequest], None]
     wake: Callable[[Permit, str, str], None]
 
 
@@ -80,7 +79,7 @@ class Dispatcher:
         ledger: Ledger,
         chooser: Chooser,
         runner: Runner,
-        gate: Gate[Asked],
+        gate: Gate[RoutedRequest],
         quotas: Quotas,
         effects: Effects,
         clock: Clock,
@@ -103,15 +102,14 @@ class Dispatcher:
         """See one request to its end; returns at once."""
         now_s = query.now_s
         plan = Plan(query=query, order=(), rejected=(), elsewhere=0)
-        record = Record(query, plan, self._ledger.generation, now_s)
-        asked = Asked(exchange, query, record)
+        request = RoutedRequest(self._runner, exchange, query, plan)
         error = self._turned_away(query, now_s)
         if error is not None:
-            self._refuse(asked, error)
+            self._refuse(request, error)
         elif self._waiting.must(query, now_s):
-            self._join(asked, now_s)
+            self._join(request, now_s)
         else:
-            self._decide(asked, now_s)
+            self._decide(request, now_s)
 
     @property
     def sweeps(self) -> dict[str, Callable[[float], None]]:
@@ -149,52 +147,54 @@ class Dispatcher:
             )
         return None
 
-    def _join(self, asked: Asked, now_s: float) -> None:
+    def _join(self, request: RoutedRequest, now_s: float) -> None:
         """Wait behind others; whose lane has nobody else may be able to start at once."""
-        model = asked.query.model
-        alone = not self.gate.line(model, now_s).queued(asked.lane)
-        self._wait(asked, now_s)
+        model = request.query.model
+        alone = not self.gate.line(model, now_s).queued(request.lane)
+        self._wait(request, now_s)
         if alone:
             self._turns.freed([model], now_s)
 
-    def _wait(self, asked: Asked, now_s: float, before: IsochroneError | None = None) -> None:
+    def _wait(
+        self, request: RoutedRequest, now_s: float, before: IsochroneError | None = None
+    ) -> None:
         """Put it in line, or refuse it; `before` is why its last run came to nothing."""
-        prospect = self._outlook.of(asked.query, asked.lane, now_s)
+        prospect = self._outlook.of(request.query, request.lane, now_s)
         if not prospect.slots:
-            self._refuse(asked, self._nobody(self._plan(asked, now_s)))
+            self._refuse(request, self._nobody(self._plan(request, now_s)))
             return
-        error = self._waiting.join(asked, prospect, now_s)
+        error = self._waiting.join(request, prospect, now_s)
         if error is None:
             return
         if before is not None:
             error.reasons = {**before.reasons, **error.reasons}
             if error.retry_after_s is not None and before.retry_after_s is not None:
                 error.retry_after_s = max(error.retry_after_s, before.retry_after_s)
-        self._refuse(asked, error)
+        self._refuse(request, error)
 
     # A decision, now or when its turn in line has come.
 
-    def _decide(self, asked: Asked, now_s: float) -> None:
-        plan = self._plan(asked, now_s)
+    def _decide(self, request: RoutedRequest, now_s: float) -> None:
+        plan = self._plan(request, now_s)
         if plan.order:
-            self._admit(asked, plan, now_s)
-        elif may_wait(plan, asked.useless) and self._refusal(plan.query) is None:
-            self._wait(asked, now_s)
+            self._admit(request, plan, now_s)
+        elif may_wait(plan, request.excluded) and self._refusal(plan.query) is None:
+            self._wait(request, now_s)
         else:
-            self._refuse(asked, self._nobody(plan))
+            self._refuse(request, self._nobody(plan))
 
-    def _plan(self, asked: Asked, now_s: float) -> Plan:
+    def _plan(self, request: RoutedRequest, now_s: float) -> Plan:
         """The decision; explained beside it, where that is asked for, which changes nothing."""
-        query, record = asked.query, asked.record
+        query = request.query
         if now_s != query.now_s:
             query = structs.replace(query, now_s=now_s)
-        plan = record.plan = self._chooser.best(query, asked.useless)
-        self._explain(asked)
+        plan = request.plan = self._chooser.best(query, request.excluded)
+        if query.explain:
+            self._explain(request)
         return plan
 
-    def _explain(self, asked: Asked) -> None:
-        if asked.query.explain:
-            asked.record.explained = self._chooser.explained(asked.record.plan, asked.useless)
+    def _explain(self, request: RoutedRequest) -> None:
+        request.explained = self._chooser.explained(request.plan, request.excluded)
 
     def _reasons(self, query: Query) -> Mapping[str, str]:
         """Why nobody can serve this: for whoever asks, or has a law that may be why."""
@@ -202,77 +202,79 @@ class Dispatcher:
             return {}
         return self._chooser.reasons(query)
 
-    def _admit(self, asked: Asked, plan: Plan, now_s: float) -> None:
+    def _admit(self, request: RoutedRequest, plan: Plan, now_s: float) -> None:
         """Start it, unless nobody can make its deadline."""
-        query, best = asked.query, plan.order[0]
+        query, best = request.query, plan.order[0]
         if not query.action:  # metadata: what a run or a load takes does not matter
-            self._runner.run(asked, plan, self._ran)
+            request.start(plan, self._ran)
             return
         sigmas = sigmas_of(query.priority)
         left_s = query.deadline_s - now_s
         if best.seconds.total + sigmas * best.seconds.sigma > left_s:
-            quickest = self._chooser.quickest(plan.query, asked.useless)
+            quickest = self._chooser.quickest(plan.query, request.excluded)
             best = surest([*plan.order, *quickest], sigmas)
-            plan = asked.record.plan = structs.replace(plan, order=(best,))
-            self._explain(asked)
+            plan = request.plan = structs.replace(plan, order=(best,))
+            if query.explain:
+                self._explain(request)
         if best.seconds.total + sigmas * best.seconds.sigma > left_s:
-            self._turn_away(asked, quickest, best, left_s)
+            self._turn_away(request, quickest, best, left_s)
             return
-        self._wake(plan)
-        self._runner.run(asked, plan, self._ran)
+        if plan.wake is not None:
+            self._wake(plan, plan.wake)
+        request.start(plan, self._ran)
 
-    def _begin(self, asked: Asked, plan: Plan, now_s: float) -> None:
+    def _begin(self, request: RoutedRequest, plan: Plan, now_s: float) -> None:
         """Its turn has come."""
         if plan.order:
-            self._admit(asked, plan, now_s)
+            self._admit(request, plan, now_s)
         else:
-            self._refuse(asked, self._nobody(plan))
+            self._refuse(request, self._nobody(plan))
 
-    def _ran(self, asked: Asked, gave_up: GiveUp | None) -> None:
+    def _ran(self, request: RoutedRequest, gave_up: GiveUp | None) -> None:
         """A run has ended: somebody who waits may have its place."""
         now_s = self._clock()
         if gave_up is None:
-            self._end(asked, None)
-        elif self._may_wait_on(asked, gave_up, now_s):
-            self._wait(asked, now_s, gave_up.error)
+            self._end(request, None)
+        elif self._may_wait_on(request, gave_up, now_s):
+            self._wait(request, now_s, gave_up.error)
         else:
-            self._refuse(asked, gave_up.error)
+            self._refuse(request, gave_up.error)
         if self.gate.waiting:
-            self._turns.freed(self._freed(asked, now_s), now_s)
+            self._turns.freed(self._freed(request, now_s), now_s)
 
-    def _may_wait_on(self, asked: Asked, gave_up: GiveUp, now_s: float) -> bool:
+    def _may_wait_on(self, request: RoutedRequest, gave_up: GiveUp, now_s: float) -> bool:
         """Everybody was full, or nobody but who is full is left to ask, and may be asked."""
-        error, in_time = gave_up.error, now_s < asked.query.deadline_s
+        error, in_time = gave_up.error, now_s < request.query.deadline_s
         if isinstance(error, Overloaded):
-            return in_time and self._runner.spare.repeat_full(asked.record, now_s)
+            return in_time and self._runner.spare.repeat_full(request, now_s)
         if not (gave_up.stranded or isinstance(error, NoEndpoint)):
             return False
-        plan = self._plan(asked, now_s)
+        plan = self._plan(request, now_s)
         if isinstance(error, NoEndpoint):
             error.reasons = {**self._reasons(plan.query), **error.reasons}
             error.retry_after_s = soonest_s(plan)
-        if not (in_time and is_one_full(plan, asked.useless)):
+        if not (in_time and is_one_full(plan, request.excluded)):
             return False
-        return not gave_up.owing or self._runner.spare.repeat(asked.record, now_s)
+        return not gave_up.owing or self._runner.spare.repeat(request, now_s)
 
-    def _freed(self, asked: Asked, now_s: float) -> list[str]:
+    def _freed(self, request: RoutedRequest, now_s: float) -> list[str]:
         """The models for which somebody waits and that the endpoints of a run hold."""
-        sites = map(self._ledger.site, {tried.endpoint for tried in asked.record.tried})
+        sites = map(self._ledger.site, {tried.endpoint for tried in request.attempts})
         held = {model for site in sites if site is not None for model, _ in site.holdings}
         return [model for model in self.gate.models(now_s) if model in held]
 
     # Its end.
 
     def _turn_away(
-        self, asked: Asked, quickest: Sequence[Scored], best: Scored, left_s: float
+        self, request: RoutedRequest, quickest: Sequence[Scored], best: Scored, left_s: float
     ) -> None:
         """Nobody is sure enough to make its deadline; some might, without a queue or when warm.
 
         Whether what was expected of the surest is true, a sample will tell; of a cold model only
         once it is warm, so it is woken although its service, as expected, takes too long.
         """
-        plan = asked.record.plan
-        sigmas = sigmas_of(asked.query.priority)
+        plan = request.plan
+        sigmas = sigmas_of(request.query.priority)
         able = within(quickest, left_s)
         if able:
             best = surest(able, sigmas)
@@ -282,7 +284,7 @@ class Dispatcher:
         candidate = best.candidate
         self._ledger.doubt(candidate.endpoint, plan.query.model, candidate.version)
         needs_s = best.seconds.total + sigmas * best.seconds.sigma
-        self._refuse(asked, too_late(needs_s, least_s(best.seconds), left_s))
+        self._refuse(request, too_late(needs_s, least_s(best.seconds), left_s))
 
     def _refusal(self, query: Query) -> IsochroneError | None:
         """What endpoints have said, where none of them can ever serve this as it is."""
@@ -299,45 +301,43 @@ class Dispatcher:
             reasons=self._reasons(query),
         )
 
-    def _refuse(self, asked: Asked, error: IsochroneError) -> None:
-        record = asked.record
-        record.code = error.code
-        request_id = asked.query.request_id
+    def _refuse(self, request: RoutedRequest, error: IsochroneError) -> None:
+        request.code = error.code
+        request_id = request.query.request_id
         try:
-            status = self._effects.refuse(asked.exchange, request_id, error, record.told)
-            record.answered(status)
+            status = self._effects.refuse(request.exchange, request_id, error, request.told)
+            request.answered(status)
         except Exception:  # whoever else waits or runs has no part in it
             _log.exception("request %s cannot be refused", request_id)
-            record.cut(IsochroneError.code)
-            asked.exchange.abort()
-        self._finish(asked)
+            request.cut(IsochroneError.code)
+            request.exchange.abort()
+        self._finish(request)
 
-    def _end(self, asked: Asked, error: IsochroneError | None) -> None:
+    def _end(self, request: RoutedRequest, error: IsochroneError | None) -> None:
         """It has been answered, or its client has gone; or it is to be refused."""
         if error is not None:
-            self._refuse(asked, error)
+            self._refuse(request, error)
         else:
-            self._finish(asked)
+            self._finish(request)
 
-    def _finish(self, asked: Asked) -> None:
-        record = asked.record
-        record.seconds = self._clock() - record.asked_s
-        self._waiting.ended(asked)
+    def _finish(self, request: RoutedRequest) -> None:
+        request.seconds = self._clock() - request.query.now_s
+        self._waiting.ended(request)
         try:
-            self._effects.ended(record)
+            self._effects.ended(request)
         except Exception:  # a listener's fault must not end the sweep that others wait for
-            _log.exception("the end of request %s cannot be told", record.query.request_id)
+            _log.exception("the end of request %s cannot be told", request.query.request_id)
+        request.release()
 
-    def _wake(self, plan: Plan) -> None:
-        if plan.wake is None or not plan.query.action:
-            return
-        query, cold = plan.query, self._chooser.holder(plan.query, plan.wake.endpoint.name)
+    def _wake(self, plan: Plan, asleep: Permit) -> None:
+        """Have a cold endpoint load the model that would have answered sooner, had it been warm."""
+        query, cold = plan.query, self._chooser.holder(plan.query, asleep.endpoint.name)
         if cold is None:
             return
         needs = seconds(query, cold)
         sooner_s = plan.order[0].seconds.total - (needs.total - needs.cold)
         if self._ledger.missed(cold.endpoint, query.model, cold.version, sooner_s):
-            self._effects.wake(plan.wake, query.model, cold.version)
+            self._effects.wake(asleep, query.model, cold.version)
 
     def _warm(self, cold: Scored, best: Scored, query: Query) -> None:
         """Too late for this one; the next will find the model warm, there or where it is best."""

@@ -1,23 +1,30 @@
-"""What can happen to one try on one endpoint, and to the request as a whole."""
+"""What can happen to a request as a whole; what happens to one attempt is in `upstream.event`."""
 
-from dataclasses import dataclass
+from msgspec import Struct
 
-from isochrone.router.upstream.event import Answer
+from isochrone.router.policy.pick import Scored
 
 
-@dataclass(frozen=True, slots=True)
-class Timer:
+class Next(Struct, frozen=True):
+    """The answer to a `Choose` command: an endpoint, or None where there is no other.
+
+    `leave` is what the retry budget said, where leave was needed.
+    """
+
+    scored: Scored | None
+    leave: bool = True
+
+
+class DeadlinePassed(Struct, frozen=True):
     """The request's deadline has passed."""
 
 
-@dataclass(frozen=True, slots=True)
-class HedgeDue:
+class HedgeDue(Struct, frozen=True):
     """The answer is late against its own prediction."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClientGone:
-    """Nobody waits for the answer any more."""
+class ClientGone(Struct, frozen=True):
+    """The client has left."""
 
 
-Event = Answer | Timer | HedgeDue | ClientGone
+Event = Next | DeadlinePassed | HedgeDue | ClientGone

@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from operator import attrgetter
 from typing import NamedTuple
 
 from isochrone.router.admission.ticket import DEFAULT, LOWEST
@@ -50,7 +51,7 @@ class Prospect:
 
     def seconds(self, query: Query) -> Seconds:
         """What the quickest is predicted to take for this query, once asked."""
-        return min((seconds(query, c) for c in self.quickest), key=lambda s: s.total)
+        return min([seconds(query, c) for c in self.quickest], key=attrgetter("total"))
 
     def opens_s(self, now_s: float) -> float:
         """When the first of them may be asked again, after all have said that they are full."""
@@ -129,7 +130,8 @@ def too_late(needs_s: float, least_s: float, left_s: float) -> Overloaded | Dead
 
 def earliest_s(candidates: Iterable[Candidate], now_s: float) -> float:
     """When the first of these may be asked again; `now_s` where one may be at any time."""
-    return min((c.full_until_s if c.held is None else now_s for c in candidates), default=now_s)
+    until_s = [c.full_until_s if c.held is None else now_s for c in candidates]
+    return min(until_s, default=now_s)
 
 
 def opens_s(plan: Plan, useless: Container[str]) -> float:

@@ -1,17 +1,18 @@
-"""Everything under way in one worker: deadlines and hedges are seen by one coarse sweep."""
+"""The requests under way in one worker, and what all of them work with.
+
+Deadlines and hedges are looked at by one coarse sweep.
+"""
 
 import logging
 from collections.abc import Callable
 
-from isochrone.router.dispatch.asked import Asked, Ended
 from isochrone.router.dispatch.chooser import Chooser
-from isochrone.router.dispatch.event import Event, HedgeDue, Timer
-from isochrone.router.dispatch.run import Means, Run
+from isochrone.router.dispatch.event import DeadlinePassed, Event, HedgeDue
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.dispatch.spare import Spare
 from isochrone.router.dispatch.timers import Timers
 from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.members.endpoint import Endpoint
-from isochrone.router.policy.policy import Plan
 from isochrone.router.process.clock import Clock
 from isochrone.router.upstream.upstream import Upstream
 from isochrone.router.wire.http import Headers
@@ -20,7 +21,13 @@ _log = logging.getLogger("isochrone.router")
 
 
 class Runner:
-    """Carries requests out. See `run.Means` for what it is made of."""
+    """Carries requests out.
+
+    `sender` signs what is sent, `upstream` gives the way to an endpoint, `chooser` the next one,
+    `spare` the budgets for extra attempts; a run makes at most `most_attempts`. `wall` is for the
+    dates that endpoints send. `client_address` is the client's, by its peer and what listed proxies
+    vouch for.
+    """
 
     def __init__(
         self,
@@ -32,41 +39,39 @@ class Runner:
         spare: Spare,
         clock: Clock,
         wall: Clock,
-        most_tries: int,
+        most_attempts: int,
         client_address: Callable[[str, Headers], str] = lambda peer, _: peer,
     ) -> None:
+        self.sender = sender.encode()
+        self.ledger = ledger
+        self.upstream = upstream
+        self.chooser = chooser
         self.spare = spare
         self.clock = clock
-        reach = sender.encode(), ledger, upstream, clock, client_address
-        self._means = Means(*reach, chooser, spare, most_tries, wall)
-        self.running: Timers[Run] = self._means.running
-        self.hedging: Timers[Run] = self._means.hedging
-
-    def run(self, asked: Asked, plan: Plan, ended: Ended) -> None:
-        """Carry a request out, beginning with the first of a plan, to exactly one end."""
-        run = Run(self._means, asked, plan, ended)
-        self.running.set(run, asked.query.deadline_s)
-        run.begin()
+        self.wall = wall
+        self.most_attempts = most_attempts
+        self.client_address = client_address
+        self.running: Timers[RoutedRequest] = Timers()
+        self.hedging: Timers[RoutedRequest] = Timers()
 
     def sweep(self, now_s: float) -> None:
-        """End what has outlived its deadline, and send beside what is late."""
+        """End what has outlived its deadline, and hedge what is late."""
         expired = self.running.due(now_s)
-        for run in expired:  # it runs until its end has been told
-            self.running.set(run, run.query.deadline_s)
-        for run in expired:
-            _tell(run, Timer())
-        for run in self.hedging.due(now_s):
-            _tell(run, HedgeDue())
+        for request in expired:  # it counts as running until its end has been told
+            self.running.set(request, request.query.deadline_s)
+        for request in expired:
+            _tell(request, DeadlinePassed())
+        for request in self.hedging.due(now_s):
+            _tell(request, HedgeDue())
 
     def condemn(self, name: str, why: str) -> None:
-        """An endpoint was found dead: whoever waits there is to look elsewhere."""
-        for run in list(self.running):
-            run.lose(name, why)
+        """An endpoint was found dead: requests without an answer from it go elsewhere."""
+        for request in list(self.running):
+            request.lose(name, why)
 
 
-def _tell(run: Run, event: Event) -> None:
-    """The sweep goes on whatever becomes of one run."""
+def _tell(request: RoutedRequest, event: Event) -> None:
     try:
-        run.tell(event)
-    except Exception:  # one run's fault must not leave the others without their timers
-        _log.exception("the end of request %s went wrong", run.query.request_id)
+        request.tell(event)
+    except Exception:  # one request's fault must not leave the others without their timers
+        _log.exception("the end of request %s went wrong", request.query.request_id)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 
 from isochrone.router.config import HedgeConfig, ModelConfig, RetryConfig
 from isochrone.router.dispatch.budget import HedgeBudget, RetryBudget
-from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.policy.pick import Scored
 from isochrone.router.policy.query import Query
 from isochrone.router.policy.scores import Seconds
@@ -35,6 +35,7 @@ class Spare:
             FULL_SHARE, FULL_FLOOR_PER_SLOT_S, requests=retries.requests
         )
         self.hedge_budget = hedges
+        self.hedges_any = hedges is not None
         self._unhedged = unhedged
 
     @classmethod
@@ -59,16 +60,16 @@ class Spare:
         if self.hedge_budget is not None:
             self.hedge_budget.requested()
 
-    def repeat(self, record: Record, now_s: float) -> bool:
+    def repeat(self, request: RoutedRequest, now_s: float) -> bool:
         """Leave, paid for, to ask another endpoint after a try that may have run."""
-        may = record.query.repeatable and self.retries.take(now_s)
-        record.repeats += may
+        may = request.query.repeatable and self.retries.take(now_s)
+        request.repeats += may
         return may
 
-    def repeat_full(self, record: Record, now_s: float) -> bool:
+    def repeat_full(self, request: RoutedRequest, now_s: float) -> bool:
         """Leave, paid for, to send a request again that found every endpoint full."""
         may = self.full_retries.take(now_s)
-        record.full_repeats += may
+        request.full_repeats += may
         return may
 
     def hedges(self, query: Query) -> bool:

@@ -35,14 +35,16 @@ class Timers(Generic[T]):
         self._spokes.setdefault(spoke, {})[due] = at_s
         self._spoke_of[due] = spoke
 
-    def clear(self, due: T) -> None:
-        """Forget it; nothing where it is not set, or has been told."""
+    def clear(self, due: T) -> bool:
+        """Forget it; False where it is not set, or has been told."""
         number = self._spoke_of.pop(due, None)
-        if number is not None:
-            spoke = self._spokes[number]
-            del spoke[due]
-            if not spoke:
-                del self._spokes[number]
+        if number is None:
+            return False
+        spoke = self._spokes[number]
+        del spoke[due]
+        if not spoke:
+            del self._spokes[number]
+        return True
 
     def due(self, now_s: float) -> list[T]:
         """What has become due since the last look, and is forgotten now."""

@@ -8,8 +8,8 @@ times a second; and one sweep passes over so many lanes only.
 from collections.abc import Callable, Iterable
 
 from isochrone.router.admission.gate import Gate
-from isochrone.router.dispatch.asked import Asked
 from isochrone.router.dispatch.outlook import Lane, may_wait, opens_s, soonest_s
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.policy.policy import Plan
 
 LANES_COUNT = 4
@@ -28,9 +28,9 @@ class Turns:
 
     def __init__(
         self,
-        gate: Gate[Asked],
-        plan: Callable[[Asked, float], Plan],
-        begin: Callable[[Asked, Plan, float], None],
+        gate: Gate[RoutedRequest],
+        plan: Callable[[RoutedRequest, float], Plan],
+        begin: Callable[[RoutedRequest, Plan, float], None],
     ) -> None:
         self._gate = gate
         self._plan = plan
@@ -75,27 +75,27 @@ class Turns:
                 self._due_s[model] = due_s
                 return
             if not self._start(ticket.item, blocked, now_s):
-                due_s = min(due_s, now_s + soonest_s(ticket.item.record.plan))
+                due_s = min(due_s, now_s + soonest_s(ticket.item.plan))
                 looks += 1
         self._passed[model] = blocked
 
-    def _start(self, asked: Asked, blocked: set[Lane], now_s: float) -> bool:
+    def _start(self, request: RoutedRequest, blocked: set[Lane], now_s: float) -> bool:
         """Decide for whose turn it is; False: it has to wait on, and its lane is blocked."""
-        plan = self._plan(asked, now_s)
-        if not plan.order and self._may_wait(asked, plan):
-            blocked.add(asked.lane)
+        plan = self._plan(request, now_s)
+        if not plan.order and self._may_wait(request, plan):
+            blocked.add(request.lane)
             return False
         self._serving = True
         try:
-            self._gate.line(asked.query.model, now_s).start(now_s, blocked)
-            self._begin(asked, plan, now_s)
+            self._gate.line(request.query.model, now_s).start(now_s, blocked)
+            self._begin(request, plan, now_s)
         finally:
             self._serving = False
         return True
 
     @staticmethod
-    def _may_wait(asked: Asked, plan: Plan) -> bool:
+    def _may_wait(request: RoutedRequest, plan: Plan) -> bool:
         """Somebody may have room for it before its deadline."""
-        if not may_wait(plan, asked.useless):
+        if not may_wait(plan, request.excluded):
             return False
-        return opens_s(plan, asked.useless) < asked.query.deadline_s
+        return opens_s(plan, request.excluded) < request.query.deadline_s

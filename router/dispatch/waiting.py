@@ -11,9 +11,8 @@ from msgspec import structs
 
 from isochrone.router.admission.gate import Gate
 from isochrone.router.admission.ticket import Outcome
-from isochrone.router.dispatch.asked import Asked
 from isochrone.router.dispatch.outlook import Lane, Outlook, Prospect, least_s, too_late
-from isochrone.router.dispatch.record import CLIENT_GONE
+from isochrone.router.dispatch.request import CLIENT_GONE, RoutedRequest
 from isochrone.router.errors import DeadlineExceeded, IsochroneError, Overloaded
 from isochrone.router.policy.query import Query
 from isochrone.router.process.clock import Clock
@@ -30,10 +29,10 @@ class Waiting:
 
     def __init__(
         self,
-        gate: Gate[Asked],
+        gate: Gate[RoutedRequest],
         outlook: Outlook,
         clock: Clock,
-        ended: Callable[[Asked, IsochroneError | None], None],
+        ended: Callable[[RoutedRequest, IsochroneError | None], None],
     ) -> None:
         self._gate = gate
         self._outlook = outlook
@@ -46,11 +45,13 @@ class Waiting:
             return False
         return self._gate.line(query.model, now_s).band <= query.priority
 
-    def join(self, asked: Asked, prospect: Prospect, now_s: float) -> IsochroneError | None:
+    def join(
+        self, request: RoutedRequest, prospect: Prospect, now_s: float
+    ) -> IsochroneError | None:
         """Let it wait for those who could serve it; or say why it may not, or need not."""
-        query, lane = asked.query, asked.lane
-        came_back = asked.ticket is not None  # and will find its place as it was
-        wait_s = 0.0 if came_back else self._wait_s(asked, prospect, now_s)
+        query, lane = request.query, request.lane
+        came_back = request.ticket is not None  # and will find its place as it was
+        wait_s = 0.0 if came_back else self._wait_s(request, prospect, now_s)
         needs = prospect.seconds(structs.replace(query, now_s=now_s))
         left_s = query.deadline_s - now_s
         opens_s = prospect.opens_s(now_s) - now_s
@@ -59,63 +60,63 @@ class Waiting:
             return Overloaded(text, retry_after_s=opens_s)
         if wait_s + needs.total > left_s:
             return too_late(wait_s + needs.total, least_s(needs), left_s)
-        asked.exchange.watch(gone=partial(self._left, asked))
-        asked.waits_from_s = now_s
-        asked.ticket = self._gate.line(query.model, now_s).join(
+        request.exchange.watch(gone=partial(self._left, request))
+        request.waits_from_s = now_s
+        request.ticket = self._gate.line(query.model, now_s).join(
             tenant=query.tenant,
             priority=query.priority,
             now_s=now_s,
             deadline_s=query.deadline_s,
             cost_s=prospect.cost_s,
-            item=asked,
-            settled=partial(self._settled, asked, prospect),
+            item=request,
+            settled=partial(self._settled, request, prospect),
             lane=lane,
-            again=asked.ticket,
+            again=request.ticket,
         )
-        if asked.ticket is not None:
+        if request.ticket is not None:
             return None
         full = "too many wait for the endpoints that may serve this"
         return Overloaded(full, retry_after_s=max(wait_s, prospect.cost_s))
 
-    def ended(self, asked: Asked) -> None:
+    def ended(self, request: RoutedRequest) -> None:
         """A request has ended, in line or out of it: what that says of those who wait."""
-        record, ticket, asked.ticket = asked.record, asked.ticket, None  # each knows the other
+        ticket, request.ticket = request.ticket, None  # each knows the other
         if ticket is None:
             return
-        infer_s = sum(t.report.infer_s for t in record.tried if t.report is not None)
+        infer_s = sum(t.report.infer_s for t in request.attempts if t.report is not None)
         if infer_s > 0:
             self._gate.correct(ticket, infer_s)
-        if record.code == CLIENT_GONE and not record.sent:
+        if request.code == CLIENT_GONE and not request.sent:
             self._gate.leave(ticket)
 
-    def _left(self, asked: Asked) -> None:
-        asked.record.client_left()
-        if asked.ticket is not None:
-            self._gate.leave(asked.ticket)
+    def _left(self, request: RoutedRequest) -> None:
+        request.client_left()
+        if request.ticket is not None:
+            self._gate.leave(request.ticket)
 
-    def _settled(self, asked: Asked, prospect: Prospect, outcome: Outcome) -> None:
+    def _settled(self, request: RoutedRequest, prospect: Prospect, outcome: Outcome) -> None:
         """Waiting has ended; whoever was started is seen to by who started it."""
         now_s = self._clock()
-        asked.record.waited_s += now_s - asked.waits_from_s
+        request.waited_s += now_s - request.waits_from_s
         match outcome:
             case Outcome.STARTED:
                 pass
             case Outcome.EXPIRED:
                 late = "the deadline passed before there was room"
-                self._ended(asked, DeadlineExceeded(late))
+                self._ended(request, DeadlineExceeded(late))
             case Outcome.SHED:
                 shed = "a more urgent request has taken the place in line"
-                wait_s = self._wait_s(asked, prospect, now_s)
-                self._ended(asked, Overloaded(shed, retry_after_s=wait_s))
+                wait_s = self._wait_s(request, prospect, now_s)
+                self._ended(request, Overloaded(shed, retry_after_s=wait_s))
             case Outcome.WITHDRAWN:
-                self._ended(asked, None)
+                self._ended(request, None)
 
-    def _wait_s(self, asked: Asked, prospect: Prospect, now_s: float) -> float:
+    def _wait_s(self, request: RoutedRequest, prospect: Prospect, now_s: float) -> float:
         """In how long there should be room for it, behind what waits for the same slots."""
-        query = asked.query
+        query = request.query
         line = self._gate.line(query.model, now_s)
         ahead_s = 0.0
-        for lane in {asked.lane, *islice(line.lanes, LANES_COUNT)}:
+        for lane in {request.lane, *islice(line.lanes, LANES_COUNT)}:
             assert isinstance(lane, Lane)
             theirs = self._of(query, lane, now_s)
             share = theirs.shared_with(prospect)

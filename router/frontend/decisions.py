@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.policy.explain import considered, not_considered
 
 KEPT = 4096
@@ -16,7 +16,7 @@ RECORD_BYTES, TRIED_BYTES = 2048, 1024
 """What an unexplained record takes at most, and each of its tries."""
 
 
-def access_line(record: Record, wall_s: float) -> dict[str, object]:
+def access_line(record: RoutedRequest, wall_s: float) -> dict[str, object]:
     """The fields of a request's line in the access log."""
     query = record.query
     return {
@@ -27,9 +27,9 @@ def access_line(record: Record, wall_s: float) -> dict[str, object]:
         "status": record.status,
         "sent": record.sent,
         "code": record.code or None,
-        "endpoint": record.tried[-1].endpoint if record.tried else None,
-        "why": record.tried[-1].why if record.tried else record.code,
-        "tries": record.tries_count,
+        "endpoint": record.attempts[-1].endpoint if record.attempts else None,
+        "why": record.attempts[-1].why if record.attempts else record.code,
+        "tries": record.attempts_count,
         "waited": round(record.waited_s, 6),
         "seconds": round(record.seconds, 6),
     }
@@ -44,16 +44,16 @@ class Decisions:
     def __init__(self, policy_fingerprint: str, most_bytes: int = KEPT_BYTES) -> None:
         self._fingerprint = policy_fingerprint
         self._most_bytes = most_bytes
-        self._kept: OrderedDict[str, tuple[Record | bytes, float, int]] = OrderedDict()
+        self._kept: OrderedDict[str, tuple[RoutedRequest | bytes, float, int]] = OrderedDict()
         self.held_bytes = 0
         """As reckoned: of a record, by its tries."""
 
-    def keep(self, record: Record, wall_s: float) -> None:
+    def keep(self, record: RoutedRequest, wall_s: float) -> None:
         """Keep a record that ended at this wall-clock time, in seconds since 1970."""
         if record.plan.busy:  # of no use any more
             record.plan = structs.replace(record.plan, busy=())
-        kept: Record | bytes = record
-        size = RECORD_BYTES + TRIED_BYTES * len(record.tried)
+        kept: RoutedRequest | bytes = record
+        size = RECORD_BYTES + TRIED_BYTES * len(record.attempts)
         if record.explained is not None:
             kept = msgspec.json.encode(self._told(record, wall_s))
             size = len(kept)
@@ -70,16 +70,16 @@ class Decisions:
         if found is None:
             return None
         kept, wall_s, _ = found
-        if isinstance(kept, Record):
+        if isinstance(kept, RoutedRequest):
             return self._told(kept, wall_s)
         told: dict[str, Any] = msgspec.json.decode(kept)
         return told
 
-    def _forget(self, entry: tuple[Record | bytes, float, int] | None) -> None:
+    def _forget(self, entry: tuple[RoutedRequest | bytes, float, int] | None) -> None:
         if entry is not None:
             self.held_bytes -= entry[2]
 
-    def _told(self, record: Record, wall_s: float) -> dict[str, Any]:
+    def _told(self, record: RoutedRequest, wall_s: float) -> dict[str, Any]:
         query = record.query
         return {
             "schema": "isochrone.decision/1",
@@ -98,7 +98,7 @@ class Decisions:
             **_candidates(record),
             "attempts": [
                 {"endpoint": t.endpoint, "why": t.why, "outcome": t.outcome, "seconds": t.seconds}
-                for t in record.tried
+                for t in record.attempts
             ],
             "waited": record.waited_s,
             "status": record.status,
@@ -108,12 +108,12 @@ class Decisions:
         }
 
 
-def _candidates(record: Record) -> dict[str, Any]:
+def _candidates(record: RoutedRequest) -> dict[str, Any]:
     """Every candidate; where the decision was not explained, those that were tried."""
     plan = record.told
     told = considered(plan)
     if record.explained is None and plan.unexplained:
-        by_name = {t.endpoint: t.scored for t in record.tried}
+        by_name = {t.endpoint: t.scored for t in record.attempts}
         tries = structs.replace(plan, order=tuple(by_name.values()), rejected=())
         told = considered(tries) + considered(structs.replace(plan, order=()))
     return {"considered": told, "not_considered": not_considered(plan)}

@@ -9,8 +9,9 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from isochrone.router.dispatch.attempt import Attempt
 from isochrone.router.dispatch.dispatcher import Dispatcher
-from isochrone.router.dispatch.record import Record, Tried
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.dispatch.runner import Runner
 from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.frontend.measured import Measured
@@ -100,24 +101,24 @@ class Metrics:
             registry=registry,
         )
 
-    def ended(self, record: Record) -> None:
+    def ended(self, request: RoutedRequest) -> None:
         """Count one request."""
-        model = record.query.model
-        self._requests.labels(model, str(record.status)).inc()
-        self._seconds.labels(model).observe(record.seconds)
-        self._decisions.labels(record.plan.why).inc()
-        for (endpoint, why), count in record.beyond.items():
+        model = request.query.model
+        self._requests.labels(model, str(request.status)).inc()
+        self._seconds.labels(model).observe(request.seconds)
+        self._decisions.labels(request.plan.why).inc()
+        for (endpoint, why), count in request.beyond.items():
             self._count_tries(endpoint, why, count)
-        for tried in record.tried:
-            self._count_tries(tried.endpoint, tried.why)
-            if tried.answered:
-                self._judge(tried)
-        if record.waited_s:
-            self._waited.observe(record.waited_s)
-        if record.code and not record.tried and record.sent:
-            self._shed.labels(record.code, str(record.query.priority)).inc()
-        if record.repeats or record.full_repeats or record.hedges:
-            self._count_spare(record)
+        for attempt in request.attempts:
+            self._count_tries(attempt.endpoint, attempt.why)
+            if attempt.answered:
+                self._judge(attempt)
+        if request.waited_s:
+            self._waited.observe(request.waited_s)
+        if request.code and not request.attempts and request.sent:
+            self._shed.labels(request.code, str(request.query.priority)).inc()
+        if request.repeats or request.full_repeats or request.hedges:
+            self._count_spare(request)
 
     def refused(self, code: str) -> None:
         """Count one request that this router itself refused."""
@@ -134,15 +135,15 @@ class Metrics:
             self._whys.setdefault(endpoint, set()).add(why)
             self._tries.labels(endpoint, why).inc(count)
 
-    def _count_spare(self, record: Record) -> None:
-        self._retries.inc(record.repeats + record.full_repeats)
-        self._hedges.labels("sent").inc(record.hedges)
-        won = sum(t.answered and t.why == "hedge" for t in record.tried)
+    def _count_spare(self, request: RoutedRequest) -> None:
+        self._retries.inc(request.repeats + request.full_repeats)
+        self._hedges.labels("sent").inc(request.hedges)
+        won = sum(t.answered and t.why == "hedge" for t in request.attempts)
         self._hedges.labels("won").inc(won)
 
-    def _judge(self, tried: Tried) -> None:
+    def _judge(self, attempt: Attempt) -> None:
         """Hold the prediction against what was then observed."""
-        predicted, report, observed_s = tried.scored.seconds, tried.report, tried.first_byte_s
+        predicted, report, observed_s = attempt.scored.seconds, attempt.report, attempt.first_byte_s
         if observed_s is None:
             return
         self._total_error.observe(predicted.total - observed_s)

@@ -10,7 +10,7 @@ from isochrone.router.admission.gate import Gate
 from isochrone.router.admission.quota import Quotas
 from isochrone.router.dispatch.chooser import Chooser
 from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
-from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.dispatch.runner import Runner
 from isochrone.router.dispatch.spare import Spare
 from isochrone.router.errors import IsochroneError
@@ -85,7 +85,7 @@ class OurRouter:
             spare=Spare.of(settings.retries, settings.hedge, {}),
             clock=clock,
             wall=clock,
-            most_tries=stage.world.scenario.tries,
+            most_attempts=stage.world.scenario.tries,
         )
         self.prober = Prober(
             ledger=self.ledger,
@@ -171,12 +171,12 @@ class OurRouter:
         self.membership.enrol(enrolment, enrolment.url, now_s)
         self.ledger.follow(self.membership, now_s)
 
-    def _ended(self, record: Record) -> None:
+    def _ended(self, record: RoutedRequest) -> None:
         case = self._cases.pop(record.query.request_id.encode())
         if record.code == "internal":
             self._engine.after(0.0, _break_off, record.query.request_id)
         now_s = self._engine.now_s
-        served = next((tried for tried in record.tried if tried.answered), None)
+        served = next((tried for tried in record.attempts if tried.answered), None)
         if served is None or record.status != 200:
             case.asked.end(now_s)
             return

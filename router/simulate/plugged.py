@@ -1,4 +1,4 @@
-"""A rule of the `Algorithm` kind as a router: the product's `Attempt` carries its choices out.
+"""A rule of the `Algorithm` kind as a router: the product's `Machine` carries its choices out.
 
 Law is filtered before the rule is asked, for every rule alike. A rule that names nobody keeps the
 call waiting at the router, first come, first served among calls of one law, until something changes
@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from random import Random
 
 from isochrone.router.dispatch.attempt import Attempt
-from isochrone.router.dispatch.command import Cancel, Command, Deliver, GiveUp, Send, Settle
-from isochrone.router.dispatch.event import Timer
+from isochrone.router.dispatch.classify import retry_after_s
+from isochrone.router.dispatch.command import (
+    Cancel,
+    Choose,
+    Command,
+    Deliver,
+    GiveUp,
+    Send,
+    Settle,
+)
+from isochrone.router.dispatch.event import DeadlinePassed, Next
+from isochrone.router.dispatch.machine import Machine
 from isochrone.router.fleet.candidate import FrozenCandidate
 from isochrone.router.fleet.outcome import Outcome
 from isochrone.router.law.permit import Permit, permit
+from isochrone.router.policy.pick import Scored
+from isochrone.router.policy.scores import Seconds
 from isochrone.router.simulate.algorithm import Algorithm, Factory, Reply, Site
 from isochrone.router.simulate.asked import Asked
 from isochrone.router.simulate.harness import Build
@@ -23,10 +35,13 @@ from isochrone.router.simulate.hearing import events
 from isochrone.router.simulate.stage import Stage, known_as
 from isochrone.router.simulate.visit import Visit
 from isochrone.router.simulate.way import Way
+from isochrone.router.upstream.event import Head
 from isochrone.router.wire.report import CallReport
 
 PROBE_TIMEOUT_S = 0.5
 """A probe without an answer for so long has failed."""
+_UNPREDICTED = Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+"""These rules tell no seconds."""
 
 
 def plugged(factory: Factory, seed: int) -> Build:
@@ -126,49 +141,51 @@ class PluggedRouter:
 class _Run:
     """One request under way, or waiting. `made` are the tries of its present attempt."""
 
-    __slots__ = ("asked", "attempt", "held", "made", "query", "router", "tried")
+    __slots__ = ("asked", "held", "machine", "made", "query", "router", "tried")
 
     def __init__(self, router: PluggedRouter, asked: Asked) -> None:
         self.router = router
         self.asked = asked
-        self.attempt: Attempt | None = None
+        self.machine: Machine | None = None
         self.held = False
         self.tried: list[str] = []
-        self.made: list[tuple[Visit, _Known]] = []
+        self.made: dict[Attempt, tuple[Visit, _Known]] = {}
         self.query = asked.query()
 
     def start(self) -> bool:
         """Ask the rule; False: the call has to wait."""
-        leave = self._pick()
-        if leave is None:
+        scored = self._pick()
+        if scored is None:
             return False
-        self.made = []
-        most = self.router.tries - len(self.tried)
-        self.attempt = Attempt(leave, self._choose, most=most)
-        self._obey(self.attempt.start())
+        self.made = {}
+        self.machine = Machine(most=self.router.tries - len(self.tried))
+        self._obey(self.machine.start(scored))
         return True
 
     def expire(self) -> None:
         """The deadline has come."""
         if self.asked.done:
             return
-        if self.attempt is None:
+        if self.machine is None:
             self.asked.end(self.router.engine.now_s)
         else:
-            self._obey(self.attempt.on(Timer()))
+            self._obey(self.machine.on(DeadlinePassed()))
             self.router.serve()
 
     def heard(self, visit: Visit) -> None:
         """A try has come to an end."""
-        attempt = self.attempt
-        if attempt is None:
+        machine, now_s = self.machine, self.router.engine.now_s
+        if machine is None:
             return
-        number = next(n for n, (made, _) in enumerate(self.made) if made is visit)
+        attempt = next(one for one, (made, _) in self.made.items() if made is visit)
         for event in events(visit):
-            self._obey(attempt.on(event, number))
+            if isinstance(event, Head):
+                attempt.report = visit.report
+                attempt.retry_after_s = retry_after_s(event.headers, self.router.engine.clock)
+            self._obey(machine.hear(attempt, event, now_s))
         self.router.serve()
 
-    def _pick(self) -> Permit | None:
+    def _pick(self) -> Scored | None:
         call = self.asked.call
         lawful = self.router.lawful(call.required_regions)
         sites = [known.site for known in lawful if known.site.name not in self.tried]
@@ -179,45 +196,46 @@ class _Run:
         if site is None:
             self.held = True
             return None
-        leave = permit(self.query, self.router.known(site.name).candidate)
-        return leave if isinstance(leave, Permit) else None
-
-    def _choose(self, tried: Sequence[Permit]) -> Permit | None:
-        del tried  # `self.tried` has them, and those of the attempts before
-        return self._pick()
+        candidate = self.router.known(site.name).candidate
+        leave = permit(self.query, candidate)
+        if not isinstance(leave, Permit):
+            return None
+        return Scored(candidate, leave, _UNPREDICTED, 0.0, 0.0)
 
     def _obey(self, commands: Sequence[Command]) -> None:
+        if commands and isinstance(commands[-1], Choose) and self.machine is not None:
+            commands = [*commands[:-1], *self.machine.on(Next(self._pick()))]
         for command in commands:
             match command:
-                case Send():
-                    self._send(command)
+                case Send(attempt):
+                    self._send(attempt)
                 case Settle():
                     self._settle(command)
-                case Cancel(number):
-                    visit, known = self.made[number]
+                case Cancel(attempt):
+                    visit, known = self.made[attempt]
                     known.way.cancel(visit)
-                case Deliver(number):
-                    _, known = self.made[number]
+                case Deliver(attempt):
+                    _, known = self.made[attempt]
                     self.asked.end(self.router.engine.now_s, known.site.name)
                 case GiveUp():
                     self._give_up()
                 case _:
                     raise AssertionError(f"short answers are held, not streamed: {command}")
 
-    def _send(self, send: Send) -> None:
+    def _send(self, attempt: Attempt) -> None:
         router, call = self.router, self.asked.call
-        known = router.known(send.permit.endpoint.name)
+        known = router.known(attempt.endpoint)
         router.sequence += 1
         visit = self.asked.visit(router.name, router.sequence, self.heard)
         self.tried.append(known.site.name)
-        self.made.append((visit, known))
+        self.made[attempt] = visit, known
         self.asked.leaves(known.way)
         router.rule.sent(call, known.site, router.engine.now_s)
         known.way.send(visit)
 
     def _settle(self, settle: Settle) -> None:
         rule, call, now_s = self.router.rule, self.asked.call, self.router.engine.now_s
-        visit, known = self.made[settle.number]
+        visit, known = self.made[settle.attempt]
         if settle.outcome is Outcome.ANSWERED and visit.report is not None:
             reply = _reply(visit.report, now_s - visit.sent_s)
             rule.answered(call, known.site, reply, now_s)
@@ -227,7 +245,7 @@ class _Run:
     def _give_up(self) -> None:
         now_s = self.router.engine.now_s
         if self.held and now_s < self.asked.call.deadline_s:
-            self.attempt = None
+            self.machine = None
             self.router.wait(self)
         else:
             self.asked.end(now_s)

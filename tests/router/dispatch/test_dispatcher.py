@@ -113,7 +113,7 @@ def test_a_fast_504_is_a_failure_and_is_tried_elsewhere():
     world.open[0].answer(504)
     world.open[0].answer()
     assert client.status == 200
-    assert [t.outcome for t in world.ended[0].tried] == ["answered 504", "answered"]
+    assert [t.outcome for t in world.ended[0].attempts] == ["answered 504", "answered"]
 
 
 def test_who_answers_504_at_once_again_and_again_is_held_back():
@@ -154,7 +154,7 @@ def test_a_stream_that_flows_is_not_cut_for_missed_probes():
     assert not sent.over
     sent.end()
     assert client.body == b"part"
-    assert [t.outcome for t in world.ended[0].tried] == ["answered"]
+    assert [t.outcome for t in world.ended[0].attempts] == ["answered"]
 
 
 def test_what_waits_at_a_silent_endpoint_moves_where_another_can_take_it():

@@ -55,7 +55,7 @@ def test_one_request_is_not_sent_to_who_refuses_it_without_bound(status, foreign
     assert 3 <= len(world.sent) <= 16, "each pause is about twice the one before"
     assert holding(world).service_s == before_s, "a refusal is no work"
     (record,) = world.ended
-    assert record.tries_count == len(world.sent)
+    assert record.attempts_count == len(world.sent)
     assert len(world.sent) - 1 <= record.full_repeats <= len(world.sent), "each has leave"
 
 
@@ -364,11 +364,11 @@ def test_whatever_is_answered_sends_stay_within_the_budget_and_only_work_teaches
     again = sum(r.repeats for r in records)
     full = sum(r.full_repeats for r in records)
     windows = (world.now_s - 100.0) / 10 + 1
-    requests = sum(bool(r.tries_count) for r in records)
+    requests = sum(bool(r.attempts_count) for r in records)
     floor = FULL_FLOOR_PER_SLOT_S * 2 * slots * 10 * windows
     assert full <= 2 * requests + floor, "a request counts in the windows of two retries at most"
     assert len(world.sent) <= (requests + full + again) * TRIES
-    assert len(world.sent) == sum(r.tries_count for r in records)
+    assert len(world.sent) == sum(r.attempts_count for r in records)
 
 
 def play(world: World, sent: Sent, kind: str) -> None:
@@ -437,7 +437,7 @@ def test_an_answer_without_a_load_report_is_not_the_endpoints(status):
     assert site in world.ledger.due(world.now_s, 60.0)
     world.open[0].answer()
     assert client.status == 200
-    tried = world.ended[0].tried[0]
+    tried = world.ended[0].attempts[0]
     assert tried.outcome == f"answered {status} without a load report"
 
 

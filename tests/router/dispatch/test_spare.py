@@ -42,7 +42,7 @@ def test_a_late_answer_is_hedged_and_the_first_one_wins():
     assert slow.over, "the loser is cancelled"
     assert client.status == 200
     (record,) = world.ended
-    assert (record.hedges, [t.outcome for t in record.tried]) == (
+    assert (record.hedges, [t.outcome for t in record.attempts]) == (
         1,
         ["answered", "another was faster"],
     )

@@ -18,8 +18,8 @@ def test_who_finds_everybody_full_waits_and_begins_anew():
     world.open[0].answer()
     assert [r.status for r in world.ended] == [200, 200]
     served = world.ended[1]
-    assert (served.tries_count, served.waited_s > 0) == (2, True)
-    assert [t.outcome for t in served.tried] == ["answered 503", "answered"]
+    assert (served.attempts_count, served.waited_s > 0) == (2, True)
+    assert [t.outcome for t in served.attempts] == ["answered 503", "answered"]
 
 
 def test_the_numbers_of_tries_go_on_after_waiting():
@@ -182,7 +182,7 @@ def test_who_was_asked_in_vain_waits_for_who_is_only_full(status):
     world.wait(0.3)
     world.open[0].answer()
     assert client.status == 200
-    assert [t.endpoint for t in world.ended[-1].tried] == ["eu.a", "us.b"]
+    assert [t.endpoint for t in world.ended[-1].attempts] == ["eu.a", "us.b"]
     assert world.ended[-1].repeats == (status in {500, 302})
 
 

@@ -12,7 +12,7 @@ from isochrone.router.admission.quota import Quotas
 from isochrone.router.dispatch.budget import RetryBudget
 from isochrone.router.dispatch.chooser import Chooser
 from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
-from isochrone.router.dispatch.record import Record
+from isochrone.router.dispatch.request import RoutedRequest
 from isochrone.router.dispatch.runner import Runner
 from isochrone.router.dispatch.spare import Spare
 from isochrone.router.fleet.ledger import Ledger
@@ -155,7 +155,7 @@ class World:
     def __init__(self, *, slots: int = 1, names=("eu.a",), state=WARM, **changes: Any) -> None:
         self.now_s = 100.0
         self.sent: list[Sent] = []
-        self.ended: list[Record] = []
+        self.ended: list[RoutedRequest] = []
         self.wakes: list[str] = []
         self.slots = slots
         load_s = changes.pop("load_s", 0.5)
@@ -184,7 +184,7 @@ class World:
             spare=self.spare,
             clock=lambda: self.now_s,
             wall=lambda: 1e9 + self.now_s,
-            most_tries=3,
+            most_attempts=3,
         )
         self.dispatcher = Dispatcher(
             ledger=self.ledger,
@@ -232,7 +232,7 @@ class World:
 
         return Way()
 
-    def _ended(self, record: Record) -> None:
+    def _ended(self, record: RoutedRequest) -> None:
         self.ended.append(record)
         assert not self.ended_raises
 

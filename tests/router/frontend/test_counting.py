@@ -1,8 +1,10 @@
 """What a router counts: every try, nobody who has left, and what it was told wrongly."""
 
 import asyncio
+from typing import cast
 
-from isochrone.router.dispatch.record import TRIED_KEPT, Record, Tried
+from isochrone.router.dispatch.attempt import Attempt
+from isochrone.router.dispatch.request import ATTEMPTS_KEPT, RoutedRequest
 from isochrone.router.frontend.decisions import access_line
 from isochrone.router.http.exchange import Exchange
 
@@ -42,13 +44,15 @@ async def test_tries_beyond_the_kept_ones_are_counted(start_router, start_endpoi
     await router.infer(x_request_id="first")
     record = router.router.decisions._kept["first"][0]  # a whole one, to add to
     before = tries_at(router, "edge")
-    (one,) = record.tried
-    many = Record(record.query, record.plan, 1, 0.0)
-    for _ in range(TRIED_KEPT + 10):
-        many.add(Tried(one.scored, "queued", "busy", 0.0))
-    assert access_line(many, 0.0)["tries"] == TRIED_KEPT + 10
+    (one,) = record.attempts
+    many = RoutedRequest(router.router.runner, cast(Exchange, None), record.query, record.plan)
+    for _ in range(ATTEMPTS_KEPT + 10):
+        attempt = Attempt(one.scored)
+        attempt.why, attempt.outcome = "queued", "busy"
+        many.add(attempt)
+    assert access_line(many, 0.0)["tries"] == ATTEMPTS_KEPT + 10
     router.router._metrics.ended(many)  # what the dispatcher calls
-    assert tries_at(router, "edge") == before | {"queued": TRIED_KEPT + 10}
+    assert tries_at(router, "edge") == before | {"queued": ATTEMPTS_KEPT + 10}
 
 
 async def test_what_was_told_wrongly_is_counted(start_router, start_endpoint):

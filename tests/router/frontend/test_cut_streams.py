@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 from prometheus_client import generate_latest
 
-from isochrone.router.dispatch.record import CLIENT_GONE
+from isochrone.router.dispatch.request import CLIENT_GONE
 
 PATH = "/v2/models/digits/generate_stream"
 ID = "cut-1"

@@ -1,22 +1,19 @@
 """The attempt machine, as transcripts and as laws."""
 
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
-from isochrone.router.dispatch.attempt import Attempt
-from isochrone.router.dispatch.command import (
-    Abort,
-    Begin,
-    Cancel,
-    Deliver,
-    Finish,
-    Forward,
-    GiveUp,
-    Send,
-    Settle,
-)
-from isochrone.router.dispatch.event import ClientGone, Event, HedgeDue, Timer
+from isochrone.router.dispatch import command
+from isochrone.router.dispatch.classify import retry_after_s
+from isochrone.router.dispatch.command import Abort, Choose, Command, Finish, Forward, GiveUp, Send
+from isochrone.router.dispatch.event import ClientGone, DeadlinePassed, HedgeDue, Next
+from isochrone.router.dispatch.machine import Machine
 from isochrone.router.errors import (
     DeadlineExceeded,
     IsochroneError,
@@ -29,19 +26,34 @@ from isochrone.router.fleet.candidate import FrozenCandidate
 from isochrone.router.fleet.outcome import Outcome
 from isochrone.router.law.permit import Permit, permit
 from isochrone.router.members.endpoint import Endpoint
+from isochrone.router.policy.pick import Scored
 from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import Seconds
 from isochrone.router.upstream.event import Cause, Chunk, End, Head, Lost
+from isochrone.router.wire.report import CallReport
 
 QUERY = Query("r1", "digits", now_s=0.0, deadline_s=30.0)
+NOT_PREDICTED = Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+REPORT = CallReport(
+    instance="i1",
+    sequence=1,
+    in_flight=0,
+    slots=1,
+    latency_s=0.0,
+    wait_s=0.0,
+    infer_s=0.0,
+    models_generation=1,
+)
 
 
-def leave(name: str) -> Permit:
-    made = permit(QUERY, FrozenCandidate(Endpoint(name, f"http://{name}:1", "eu-west")))
-    assert isinstance(made, Permit)
-    return made
+def at(name: str) -> Scored:
+    candidate = FrozenCandidate(Endpoint(name, f"http://{name}:1", "eu-west"))
+    leave = permit(QUERY, candidate)
+    assert isinstance(leave, Permit)
+    return Scored(candidate, leave, NOT_PREDICTED, 0.0, 0.0)
 
 
-EDGE, OTHER, CLOUD, FOURTH = FLEET = tuple(map(leave, ("edge", "other", "cloud", "fourth")))
+EDGE, OTHER, CLOUD, FOURTH = FLEET = tuple(map(at, ("edge", "other", "cloud", "fourth")))
 SHORT = Head(200, [(b"content-length", b"4")])
 STREAM = Head(200, [(b"content-type", b"text/event-stream")])
 FULL = Head(503, [(b"retry-after", b"3"), (b"content-length", b"2")])
@@ -49,20 +61,91 @@ BROKEN = Head(500, [(b"content-length", b"0")])
 MISTAKE = Head(400, [(b"content-length", b"2")])
 EXPIRED = Head(504, [(b"content-length", b"0")])
 CRASH = Lost(Cause.RESET, "")
+
+
+Begin: Any = command.Begin  # with the number of an attempt in its place
+Cancel: Any = command.Cancel
+Deliver: Any = command.Deliver
+Settle: Any = command.Settle
+
+
+class Sent(NamedTuple):
+    """A `Send` command, by the number of its attempt."""
+
+    scored: Scored
+    number: int
+    hedge: bool = False
+
+
+CHOSEN = Callable[[Sequence[Scored]], Scored | None]
+
+
+def among(*scored: Scored) -> CHOSEN:
+    """Always the first that was not tried: what a fleet that does not change would give."""
+    return lambda tried: next((one for one in scored if one not in tried), None)
+
+
+class Transcript:
+    """A machine and what a shell does for it; attempts are told by their numbers.
+
+    `choose` gives the next endpoint, `leave` what the retry budget says, `reported` whether heads
+    bring a load report.
+    """
+
+    def __init__(
+        self,
+        first: Scored,
+        choose: CHOSEN,
+        *,
+        leave: Callable[[], bool] = lambda: True,
+        reported: bool = True,
+        is_due: bool = False,
+        **more: Any,
+    ) -> None:
+        self.machine = Machine(due_s=-math.inf if is_due else math.inf, **more)
+        self.first = first
+        self.choose = choose
+        self.leave = leave
+        self.reported = reported
+
+    @property
+    def done(self) -> bool:
+        return self.machine.done
+
+    def start(self) -> list[Any]:
+        return self._told(self.machine.start(self.first))
+
+    def on(self, event: Any, number: int = -1) -> list[Any]:
+        if not isinstance(event, Head | Chunk | End | Lost):
+            return self._told(self.machine.on(event))
+        attempt = self.machine.attempts[number]
+        if isinstance(event, Head):
+            attempt.report = REPORT if self.reported else None
+            attempt.retry_after_s = retry_after_s(event.headers, lambda: 0.0)
+        return self._told(self.machine.hear(attempt, event, 0.0))
+
+    def _told(self, commands: Sequence[Command]) -> list[Any]:
+        if commands and isinstance(commands[-1], Choose):
+            scored = self.choose([one.scored for one in self.machine.attempts])
+            leave = scored is None or not commands[-1].needs_leave or self.leave()
+            commands = [*commands[:-1], *self.machine.on(Next(scored, leave))]
+        return [self._by_number(command) for command in commands]
+
+    def _by_number(self, command: Any) -> Any:
+        if isinstance(command, Send):
+            attempt = command.attempt
+            return Sent(attempt.scored, self.machine.attempts.index(attempt), attempt.hedge)
+        if isinstance(command, Settle | Cancel | Deliver | Begin):
+            number = self.machine.attempts.index(command.attempt)
+            return structs.replace(command, attempt=number)
+        return command
+
+
+def attempt(*scored: Scored, **more) -> Transcript:
+    return Transcript(scored[0], among(*scored), **more)
+
+
 CRASHED = Settle(0, Outcome.CRASHED, "reset")
-
-
-def among(*permits: Permit):
-    """Always the first that was not tried: what a fleet that does not change would say."""
-
-    def choose(tried):
-        return next((p for p in permits if p not in tried), None)
-
-    return choose
-
-
-def attempt(*permits: Permit, **more) -> Attempt:
-    return Attempt(permits[0], among(*permits), **more)
 
 
 def error_of(commands) -> IsochroneError:
@@ -72,7 +155,7 @@ def error_of(commands) -> IsochroneError:
 
 def test_a_short_answer_is_held_until_it_is_whole():
     machine = attempt(EDGE, CLOUD)
-    assert machine.start() == [Send(EDGE, 0)]
+    assert machine.start() == [Sent(EDGE, 0)]
     assert machine.on(SHORT, 0) == []
     assert machine.on(Chunk(b"ab"), 0) == []
     assert machine.on(Chunk(b"cd"), 0) == []
@@ -87,7 +170,7 @@ def test_an_endpoint_that_dies_in_a_short_answer_costs_nothing():
     machine.on(Chunk(b"ab"), 0)
     assert machine.on(Lost(Cause.RESET, "cut"), 0) == [
         Settle(0, Outcome.CRASHED, "reset (cut)"),
-        Send(CLOUD, 1),
+        Sent(CLOUD, 1),
     ]
     machine.on(SHORT, 1)
     machine.on(Chunk(b"wxyz"), 1)
@@ -113,7 +196,7 @@ def test_nothing_is_tried_again_after_the_head_of_a_stream():
 def test_a_full_endpoint_sends_the_request_on_and_the_rest_of_its_answer_is_ignored():
     machine = attempt(EDGE, CLOUD)
     machine.start()
-    assert machine.on(FULL, 0) == [Settle(0, Outcome.BUSY, "answered 503", 3.0), Send(CLOUD, 1)]
+    assert machine.on(FULL, 0) == [Settle(0, Outcome.BUSY, "answered 503", 3.0), Sent(CLOUD, 1)]
     assert machine.on(Chunk(b"{}"), 0) == []
     assert machine.on(End(), 0) == []
     assert machine.on(CRASH, 0) == []
@@ -126,21 +209,21 @@ def test_who_is_next_is_asked_when_it_is_needed_and_with_whom_was_tried():
         asked.append(list(tried))
         return CLOUD if tried == [EDGE] else None
 
-    machine = Attempt(EDGE, choose)
-    assert machine.start() == [Send(EDGE, 0)]
+    machine = Transcript(EDGE, choose)
+    assert machine.start() == [Sent(EDGE, 0)]
     assert asked == [], "an answer at once needs no other"
-    assert machine.on(BROKEN, 0)[-1] == Send(CLOUD, 1)
+    assert machine.on(BROKEN, 0)[-1] == Sent(CLOUD, 1)
     machine.on(BROKEN, 1)
     assert asked == [[EDGE], [EDGE, CLOUD]]
 
 
 def test_nobody_is_asked_twice_whatever_the_chooser_says():
-    machine = Attempt(EDGE, lambda _: EDGE)
+    machine = Transcript(EDGE, lambda _: EDGE)
     machine.start()
     assert isinstance(error_of(machine.on(BROKEN, 0)), UnusableAnswer)
 
 
-CLASSES: dict[str, tuple[Event, Outcome]] = {
+CLASSES: dict[str, tuple[Any, Outcome]] = {
     "a mistake of the client is an answer": (MISTAKE, Outcome.ANSWERED),
     "and so is one that we have no word for": (Head(418, []), Outcome.ANSWERED),
     "500 failed": (BROKEN, Outcome.FAILED),
@@ -164,14 +247,14 @@ CLASSES: dict[str, tuple[Event, Outcome]] = {
 
 def test_how_a_try_ended_is_told_apart():
     for sentence, (event, outcome) in CLASSES.items():
-        machine = attempt(EDGE, due=lambda: True)
+        machine = attempt(EDGE, is_due=True)
         machine.start()
         settle, *_ = machine.on(event, 0) or machine.on(End(), 0)
         assert isinstance(settle, Settle)
         assert settle.outcome is outcome, sentence
 
 
-PAID: dict[str, tuple[Event, bool]] = {
+PAID: dict[str, tuple[Any, bool]] = {
     "failed": (BROKEN, True),
     "crashed": (CRASH, True),
     "found dead": (Lost(Cause.TIMEOUT, ""), True),
@@ -189,11 +272,11 @@ def test_only_a_try_that_may_have_run_needs_leave_to_be_repeated():
             asked.append(name)
             return False
 
-        machine = attempt(EDGE, CLOUD, repeat=refuse)
+        machine = attempt(EDGE, CLOUD, leave=refuse)
         machine.start()
         last = machine.on(event, 0)[-1]
         assert bool(asked) == paid, name
-        assert isinstance(last, GiveUp if paid else Send), name
+        assert isinstance(last, GiveUp if paid else Sent), name
 
 
 TURNED_AWAY = [404, 421, 429, 503, 507]
@@ -201,22 +284,20 @@ TURNED_AWAY = [404, 421, 429, 503, 507]
 
 @pytest.mark.parametrize("status", TURNED_AWAY)
 def test_what_may_not_be_repeated_is_only_where_an_agent_has_turned_it_away(status):
-    for reported, last in ((False, GiveUp), (True, Send)):
-        machine = attempt(
-            EDGE, CLOUD, repeat=lambda: False, repeatable=False, reported=lambda _, r=reported: r
-        )
+    for reported, last in ((False, GiveUp), (True, Sent)):
+        machine = attempt(EDGE, CLOUD, leave=lambda: False, repeatable=False, reported=reported)
         machine.start()
         assert isinstance(machine.on(Head(status, []), 0)[-1], last)
 
 
 def test_what_may_have_run_is_not_begun_anew_after_waiting():
-    machine = attempt(EDGE, repeat=lambda: False, repeatable=False, reported=lambda _: False)
+    machine = attempt(EDGE, leave=lambda: False, repeatable=False, reported=False)
     machine.start()
     assert isinstance(error_of(machine.on(FULL, 0)), UnusableAnswer)
 
 
 def test_without_leave_to_repeat_the_failure_is_told():
-    machine = attempt(EDGE, CLOUD, repeat=lambda: False)
+    machine = attempt(EDGE, CLOUD, leave=lambda: False)
     machine.start()
     error = error_of(machine.on(CRASH, 0))
     assert isinstance(error, UnusableAnswer)
@@ -224,7 +305,7 @@ def test_without_leave_to_repeat_the_failure_is_told():
 
 
 def test_leave_is_not_asked_for_where_nobody_is_left():
-    machine = attempt(EDGE, repeat=lambda: 1 / 0)
+    machine = attempt(EDGE, leave=lambda: 1 / 0)
     machine.start()
     assert isinstance(error_of(machine.on(BROKEN, 0)), UnusableAnswer)
 
@@ -232,7 +313,7 @@ def test_leave_is_not_asked_for_where_nobody_is_left():
 def test_what_crashed_two_endpoints_is_poison():
     machine = attempt(*FLEET)
     machine.start()
-    assert machine.on(CRASH, 0) == [CRASHED, Send(OTHER, 1)]
+    assert machine.on(CRASH, 0) == [CRASHED, Sent(OTHER, 1)]
     error = error_of(machine.on(CRASH, 1))
     assert isinstance(error, Poison)
     assert set(error.reasons) == {"edge", "other"}
@@ -242,13 +323,13 @@ def test_a_crash_and_a_failure_are_no_poison():
     machine = attempt(*FLEET)
     machine.start()
     machine.on(CRASH, 0)
-    assert machine.on(BROKEN, 1)[-1] == Send(CLOUD, 2)
+    assert machine.on(BROKEN, 1)[-1] == Sent(CLOUD, 2)
 
 
 def test_the_deadline_cancels_what_runs():
     machine = attempt(EDGE)
     machine.start()
-    stop, settle, give_up = machine.on(Timer())
+    stop, settle, give_up = machine.on(DeadlinePassed())
     assert (stop, settle) == (Cancel(0), Settle(0, Outcome.LATE))
     assert isinstance(give_up, GiveUp)
     assert isinstance(give_up.error, DeadlineExceeded)
@@ -256,7 +337,7 @@ def test_the_deadline_cancels_what_runs():
 
 
 def test_a_deadline_that_passed_at_the_endpoint_is_the_end():
-    machine = attempt(EDGE, CLOUD, due=lambda: True)
+    machine = attempt(EDGE, CLOUD, is_due=True)
     machine.start()
     assert isinstance(error_of(machine.on(EXPIRED, 0)), DeadlineExceeded)
 
@@ -267,10 +348,10 @@ def test_a_deadline_that_has_not_passed_is_no_excuse(status):
     machine.start()
     assert machine.on(Head(status, []), 0) == [
         Settle(0, Outcome.FAILED, f"answered {status}"),
-        Send(CLOUD, 1),
+        Sent(CLOUD, 1),
     ]
     assert isinstance(error_of(machine.on(Head(status, []), 1)), UnusableAnswer)
-    machine = attempt(EDGE, CLOUD, repeat=lambda: False)
+    machine = attempt(EDGE, CLOUD, leave=lambda: False)
     machine.start()
     assert isinstance(error_of(machine.on(EXPIRED, 0)), UnusableAnswer), "it is paid for"
 
@@ -279,7 +360,7 @@ def test_the_deadline_of_a_stream_cuts_it():
     machine = attempt(EDGE)
     machine.start()
     machine.on(STREAM, 0)
-    assert machine.on(Timer())[-1] == Abort("deadline_exceeded")
+    assert machine.on(DeadlinePassed())[-1] == Abort("deadline_exceeded")
 
 
 def test_nobody_is_told_after_the_client_has_gone():
@@ -328,10 +409,10 @@ def test_refused_everywhere_is_no_endpoint():
     assert isinstance(error_of(machine.on(Lost(Cause.REFUSED, ""), 0)), NoEndpoint)
 
 
-def hedged(*permits: Permit, **more) -> Attempt:
-    machine = Attempt(permits[0], among(*permits), hedge=among(*permits), **more)
+def hedged(*scored: Scored, **more) -> Transcript:
+    machine = attempt(*scored, **more)
     machine.start()
-    assert machine.on(HedgeDue()) == [Send(permits[1], 1, hedge=True)]
+    assert machine.on(HedgeDue()) == [Sent(scored[1], 1, hedge=True)]
     return machine
 
 
@@ -366,7 +447,7 @@ def test_where_one_of_two_fails_the_other_goes_on():
 def test_where_both_fail_a_third_is_asked():
     machine = hedged(EDGE, CLOUD, OTHER)
     machine.on(CRASH, 0)
-    assert machine.on(FULL, 1)[-1] == Send(OTHER, 2)
+    assert machine.on(FULL, 1)[-1] == Sent(OTHER, 2)
 
 
 def test_two_of_two_crashed_is_poison():
@@ -377,7 +458,7 @@ def test_two_of_two_crashed_is_poison():
 
 def test_the_deadline_stops_both():
     machine = hedged(EDGE, CLOUD)
-    commands = machine.on(Timer())
+    commands = machine.on(DeadlinePassed())
     assert [c for c in commands if isinstance(c, Cancel)] == [Cancel(0), Cancel(1)]
     assert isinstance(error_of(commands), DeadlineExceeded)
 
@@ -385,7 +466,7 @@ def test_the_deadline_stops_both():
 def test_there_is_one_hedge_and_none_once_the_answer_has_begun():
     machine = hedged(EDGE, CLOUD, OTHER)
     assert machine.on(HedgeDue()) == []
-    machine = Attempt(EDGE, among(*FLEET), hedge=among(*FLEET))
+    machine = attempt(*FLEET)
     machine.start()
     machine.on(SHORT, 0)
     assert machine.on(HedgeDue()) == []
@@ -398,7 +479,18 @@ def test_a_hedge_is_one_of_the_tries():
 
 
 EVENTS = st.sampled_from(
-    [SHORT, STREAM, FULL, BROKEN, MISTAKE, EXPIRED, Chunk(b"x"), End(), Timer(), ClientGone()]
+    [
+        SHORT,
+        STREAM,
+        FULL,
+        BROKEN,
+        MISTAKE,
+        EXPIRED,
+        Chunk(b"x"),
+        End(),
+        DeadlinePassed(),
+        ClientGone(),
+    ]
     + [Lost(cause, "") for cause in Cause]
     + [HedgeDue()] * 3
 )
@@ -408,7 +500,7 @@ SCRIPTS = st.lists(st.tuples(EVENTS, st.integers(0, 3)), max_size=30)
 def possible(event, number: int, sent: int, heads: set[int], ended: set[int]) -> bool:
     """What an upstream keeps to: one head, then its body, then one end."""
     match event:
-        case Timer() | ClientGone() | HedgeDue():
+        case DeadlinePassed() | ClientGone() | HedgeDue():
             return True
         case Lost():
             return number < sent and number not in ended
@@ -427,19 +519,18 @@ def possible(event, number: int, sent: int, heads: set[int], ended: set[int]) ->
 def test_laws(script, most, leaves, choices):
     """Whatever is heard, chosen and granted."""
     drawn, granted = iter(choices), iter(leaves)
-    machine = Attempt(
+    machine = Transcript(
         EDGE,
         lambda _: next(drawn, None),
-        hedge=lambda _: next(drawn, None),
-        repeat=lambda: next(granted, False),
-        due=lambda: len(script) % 2 == 0,
+        leave=lambda: next(granted, False),
+        is_due=len(script) % 2 == 0,
         most=most,
     )
     commands = machine.start()
     heads: set[int] = set()
     ended: set[int] = set()
     for event, number in script:
-        sent = sum(isinstance(c, Send) for c in commands)
+        sent = sum(isinstance(c, Sent) for c in commands)
         if not possible(event, number, sent, heads, ended):
             continue
         if isinstance(event, Head):
@@ -451,17 +542,17 @@ def test_laws(script, most, leaves, choices):
 
 
 def check_laws(machine, commands, most):
-    sends = [c for c in commands if isinstance(c, Send)]
+    sends = [c for c in commands if isinstance(c, Sent)]
     settles = [c for c in commands if isinstance(c, Settle)]
     finals = [c for c in commands if isinstance(c, Deliver | Finish | Abort | GiveUp)]
     assert [s.number for s in sends] == list(range(len(sends)))
-    assert len({s.permit.endpoint.name for s in sends}) == len(sends) <= most
+    assert len({s.scored.permit.endpoint.name for s in sends}) == len(sends) <= most
     assert sum(s.hedge for s in sends) <= 1
-    numbers = [s.number for s in settles]
+    numbers = [s.attempt for s in settles]
     assert len(set(numbers)) == len(numbers), "no try is settled twice"
     live = most_live = 0
-    for command in commands:
-        live += isinstance(command, Send) - isinstance(command, Settle)
+    for one in commands:
+        live += isinstance(one, Sent) - isinstance(one, Settle)
         most_live = max(most_live, live)
     assert most_live <= 2
     if machine.done:
