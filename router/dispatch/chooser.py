@@ -55,7 +55,7 @@ class Chooser:
         free = [
             c
             for c in self.near(query)
-            if c.able and c.has_room and c.full_until_s <= now_s
+            if c.able and c.occupancy.has_room and c.full_until_s <= now_s
             if c.endpoint.name not in useless
         ]
         if len(free) > QUICKEST_COUNT:

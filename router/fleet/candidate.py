@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from isochrone.router.fleet.congestion import turns_ahead
+from isochrone.router.fleet.congestion import price, turns_ahead
 from isochrone.router.members.endpoint import Endpoint
 from isochrone.router.wire.report import ModelState
 
@@ -35,10 +35,10 @@ class Candidate(Protocol):
     State: `full_until_s` is when asking again makes sense after it said that it is full; `out` why
     no traffic may go there (None: it may); `held` why only trials may go there, from
     `held_until_s` on and one at a time (`trial`: one is under way); `ramp_from_s` is when it began
-    its slow start. `rank_s` and `rank_byte_s` are its rank, kept ready for a request of any length,
-    or infinite where it must be worked out. `able`: it is neither out nor without the model, or out
-    because it has just fallen silent, and so can serve now or may before long; `has_room`: it has
-    fewer requests than its `limit`.
+    its slow start. `base_s` and `rank_byte_s` are its rank without load, kept ready for a request
+    of any length (see `fleet.rank`), `base_s` infinite where the rank must be worked out; `rank_s`
+    is the rank of a request without a body. `able`: it is neither out nor without the model, or out
+    because it has just fallen silent, and so can serve now or may before long.
     """
 
     @property
@@ -94,11 +94,30 @@ class Candidate(Protocol):
     @property
     def ramp_from_s(self) -> float: ...
     @property
-    def rank_s(self) -> float: ...
+    def base_s(self) -> float: ...
     @property
     def rank_byte_s(self) -> float: ...
     @property
+    def rank_s(self) -> float: ...
+    @property
+    def occupancy(self) -> "SlotUse": ...
+    @property
     def able(self) -> bool: ...
+
+
+class SlotUse(Protocol):
+    """How slots are used.
+
+    `congestion_s` prices one more request, infinite where there is no `has_room`: it has as many
+    requests as its limit.
+    """
+
+    @property
+    def slots(self) -> int: ...
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def congestion_s(self) -> float: ...
     @property
     def has_room(self) -> bool: ...
 
@@ -107,8 +126,8 @@ class Shortlist(Protocol):
     """The lawful candidates for one model, for one set of regions.
 
     `near` are all of them, or the nearest few of many, and then `far` the others; `nearest` has the
-    shortest round trip. `beside` counts the endpoints that hold the model and are not lawful,
-    `elsewhere` those that do not hold it.
+    shortest round trip. `holders` counts the endpoints that hold the model, `beside` those of them
+    that are not lawful, `elsewhere` those that do not hold it.
     """
 
     @property
@@ -117,6 +136,8 @@ class Shortlist(Protocol):
     def far(self) -> Sequence[Candidate]: ...
     @property
     def nearest(self) -> Candidate | None: ...
+    @property
+    def holders(self) -> int: ...
     @property
     def beside(self) -> int: ...
     @property
@@ -174,8 +195,21 @@ class FrozenCandidate:
     held_until_s: float = 0.0
     trial: bool = False
     ramp_from_s: float = -math.inf
-    rank_s: float = math.inf
+    base_s: float = math.inf
     rank_byte_s: float = 0.0
+
+    @property
+    def occupancy(self) -> "FrozenCandidate":
+        """Its own."""
+        return self
+
+    @property
+    def congestion_s(self) -> float:
+        return self.turn_s * price(self.expected, self.slots) if self.has_room else math.inf
+
+    @property
+    def rank_s(self) -> float:
+        return self.base_s + self.congestion_s
 
     @property
     def expected(self) -> float:
@@ -202,43 +236,3 @@ class FrozenCandidate:
         """What nobody has measured better; as uncertain as it is long."""
         wait_s = self.turn_s * turns_ahead(self.in_flight, self.slots)
         return wait_s, wait_s * wait_s
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenShortlist:
-    """Candidates that were picked out."""
-
-    near: Sequence[Candidate]
-    beside: int
-    elsewhere: int = 0
-    far: Sequence[Candidate] = ()
-
-    @property
-    def nearest(self) -> Candidate | None:
-        """The shortest round trip."""
-        return min(self.near, key=lambda candidate: candidate.net_s, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class FrozenFleet:
-    """A fleet that holds exactly these candidates, all for one model."""
-
-    held: tuple[Candidate, ...] = ()
-    generation: int = 1
-
-    def candidates(self, model: str, version: str | None) -> Sequence[Candidate]:
-        """Every candidate of that version."""
-        del model
-        return [c for c in self.held if version is None or c.version == version]
-
-    def shortlist(
-        self, model: str, version: str | None, regions: frozenset[str] | None
-    ) -> FrozenShortlist:
-        """Those in one of the regions."""
-        held = self.candidates(model, version)
-        near = [c for c in held if regions is None or c.endpoint.region in regions]
-        return FrozenShortlist(near, len(held) - len(near), len(self.held) - len(held))
-
-    def elsewhere(self, model: str, version: str | None) -> int:
-        """Those of another version."""
-        return len(self.held) - len(self.candidates(model, version))

@@ -24,15 +24,15 @@ def turns_ahead(in_flight: int, slots: int) -> float:
     return max(0, in_flight + 1 - slots) / slots
 
 
-def price(load: float, slots: int) -> float:
-    """Turns that one more request costs there: none where nobody is, then convex in the load.
+def price(expected: float, slots: int) -> float:
+    """Turns that one more request costs beside those expected: convex in the load, 0 at no load.
 
     It begins before every slot is taken, because others' requests are under way to the same slots,
     and because who takes the last one delays the next. C3 (Suresh et al., NSDI 2015) prices with
     the cube of the queue. Ours is what had the shortest tail in simulation: a steady load wants it
     steep, but in a burst everybody is in a long queue, and none of them should be fled at any cost.
     """
-    over = load - FREE_LOAD
+    over = (expected + 1) / slots - FREE_LOAD
     return 0.0 if over <= 0 else _convex(over) - _idle_price(slots)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from isochrone.router.errors import IsochroneError
 from isochrone.router.fleet.breaker import Breaker
 from isochrone.router.fleet.latency import ServiceTime
+from isochrone.router.fleet.rank import line
 from isochrone.router.fleet.slowstart import RAMP_S
 from isochrone.router.geo.network import RttWindow
 from isochrone.router.members.endpoint import Endpoint, Tier
@@ -44,8 +45,6 @@ class Holding:
 
     __slots__ = (
         "_curve",
-        "_occupancy",
-        "_site",
         "_wait",
         "able",
         "active",
@@ -56,16 +55,16 @@ class Holding:
         "falls_cold",
         "full_until_s",
         "gone",
-        "has_room",
         "mean_bytes",
         "measured_load_s",
         "missed_s",
         "model",
         "net_s",
+        "net_variance",
+        "occupancy",
         "overhead_s",
         "ramps_from_s",
         "rank_byte_s",
-        "rank_s",
         "refusal",
         "refusals",
         "refused_s",
@@ -75,6 +74,8 @@ class Holding:
         "service",
         "service_byte_s",
         "service_s",
+        "service_variance",
+        "site",
         "state",
         "taught_s",
         "version",
@@ -84,8 +85,8 @@ class Holding:
     )
 
     def __init__(self, site: "Site", model: str, version: str) -> None:
-        self._site = site
-        self._occupancy = site.occupancy
+        self.site = site
+        self.occupancy = site.occupancy
         self._curve = site.curve
         self.endpoint: Endpoint = site.endpoint
         self.model = model
@@ -123,81 +124,69 @@ class Holding:
         """How much sooner requests would have been answered since then, had it been warm."""
         self.gone = False
         self.able = False
-        self.has_room = True
         self.base_s = math.inf
-        self.rank_s = math.inf
         self.rank_byte_s = 0.0
         self.renew()
 
     @property
-    def site(self) -> "Site":
-        """The endpoint's record."""
-        return self._site
-
-    @property
     def slots(self) -> int:
         """How many requests run there at once."""
-        return self._occupancy.slots
+        return self.occupancy.slots
 
     @property
     def limit(self) -> int:
         """With how many there it refuses more."""
-        return self._occupancy.limit
+        return self.occupancy.limit
 
     @property
     def in_flight(self) -> int:
         """How many requests are there."""
-        return self._occupancy.in_flight
+        return self.occupancy.in_flight
 
     @property
     def unseen(self) -> int:
         """How many of ours its last report could not have seen."""
-        return self._occupancy.unseen
+        return self.occupancy.unseen
 
     @property
     def expected(self) -> float:
         """How many will be there when a request sent now arrives."""
-        return self._occupancy.expected
-
-    @property
-    def net_variance(self) -> float:
-        """How single round trips differ."""
-        return self._site.path.variance
-
-    @property
-    def service_variance(self) -> float:
-        """How single requests differ."""
-        return self.service.variance
+        return self.occupancy.expected
 
     @property
     def turn_s(self) -> float:
         """How long what runs there holds a slot."""
-        return self._occupancy.turn_s
+        return self.occupancy.turn_s
 
     @property
     def wait(self) -> tuple[float, float]:
         """How long a request sent now should wait, and the variance of that."""
-        occupancy = self._occupancy
+        occupancy = self.occupancy
         turn_s = occupancy.turn_s
         turns, variance = self._curve.turns(occupancy.place)
         return turn_s * turns, turn_s * turn_s * variance
+
+    @property
+    def rank_s(self) -> float:
+        """The kept rank of a request without a body."""
+        return self.base_s + self.occupancy.congestion_s
 
     @property
     def load_s(self) -> float:
         """A cold start from disk, measured there or by its like."""
         if self.measured_load_s is not None:
             return self.measured_load_s
-        return self._site.priors.load_s(self.model, self.endpoint.hardware_class)
+        return self.site.priors.load_s(self.model, self.endpoint.hardware_class)
 
     @property
     def out(self) -> str | None:
         """Why no traffic may go there (None: it may)."""
-        return "left" if self.gone else self._site.out
+        return "left" if self.gone else self.site.out
 
     @property
     def held(self) -> str | None:
         """Why only trials may go there (None: anything may)."""
-        health = self._site.health
+        health = self.site.health
         return health.out if health.trials else self.breaker.why
 
     @property
@@ -205,24 +194,24 @@ class Holding:
         """When a request may be a trial; not before a test where it can be tested without one."""
         breaker = self.breaker
         testable = self.samples and self.state is ModelState.WARM and not breaker.tested
-        return math.inf if self._site.health.trials or testable else breaker.until_s
+        return math.inf if self.site.health.trials or testable else breaker.until_s
 
     @property
     def trial(self) -> bool:
         """One is under way."""
-        return self._site.trial or self.breaker.trial
+        return self.site.trial or self.breaker.trial
 
     @property
     def ramp_from_s(self) -> float:
         """When it began its slow start."""
-        return max(self.ramps_from_s, self._site.ramp_from_s)
+        return max(self.ramps_from_s, self.site.ramp_from_s)
 
     def expect(self, load_s: float | None, now_s: float) -> None:
         """What this endpoint says of a load is what its like are expected to need.
 
         Until it has served, what they need to serve is expected of it.
         """
-        priors, hardware_class = self._site.priors, self.endpoint.hardware_class
+        priors, hardware_class = self.site.priors, self.endpoint.hardware_class
         if load_s is not None and load_s != self.measured_load_s:
             self.measured_load_s = load_s
             priors.loaded(self.model, hardware_class, load_s, now_s)
@@ -234,7 +223,7 @@ class Holding:
         self.service.observe(infer_s, body_bytes, now_s)
         if now_s - self.taught_s >= TEACH_S:
             self.taught_s = now_s
-            site = self._site
+            site = self.site
             hardware_class = site.endpoint.hardware_class
             site.priors.served(self.model, hardware_class, self.service.mean_s, now_s)
         if self._wait is not None and wait_s is not None:
@@ -265,33 +254,29 @@ class Holding:
 
     def settle(self, now_s: float) -> None:
         """Keep the part of its rank that does not depend on load; infinite where time decides."""
-        there = self.out is None or (self._site.may_return(now_s) and not self.gone)
+        there = self.out is None or (self.site.may_return(now_s) and not self.gone)
         self.able = there and self.state is not ModelState.ABSENT
         self.base_s = 0.0 if self._plain(now_s) else math.inf
         self.renew()
 
     def renew(self) -> None:
         """The same, where nothing but the estimates of the way and of the service has changed."""
-        site, service = self._site, self.service
+        site, service = self.site, self.service
         path, service_s = site.path, service.mean_s
         if service_s < site.late_s:
             service_s = site.late_s
-        self.service_s = service_s = service_s + self.overhead_s
-        self.net_s, self.byte_s = path.mean_s, path.byte_s
+        self.service_s = service_s + self.overhead_s
+        self.net_s, self.net_variance, self.byte_s = path.mean_s, path.variance, path.byte_s
         self.mean_bytes, self.service_byte_s = service.mean_bytes, service.byte_s
+        self.service_variance = service.variance
         if self.base_s < math.inf:
-            slope_s = service.byte_s
-            self.rank_byte_s = path.byte_s + slope_s
-            self.base_s = path.mean_s + service_s - slope_s * service.mean_bytes
-        congestion_s = self._occupancy.congestion_s
-        self.rank_s = self.base_s + congestion_s
-        self.has_room = congestion_s < math.inf
+            self.base_s, self.rank_byte_s = line(self)
 
     def leave(self) -> None:
         """It is not held any more."""
         self.gone = True
         self.able = False
-        self.base_s = self.rank_s = math.inf
+        self.base_s = math.inf
 
     def _plain(self, now_s: float) -> bool:
         return (

@@ -24,10 +24,11 @@ _net = attrgetter("net_s")
 class Lawful:
     """The holdings of one model in one set of regions. Satisfies `Shortlist`."""
 
-    __slots__ = ("beside", "elsewhere", "every", "far", "near", "nearest")
+    __slots__ = ("beside", "elsewhere", "every", "far", "holders", "near", "nearest")
 
     def __init__(self, every: Sequence[Holding], beside: int, elsewhere: int) -> None:
         self.every = every
+        self.holders = len(every) + beside
         self.beside = beside
         self.elsewhere = elsewhere
         self.near: Sequence[Holding] = every

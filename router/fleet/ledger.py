@@ -5,7 +5,7 @@ copied per request.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from heapq import nsmallest
 from operator import attrgetter
 from random import Random
@@ -14,7 +14,6 @@ from types import MappingProxyType
 from isochrone.router.errors import IsochroneError
 from isochrone.router.fleet.back_off import back_off_s
 from isochrone.router.fleet.breaker import Tolerance
-from isochrone.router.fleet.candidate import Candidate, Shortlist
 from isochrone.router.fleet.holding import Holding, StandingRefusal
 from isochrone.router.fleet.index import Index
 from isochrone.router.fleet.outcome import Outcome
@@ -71,6 +70,7 @@ class Ledger:
         self._curve = WaitCurve()
         self._sites: dict[str, Site] = {}
         self._index = Index()
+        self.candidates, self.shortlist = self._index.held, self._index.shortlist
         self._watch = Watch()
         self._timetable = Timetable()
         self._quarantine = Quarantine(thresholds or Thresholds(), self._timetable, start_s)
@@ -79,16 +79,6 @@ class Ledger:
         """How many requests were sent."""
 
     # What it tells.
-
-    def candidates(self, model: str, version: str | None) -> Sequence[Candidate]:
-        """Who holds that version; without one, each endpoint's active one."""
-        return self._index.held(model, version)
-
-    def shortlist(
-        self, model: str, version: str | None, regions: frozenset[str] | None
-    ) -> Shortlist:
-        """Of these, those in one of the regions (None: in any)."""
-        return self._index.shortlist(model, version, regions)
 
     def elsewhere(self, model: str, version: str | None) -> int:
         """How many endpoints do not hold it."""
@@ -179,7 +169,7 @@ class Ledger:
         own[sequence] = lease
         if holding is not None and holding.base_s == math.inf:
             _begin_out_of_turn(lease, holding)
-        site.sent(sequence)
+        site.occupancy.sent(sequence, len(own))
         return lease
 
     def answered(
@@ -242,11 +232,9 @@ class Ledger:
             holding.breaker.succeed(now_s)
             if holding.refusals:
                 self._has_served(holding, now_s)
-            if site.occupancy.counts_without(lease.sequence, len(own)):
-                return
         else:
             self._close_badly(lease, outcome, now_s, retry_after_s)
-        site.refresh()
+        site.occupancy.ended(lease.sequence, len(own))
 
     def lacks(self, lease: Lease, now_s: float) -> None:
         """The endpoint says that it does not hold the model; its next report may say otherwise."""

@@ -43,16 +43,16 @@ class Occupancy:
         "_instance",
         "_newest",
         "_one_process",
-        "_reported",
         "_sequence",
-        "_told",
         "_turn",
         "_usual",
         "congestion_s",
+        "has_room",
         "in_flight",
         "limit",
         "limit_until_s",
         "place",
+        "reported",
         "seen_sequence",
         "slots",
         "turn_s",
@@ -69,11 +69,12 @@ class Occupancy:
         self.place = place(0, 1)
         self.turn_s = SERVICE_S
         self.congestion_s = 0.0
+        self.has_room = True
         self._one_process = one_process
         self._usual = 0.0
         self._drift = 0
-        self._reported = 0
-        self._told = 0
+        self.reported = 0
+        """How many requests the endpoint said are there."""
         self.seen_sequence = 0
         self._instance: str | None = None
         self._sequence = -1
@@ -84,11 +85,6 @@ class Occupancy:
     def expected(self) -> float:
         """How many will be there when a request sent now arrives."""
         return self.in_flight + self._drift / _GRAIN
-
-    @property
-    def reported(self) -> int:
-        """How many requests the endpoint said are there."""
-        return self._reported
 
     def hears(self, instance: str, sequence: int, in_flight: int, now_s: float) -> bool:
         """Take over a process's newer report; False: it is an old one, and changes nothing."""
@@ -101,7 +97,7 @@ class Occupancy:
         elif sequence <= self._sequence:
             return False
         self._sequence = sequence
-        self._reported = in_flight
+        self.reported = in_flight
         return True
 
     def knows(self, instance: str) -> bool:
@@ -129,40 +125,38 @@ class Occupancy:
             if sequence <= seen:
                 break
             unseen += 1
-        in_flight = self._told = self._reported + unseen
+        self.unseen = unseen
         own_count = len(own)
         if trip_s is not None:
-            self._learn(in_flight + ended_count - own_count, trip_s)
-        self.unseen = unseen
-        self._weigh(in_flight, own_count)
+            others = max(0, self.reported + unseen + ended_count - own_count)
+            beyond = others - self._usual
+            self._usual += USUAL_WEIGHT * beyond
+            passed = 1.0 - math.exp(-trip_s / self.turn_s)
+            self._drift = -round(_GRAIN * passed * beyond)
+        self._weigh(own_count)
 
     def sent(self, sequence: int, own_count: int) -> None:
         """One more is on its way, which makes `own_count` of ours; nothing else has changed."""
         if sequence > self.seen_sequence:
             self.unseen += 1
-            self._told += 1
-        self._weigh(self._told, own_count)
+        self._weigh(own_count)
 
-    def _weigh(self, in_flight: int, own_count: int) -> None:
+    def ended(self, sequence: int, own_count: int) -> None:
+        """Our request `sequence` has gone, which leaves `own_count` of ours."""
+        if sequence > self.seen_sequence:
+            self.unseen -= 1
+        elif self.reported + self.unseen > own_count:
+            return  # the report that came with its answer has counted it out already
+        self._weigh(own_count)
+
+    def _weigh(self, own_count: int) -> None:
+        in_flight = self.reported + self.unseen
         if in_flight < own_count:
             in_flight = own_count
         self.in_flight = in_flight
         self.place, turns = _weighed(in_flight, self._drift, self.slots)
-        self.congestion_s = self.turn_s * turns if in_flight < self.limit else math.inf
-
-    def counts_without(self, sequence: int, left: int) -> bool:
-        """Nothing changes when our request `sequence` goes and `left` of ours stay.
-
-        The report that came with its answer has counted it out already.
-        """
-        return sequence <= self.seen_sequence and self._told > left
-
-    def _learn(self, others: int, trip_s: float) -> None:
-        """A report from so far away told of so many requests that are not ours."""
-        beyond = (others if others > 0 else 0) - self._usual
-        self._usual += USUAL_WEIGHT * beyond
-        passed = 1.0 - math.exp(-trip_s / self.turn_s)
-        self._drift = -round(_GRAIN * passed * beyond)
+        self.has_room = in_flight < self.limit
+        self.congestion_s = self.turn_s * turns if self.has_room else math.inf
 
     def _sum(self, instance: str, sequence: int, in_flight: int, now_s: float) -> bool:
         present = self._newest.get(instance)
@@ -171,12 +165,11 @@ class Occupancy:
         self._newest[instance] = (sequence, in_flight, now_s)
         fresh = {i: r for i, r in self._newest.items() if now_s - r[2] <= REPORT_LASTS_S}
         self._newest = fresh
-        self._reported = sum(count for _, count, _ in fresh.values())
+        self.reported = sum(count for _, count, _ in fresh.values())
         return True
 
 
 @lru_cache(maxsize=1 << 16)
 def _weighed(in_flight: int, drift: int, slots: int) -> tuple[int, float]:
     """Where that many lie on the wait curve; the turns that one more costs beside who will come."""
-    expected = in_flight + drift / _GRAIN
-    return place(in_flight, slots), price((expected + 1) / slots, slots)
+    return place(in_flight, slots), price(in_flight + drift / _GRAIN, slots)

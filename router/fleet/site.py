@@ -195,7 +195,7 @@ class Site:
             occupancy.seen_sequence = report.seq_seen
         if report.models_generation != self.generation and self.endpoint.tier is Tier.EDGE:
             self.stale = True
-        self.refresh(self.path.mean_s, ended_count)
+        occupancy.count(self.open, self.path.mean_s, ended_count)
 
     def told(self, report: EndpointReport, seen_sequence: int, now_s: float) -> None:
         """The full report of a probe."""
@@ -228,31 +228,11 @@ class Site:
             holding.saw(model.state, now_s)
             holding.active = model.active
 
-    def refresh(self, trip_s: float | None = None, ended_count: int = 0) -> None:
-        """Count anew what is in flight here, and what that makes of every rank.
-
-        `trip_s` and `ended_count` as in `Occupancy.count`.
-        """
-        self.occupancy.count(self.open, trip_s, ended_count)
-        self._rank()
-
-    def sent(self, sequence: int) -> None:
-        """One more of ours is on its way: the newest of `open`."""
-        self.occupancy.sent(sequence, len(self.open))
-        self._rank()
-
-    def _rank(self) -> None:
-        congestion_s = self.occupancy.congestion_s
-        has_room = congestion_s < math.inf
-        for holding in self.holdings.values():
-            holding.rank_s = holding.base_s + congestion_s
-            holding.has_room = has_room
-
     def settle(self, now_s: float) -> None:
         """Work out every rank anew."""
         for holding in self.holdings.values():
             holding.settle(now_s)
-        self.refresh()
+        self.occupancy.count(self.open)
 
     def leave(self) -> None:
         """It is no member any more; whoever still holds on to it sees that."""

@@ -12,6 +12,7 @@ from random import Random
 
 from msgspec.structs import replace
 
+from isochrone.router.fleet import rank
 from isochrone.router.fleet.candidate import Candidate, Fleet, Shortlist
 from isochrone.router.law.permit import Permit, permit
 from isochrone.router.policy.pick import Scored, hair_s
@@ -38,22 +39,22 @@ def choose(
         every = [c for c in (*lawful.near, *lawful.far) if c.endpoint.name not in tried]
         return _by_the_book(policy, query, lawful, rng, every)
     near = _looked_at(lawful, rng, tried) if tried or lawful.far else lawful.near
-    ranks = _kept_ranks(query, near)
+    ranks = _ranks(policy, query, near)
     cold = _work_out(policy, query, near, ranks) if math.inf in ranks else []
     best = min(ranks) if ranks else math.inf
     if best == math.inf and lawful.far:  # nobody near: whoever is simply warm and well
         near = [c for c in lawful.far if c.endpoint.name not in tried]
-        ranks = _kept_ranks(query, near)
+        ranks = _ranks(policy, query, near)
         best = min(ranks, default=math.inf)
     if best == math.inf:
         return _not_plain(policy, query, lawful, rng, tried)
-    index = ranks.index(best)
-    limit = best + hair_s(best, service_s(query, near[index]))
-    equals = [number for number, rank in enumerate(ranks) if rank <= limit]
-    if len(equals) > 1:
-        index = equals[int(rng.random() * len(equals))]
-        best = ranks[index]
-    first = near[index]
+    first = near[ranks.index(best)]
+    if len(ranks) > 1:
+        limit = best + hair_s(best, service_s(query, first))
+        equals = [number for number, rank_s in enumerate(ranks) if rank_s <= limit]
+        if len(equals) > 1:
+            index = equals[int(rng.random() * len(equals))]
+            first, best = near[index], ranks[index]
     if first.state is not _WARM:
         return _not_plain(policy, query, lawful, rng, tried)
     return Plan(
@@ -63,7 +64,7 @@ def choose(
         lawful.elsewhere,
         _worth_waking(query, cold, first, best) if cold else None,
         "nearest" if first is lawful.nearest else _why(query, first, lawful.nearest),
-        _count(lawful) - 1,
+        lawful.holders - 1,
     )
 
 
@@ -71,13 +72,9 @@ def score_plain(query: Query, candidate: Candidate, rank_s: float) -> Scored:
     """What is predicted of a lawful candidate whose rank is kept."""
     leave = permit(query, candidate)
     assert isinstance(leave, Permit), "the shortlist holds what the law forbids"
-    load = candidate.in_flight / candidate.slots
+    occupancy = candidate.occupancy
+    load = occupancy.in_flight / occupancy.slots
     return Scored(candidate, leave, seconds(query, candidate), rank_s, load)
-
-
-def _count(lawful: Shortlist) -> int:
-    """The endpoints that hold the model."""
-    return len(lawful.near) + len(lawful.far) + lawful.beside
 
 
 def _looked_at(lawful: Shortlist, rng: Random, tried: Collection[str]) -> Sequence[Candidate]:
@@ -91,13 +88,12 @@ def _looked_at(lawful: Shortlist, rng: Random, tried: Collection[str]) -> Sequen
     return looked_at
 
 
-def _kept_ranks(query: Query, near: Sequence[Candidate]) -> list[float]:
-    """What the ledger has ready; infinite where it has not."""
-    length = query.body_bytes
-    taste = query.preferred
-    if taste:
-        return [c.rank_s + c.rank_byte_s * length - taste.get(c.endpoint.region, 0.0) for c in near]
-    return [c.rank_s + c.rank_byte_s * length for c in near]
+def _ranks(policy: Policy, query: Query, near: Sequence[Candidate]) -> list[float]:
+    """The kept ranks and the scores that nobody can keep; infinite where nothing is kept."""
+    ranks = rank.kept(near, query.body_bytes)
+    for score in policy.further if query.preferred else policy.unbiased:
+        ranks = [known_s + score(query, c) for known_s, c in zip(ranks, near, strict=True)]
+    return ranks
 
 
 def _work_out(
@@ -106,7 +102,7 @@ def _work_out(
     """Fill in the ranks that are not ready; tells who is cold, with its rank if it were warm."""
     cold: list[tuple[float, Candidate]] = []
     for index, candidate in enumerate(near):
-        if ranks[index] < math.inf or not candidate.able or not candidate.has_room:
+        if ranks[index] < math.inf or not candidate.able or not candidate.occupancy.has_room:
             continue
         if candidate.full_until_s > query.now_s:
             continue
@@ -114,9 +110,9 @@ def _work_out(
             policy.reserves, query, candidate
         ):
             continue
-        rank = ranks[index] = sum(term(query, candidate) for term in policy.rank)
+        rank_s = ranks[index] = sum(term(query, candidate) for term in policy.rank)
         if candidate.state is not _WARM:
-            cold.append((rank - cold_s(query, candidate), candidate))
+            cold.append((rank_s - cold_s(query, candidate), candidate))
     return cold
 
 
@@ -124,7 +120,7 @@ def _worth_waking(
     query: Query, cold: Sequence[tuple[float, Candidate]], first: Candidate, best: float
 ) -> Permit | None:
     """See `isochrone.router.policy.policy.worth_waking`."""
-    better = [(rank, c) for rank, c in cold if c is not first and rank < best]
+    better = [(rank_s, c) for rank_s, c in cold if c is not first and rank_s < best]
     if not better:
         return None
     _, foremost = min(better, key=lambda one: one[0])
@@ -150,16 +146,16 @@ def _not_plain(
     """
     now_s, every = query.now_s, [*lawful.near, *lawful.far]
     able = [c for c in every if c.able and c.endpoint.name not in tried]
-    free = [c for c in able if c.has_room and c.full_until_s <= now_s]
+    free = [c for c in able if c.occupancy.has_room and c.full_until_s <= now_s]
     if not free:
         elsewhere = lawful.elsewhere
-        return Plan(query, [], [], elsewhere, unexplained=_count(lawful), busy=able)
+        return Plan(query, [], [], elsewhere, unexplained=lawful.holders, busy=able)
     plan = _by_the_book(policy, query, lawful, rng, free)
     if not plan.order:
-        return replace(plan, rejected=(), unexplained=_count(lawful), busy=able)
+        return replace(plan, rejected=(), unexplained=lawful.holders, busy=able)
     first, nearest = plan.order[0].candidate, lawful.nearest
     why = "nearest" if first is nearest else _why(query, first, nearest)
-    return replace(plan, rejected=(), unexplained=_count(lawful) - 1, why=why)
+    return replace(plan, rejected=(), unexplained=lawful.holders - 1, why=why)
 
 
 def _by_the_book(
@@ -169,5 +165,5 @@ def _by_the_book(
     if len(every) > _MOST_BY_THE_BOOK:
         every = rng.sample(every, _MOST_BY_THE_BOOK)
     plan = plan_among(policy, query, every, rng, elsewhere=lawful.elsewhere)
-    unexplained = _count(lawful) - len(plan.order[:1]) - len(plan.rejected)
+    unexplained = lawful.holders - len(plan.order[:1]) - len(plan.rejected)
     return replace(plan, order=plan.order[:1], unexplained=unexplained)

@@ -65,7 +65,7 @@ def reasons_among(
             told[candidate.endpoint.name] = reason
     rest = inside[REASONS_COUNT:]
     able = [c for c in rest if c.able]
-    full = [c for c in able if not c.has_room or c.full_until_s > query.now_s]
+    full = [c for c in able if not c.occupancy.has_room or c.full_until_s > query.now_s]
     counts = {
         "out, or without the model": len(rest) - len(able),
         "full": len(full),

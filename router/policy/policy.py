@@ -16,7 +16,7 @@ from isochrone.router.law.permit import Permit, permit
 from isochrone.router.policy.filters import FILTERS, RESERVES, Filter
 from isochrone.router.policy.pick import Pick, Scored, best_first
 from isochrone.router.policy.query import Query
-from isochrone.router.policy.scores import RANK, Score, net_s, seconds
+from isochrone.router.policy.scores import KEPT, RANK, Score, net_s, seconds, taste_s
 from isochrone.router.wire.report import ModelState
 
 
@@ -24,7 +24,8 @@ from isochrone.router.wire.report import ModelState
 class Policy:
     """What a decision is composed of; the defaults are the product's.
 
-    `kept` says that the ledger keeps the ranks of this composition: it does for the product's own.
+    `kept` says that `choose` may use the ranks that the ledger keeps: it adds the `further` scores
+    to them, or `unbiased` of these where the query prefers no region.
     """
 
     filters: tuple[Filter, ...] = FILTERS
@@ -32,10 +33,15 @@ class Policy:
     rank: tuple[Score, ...] = RANK
     pick: Pick = best_first
     kept: bool = field(init=False, repr=False)
+    further: tuple[Score, ...] = field(init=False, repr=False)
+    unbiased: tuple[Score, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        own = self.filters is FILTERS and self.reserves is RESERVES and self.rank is RANK
-        object.__setattr__(self, "kept", own and self.pick is best_first)
+        own = self.filters is FILTERS and self.reserves is RESERVES and self.pick is best_first
+        further = self.rank[len(KEPT) :]
+        object.__setattr__(self, "kept", own and self.rank[: len(KEPT)] == KEPT)
+        object.__setattr__(self, "further", further)
+        object.__setattr__(self, "unbiased", tuple(s for s in further if s is not taste_s))
 
 
 @dataclass(frozen=True, slots=True)

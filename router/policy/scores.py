@@ -1,8 +1,9 @@
 """Seconds until the answer, term by term, and the two sums over them.
 
-`Seconds.total` says what will happen; `RANK` says where to send. They differ in two terms: `RANK`
-prices congestion instead of predicting the wait (see `fleet.congestion`), and taste enters
-`RANK` only.
+`Seconds.total` says what will happen; the sum of `RANK` says where to send. They differ in two
+terms: `RANK` prices congestion instead of predicting the wait (see `fleet.congestion`), and only
+`RANK` has the preferences of the policy. A new score (a price, a weight) is one function of that
+type, appended: `Policy(rank=(*RANK, price_s))`.
 """
 
 import math
@@ -10,8 +11,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from isochrone.router.fleet import rank
 from isochrone.router.fleet.candidate import UNLOADED, Candidate
-from isochrone.router.fleet.congestion import price
 from isochrone.router.policy.query import Query
 from isochrone.router.wire.report import ModelState
 
@@ -39,17 +40,19 @@ def wait_s(query: Query, candidate: Candidate) -> float:
     return candidate.wait[0]
 
 
-def congestion_s(query: Query, candidate: Candidate) -> float:
-    """What this request costs there beside its own service: convex in the load."""
-    del query
-    load = (candidate.expected + 1) / candidate.slots
-    return candidate.turn_s * price(load, candidate.slots)
-
-
 def service_s(query: Query, candidate: Candidate) -> float:
     """This request alone in a slot: longer for a longer payload where that was seen to matter."""
     further_bytes = query.body_bytes - candidate.mean_bytes
     return candidate.service_s + candidate.service_byte_s * further_bytes
+
+
+def warm_s(query: Query, candidate: Candidate) -> float:
+    """The rank as if the model were warm there: way, service and the price of the load."""
+    warm_s = rank.warm_s(candidate, query.body_bytes)
+    if query.vantage is None:
+        return warm_s
+    endpoint = candidate.endpoint
+    return warm_s - candidate.net_s + query.vantage.net(endpoint.name, endpoint.region).mean_s
 
 
 def cold_s(query: Query, candidate: Candidate) -> float:
@@ -68,7 +71,9 @@ def taste_s(query: Query, candidate: Candidate) -> float:
     return 0.0 - query.preferred.get(candidate.endpoint.region, 0.0)
 
 
-RANK: tuple[Score, ...] = (net_s, congestion_s, service_s, cold_s, taste_s)
+KEPT: tuple[Score, ...] = (warm_s, cold_s)
+"""The ledger keeps their sum for every candidate that is warm and usable."""
+RANK: tuple[Score, ...] = (*KEPT, taste_s)
 
 
 class Seconds(msgspec.Struct, frozen=True, gc=False):

@@ -52,8 +52,8 @@ class Present(Rule):
 
     def _rank_s(self, call: Call, site: Site, now_s: float) -> float:
         service_s = self.service_s(call, site)
-        load = (self.oracle.present(site) + self.coming(site, now_s) + 1) / site.slots
-        return self.oracle.rtt_s(site) + service_s * (1 + price(load, site.slots))
+        expected = self.oracle.present(site) + self.coming(site, now_s)
+        return self.oracle.rtt_s(site) + service_s * (1 + price(expected, site.slots))
 
 
 class Coming(Present):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from isochrone.router.fleet.candidate import Candidate
 from isochrone.router.fleet.index import NEAR_COUNT
 from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.fleet.outcome import Outcome
@@ -17,10 +18,19 @@ from isochrone.router.policy.choose import choose
 from isochrone.router.policy.pick import hair_s
 from isochrone.router.policy.policy import Plan, Policy, decide
 from isochrone.router.policy.query import Query
+from isochrone.router.policy.scores import RANK
 from isochrone.router.wire.report import CallReport, EndpointReport, HeldModel, ModelState
 from isochrone.router.wire.report import Lease as Term
 
 POLICY = Policy()
+PRICES_S = {"eu-west": 0.03, "us-east": 0.0, "ap-south": 0.007}
+
+
+def price_s(query: Query, candidate: Candidate) -> float:
+    return PRICES_S[candidate.endpoint.region] * (1 + query.body_bytes * 1e-6)
+
+
+PRICED = Policy(rank=(*RANK, price_s))
 REGIONS = ("eu-west", "us-east", "ap-south")
 STATES = st.sampled_from(
     [ModelState.WARM] * 5 + [ModelState.COLD, ModelState.LOADING, ModelState.DRAINING]
@@ -127,7 +137,7 @@ def assert_same(plan: Plan, book: Plan) -> None:
     same = ranks[first.permit.endpoint.name]
     service_s = min(book.order, key=lambda s: s.rank).seconds.service
     assert same.rank <= (best + hair_s(best, service_s)) * (1 + 1e-9) + 1e-12
-    assert first.seconds == same.seconds
+    assert (first.seconds, first.rank, first.load) == (same.seconds, same.rank, same.load)
 
 
 @settings(deadline=None, max_examples=150)
@@ -139,9 +149,10 @@ def assert_same(plan: Plan, book: Plan) -> None:
     length=st.integers(0, 10**6),
     preferred=st.dictionaries(st.sampled_from(REGIONS), st.floats(0, 0.2)),
     seed=st.integers(0, 9),
+    policy=st.sampled_from([POLICY, PRICED]),
 )
 def test_the_kept_ranks_give_the_same_answer_as_the_composition(
-    count, steps, repeatable, required, length, preferred, seed
+    count, steps, repeatable, required, length, preferred, seed, policy
 ):
     life = Life(count)
     for step in steps:
@@ -156,8 +167,9 @@ def test_the_kept_ranks_give_the_same_answer_as_the_composition(
         preferred=preferred,
         repeatable=repeatable,
     )
-    plan = choose(POLICY, query, life.ledger, Random(seed))
-    book = decide(POLICY, query, life.ledger, Random(seed))
+    assert policy.kept
+    plan = choose(policy, query, life.ledger, Random(seed))
+    book = decide(policy, query, life.ledger, Random(seed))
     assert_same(plan, book)
     for scored in plan.order:
         assert required is None or scored.permit.endpoint.region in required

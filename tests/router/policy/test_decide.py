@@ -1,6 +1,7 @@
 """The decision: law, filters, scores, pick; as a table and as laws."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from random import Random
 
@@ -9,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from isochrone.router.fleet.candidate import FrozenCandidate, FrozenFleet
+from isochrone.router.fleet.candidate import Candidate, FrozenCandidate, Shortlist
+from isochrone.router.fleet.rank import congestion_s
 from isochrone.router.geo.network import Estimate
 from isochrone.router.law.permit import Permit, permit
 from isochrone.router.members.endpoint import Endpoint
 from isochrone.router.policy.policy import Policy, decide
 from isochrone.router.policy.query import Query
-from isochrone.router.policy.scores import congestion_s, seconds, wait_s
+from isochrone.router.policy.scores import seconds, wait_s
 from isochrone.router.wire.report import ModelState
 
 POLICY = Policy()
@@ -38,6 +40,27 @@ class ByRegion:
     def net(self, endpoint: str, region: str) -> Estimate:
         del endpoint
         return Estimate(self.rtt_s[region.replace("-", "_")], 0.0, "measured")
+
+
+@dataclass(frozen=True)
+class FrozenFleet:
+    """A fleet of these candidates, all of one model."""
+
+    held: tuple[Candidate, ...] = ()
+    generation: int = 1
+
+    def candidates(self, model: str, version: str | None) -> Sequence[Candidate]:
+        del model
+        return [c for c in self.held if version is None or c.version == version]
+
+    def elsewhere(self, model: str, version: str | None) -> int:
+        return len(self.held) - len(self.candidates(model, version))
+
+    def shortlist(
+        self, model: str, version: str | None, regions: frozenset[str] | None
+    ) -> Shortlist:
+        del model, version, regions
+        raise AssertionError("`decide` looks at every candidate")
 
 
 def plan(query: Query, *candidates: FrozenCandidate):
@@ -245,13 +268,13 @@ def test_what_is_slower_never_ranks_better(candidate, more):
 @given(CANDIDATES)
 def test_nobody_there_costs_nothing_and_congestion_is_never_less_than_the_wait(candidate):
     idle = replace(candidate, in_flight=0, drift=0.0)
-    assert congestion_s(QUERY, idle) == wait_s(QUERY, idle) == 0.0
-    assert congestion_s(QUERY, candidate) >= wait_s(QUERY, candidate) - 1e-12
+    assert congestion_s(idle) == wait_s(QUERY, idle) == 0.0
+    assert congestion_s(candidate) >= wait_s(QUERY, candidate) - 1e-12
 
 
 @given(CANDIDATES)
 def test_each_further_request_costs_at_least_as_much_as_the_one_before(candidate):
-    costs = [congestion_s(QUERY, replace(candidate, in_flight=count)) for count in range(50)]
+    costs = [congestion_s(replace(candidate, in_flight=count)) for count in range(50)]
     steps = [after - before for before, after in pairwise(costs)]
     assert steps[0] >= 0
     assert all(after >= before - 1e-9 * costs[-1] for before, after in pairwise(steps))
@@ -260,7 +283,7 @@ def test_each_further_request_costs_at_least_as_much_as_the_one_before(candidate
 @given(CANDIDATES)
 def test_what_is_expected_beside_those_there_never_makes_it_look_less_busy(candidate):
     more = replace(candidate, drift=candidate.drift + 1)
-    assert congestion_s(QUERY, more) >= congestion_s(QUERY, candidate)
+    assert congestion_s(more) >= congestion_s(candidate)
 
 
 @given(CANDIDATES)
