@@ -90,7 +90,7 @@ class Agent:
         registry = CollectorRegistry()
         self.config = config
         self.lifecycle = Lifecycle(config.keep_warm)
-        self.metrics = Metrics(registry)
+        self.metrics = Metrics(registry, wall)
         self.pool = Pool(
             packages,
             slots=slots,

@@ -1,4 +1,4 @@
-"""What happens to every public request: it gets an id, its answer is counted and written down."""
+"""The outermost layer of the public listener: request ids, counting and the access log."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -15,17 +15,16 @@ from isochrone.router.wire.http import Request, Response
 from isochrone.router.wire.problem import STATUS
 
 _LEFT = 0
-"""The status of a request whose client did not wait for the end of its answer."""
+"""The status of a request whose client left before the end of its answer."""
 _QUIET_PATHS = frozenset({"/isochrone/report"})
-"""Asked for by every router every second: neither counted nor written down."""
-
+"""Every router requests these once a second: they are neither counted nor logged."""
 
 Begin = Callable[[Request, Callable[[Response], None]], Callable[[], None] | None]
-"""Begins to answer a request; returns what gives that up, None where it does not begin."""
+"""Begins to answer a request; returns what cancels that, None where it does not begin."""
 
 
 class Front:
-    """Stands before a handler that answers every request and raises nothing."""
+    """Wraps a handler that answers every request and raises nothing."""
 
     def __init__(
         self,
@@ -36,7 +35,7 @@ class Front:
         wall: Clock,
         rng: Random,
     ) -> None:
-        """`answered` is told of every answer; `wall` gives the log its instants."""
+        """`answered` is called with each request and its final status; `wall` dates the log."""
         self._handler = handler
         self._answered = answered
         self._access = access
@@ -45,7 +44,7 @@ class Front:
         self._ids = Random(rng.getrandbits(64))  # no secrets, and `rng` may be slow
 
     def service(self, begin: Begin, other: Service) -> Service:
-        """Requests that `begin` answers without a task, and `other` for the rest."""
+        """Serve requests by `begin`, without a task, and those that it does not take by `other`."""
 
         def service(exchange: Exchange) -> None:
             request = exchange.request
@@ -98,7 +97,7 @@ class Front:
                 yield chunk
             code = response.end_code()
             ended = STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR) if code else response.status
-        except Exception:  # whatever broke the stream, its end is written as a failure
+        except Exception:  # any fault in the stream: its end is logged as a failure
             ended = HTTPStatus.INTERNAL_SERVER_ERROR
             raise
         finally:
@@ -110,24 +109,25 @@ class Front:
         value = request.header(REQUEST_ID)
         try:
             given = read_call_headers([(REQUEST_ID, value)]).request_id if value else None
-        except BadRequest:  # the handler refuses it; our own id stands in the log
+        except BadRequest:  # the handler refuses it; the log has an id of our own
             given = None
         return given or f"{self._ids.getrandbits(64):016x}"
 
     def _write(
         self, request: Request, request_id: str, status: int, sent: int | None = None
     ) -> None:
-        """`status` is how the request ended, `sent` what the client was told, where they differ."""
+        """`status` is that of the end; `sent` the one that was sent, where they differ."""
         self._answered(request, status)
         if self._access is None:
             return
-        self._access.write(
-            time=self._wall(),
-            request_id=request_id,
-            method=request.method,
-            path=request.path,
-            status=status,
-            sent=status if sent is None else sent,
-            seconds=self._clock() - request.received_s,
-        )
-        self._access.flush()  # before the answer leaves: a killed agent has told what it served
+        line = {
+            "time": self._wall(),
+            "request_id": request_id,
+            "method": request.method,
+            "path": request.path,
+            "status": status,
+            "sent": status if sent is None else sent,
+            "seconds": self._clock() - request.received_s,
+        }
+        self._access.write(line)
+        self._access.flush()  # before the answer leaves: a kill loses no line

@@ -1,20 +1,21 @@
-"""What an agent counts, for Prometheus. Label sets are bounded by the packages on disk."""
+"""The metrics of an agent. Label sets are bounded by the packages on disk."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 
 from isochrone.edge_agent.runtime.memory.residents import Residents
 from isochrone.edge_agent.runtime.package.state import Step
 from isochrone.edge_agent.runtime.residence.workshop import ModelMoved
+from isochrone.router.process.clock import Clock
 from isochrone.router.process.freed_memory import private_bytes
-from isochrone.router.process.metrics import Spread, Spreads
+from isochrone.router.process.metrics import Families
 from isochrone.router.wire.report import Pressure
 
 _LOAD_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-_OUTCOMES = {
+_OUTCOMES: dict[int, str] = {
     HTTPStatus.SERVICE_UNAVAILABLE: "refused",
     HTTPStatus.GATEWAY_TIMEOUT: "late",
 }
@@ -29,62 +30,48 @@ _MACHINE = {
 
 
 class Metrics:
-    """The agent's counters, on a registry of their own."""
+    """The counters, histograms and gauges of one agent."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._answered: dict[int, Counter] = {}
-        self._served: dict[str, tuple[Spread, Spread]] = {}
-        self._requests = Counter(
-            "isochrone_agent_requests", "Requests answered.", ["outcome"], registry=registry
+    def __init__(self, registry: CollectorRegistry, wall: Clock) -> None:
+        self._registry = registry
+        families = Families(registry, wall)
+        self._requests = families.counter(
+            "isochrone_agent_requests", "Requests answered.", "outcome"
         )
-        self._cold_start = Histogram(
+        self._cold_start = families.histogram(
             "isochrone_agent_cold_start_seconds",
             "From cold to warm: behind other loads, the load, the warm-up.",
-            ["model"],
-            buckets=_LOAD_S,
-            registry=registry,
+            "model",
+            bounds=_LOAD_S,
         )
-        self._load = Histogram(
+        self._load = families.histogram(
             "isochrone_agent_load_seconds",
             "Having a model's weights in memory.",
-            ["model"],
-            buckets=_LOAD_S,
-            registry=registry,
+            "model",
+            bounds=_LOAD_S,
         )
-        self._warm_up = Histogram(
+        self._warm_up = families.histogram(
             "isochrone_agent_warm_up_seconds",
             "Answering a model's warm-up samples.",
-            ["model"],
-            buckets=_LOAD_S,
-            registry=registry,
+            "model",
+            bounds=_LOAD_S,
         )
-        self._failed = Counter(
-            "isochrone_agent_failed_loads", "Loads that failed.", ["model"], registry=registry
+        self._failed = families.counter(
+            "isochrone_agent_failed_loads", "Loads that failed.", "model"
         )
-        self._crashes = Counter(
-            "isochrone_agent_crashes",
-            "Processes of isolated models that died.",
-            ["model"],
-            registry=registry,
+        self._crashes = families.counter(
+            "isochrone_agent_crashes", "Processes of isolated models that died.", "model"
         )
-        self._unloads = Counter(
-            "isochrone_agent_unloads",
-            "Models unloaded: asked, evicted or idle.",
-            ["model", "cause"],
-            registry=registry,
+        self._unloads = families.counter(
+            "isochrone_agent_unloads", "Models unloaded: asked, evicted or idle.", "model", "cause"
         )
-        self._budget = Gauge(
-            "isochrone_agent_memory_budget_bytes", "What models may take.", registry=registry
+        self._wait = families.histogram(
+            "isochrone_agent_wait_seconds",
+            "Before the inference: the queue, and a cold model's load.",
+            "model",
         )
-        self._taken = Gauge(
-            "isochrone_agent_memory_taken_bytes",
-            "What models in memory take, as measured.",
-            registry=registry,
-        )
-        self._private = Gauge(
-            "isochrone_agent_memory_private_bytes",
-            "Resident memory of the agent's process that no file backs.",
-            registry=registry,
+        self._infer = families.histogram(
+            "isochrone_agent_infer_seconds", "The inference itself.", "model"
         )
         self._variant = Gauge(
             "isochrone_agent_variant",
@@ -93,67 +80,65 @@ class Metrics:
             registry=registry,
         )
         self._variants: dict[tuple[str, str], str] = {}
-        self._wait = Spreads(
-            "isochrone_agent_wait_seconds",
-            "Before the inference: the queue, and a cold model's load.",
-            "model",
-            registry,
-        )
-        self._infer = Spreads(
-            "isochrone_agent_infer_seconds", "The inference itself.", "model", registry
-        )
-        self._machine = {
-            field: Gauge(f"isochrone_agent_{field}", text, registry=registry)
-            for field, text in _MACHINE.items()
-        }
-        self._in_flight = Gauge(
-            "isochrone_agent_in_flight", "Calls that hold a slot.", registry=registry
-        )
-        self._queued = Gauge(
-            "isochrone_agent_queued", "Calls that wait for a slot.", registry=registry
-        )
 
     def watch(self, in_flight: Callable[[], float], queued: Callable[[], float]) -> None:
-        """Where the gauges' values come from."""
-        self._in_flight.set_function(in_flight)
-        self._queued.set_function(queued)
+        """Expose the calls that hold and await a slot."""
+        self._watch("isochrone_agent_in_flight", "Calls that hold a slot.", in_flight)
+        self._watch("isochrone_agent_queued", "Calls that wait for a slot.", queued)
 
     def watch_machine(self, pressure: Callable[[], Pressure]) -> None:
-        """Where the gauges of the machine have their values from."""
-        for field, gauge in self._machine.items():
-            gauge.set_function(partial(_number, pressure, field))
-
-    def served(self, model: str, wait_s: float, infer_s: float) -> None:
-        """A call of a model ended well."""
-        kept = self._served.get(model)
-        if kept is None:
-            kept = self._served[model] = self._wait.of(model), self._infer.of(model)
-        kept[0].observe(wait_s)
-        kept[1].observe(infer_s)
+        """Expose the state of the machine."""
+        for field, text in _MACHINE.items():
+            self._watch(f"isochrone_agent_{field}", text, partial(_number, pressure, field))
 
     def watch_memory(self, residents: Residents) -> None:
-        """Where the values of memory come from."""
-        self._budget.set_function(lambda: residents.budget_bytes)
-        self._taken.set_function(lambda: residents.taken_bytes)
-        self._private.set_function(private_bytes)
+        """Expose the memory of models and of this process."""
+        self._watch(
+            "isochrone_agent_memory_budget_bytes",
+            "What models may take.",
+            lambda: residents.budget_bytes,
+        )
+        self._watch(
+            "isochrone_agent_memory_taken_bytes",
+            "What models in memory take, as measured.",
+            lambda: residents.taken_bytes,
+        )
+        self._watch(
+            "isochrone_agent_memory_private_bytes",
+            "Resident memory of the agent's process that no file backs.",
+            private_bytes,
+        )
+
+    def _watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Expose a gauge that is read at each scrape."""
+        Gauge(name, text, registry=self._registry).set_function(value)
+
+    def served(self, model: str, wait_s: float, infer_s: float) -> None:
+        """Count a call that ended well."""
+        self._wait[model,].observe(wait_s)
+        self._infer[model,].observe(infer_s)
+
+    def answered(self, status: int) -> None:
+        """Count a request by the HTTP status of its end."""
+        self._requests[_outcome(status),].value += 1
 
     def moved(self, event: ModelMoved) -> None:
-        """A model's state changed."""
+        """Count a change of a model's state."""
         model, cold_start = event.name, event.cold_start
         if cold_start is not None:
-            self._cold_start.labels(model).observe(cold_start.wait_s + cold_start.load_s)
-            self._load.labels(model).observe(cold_start.read_s)
-            self._warm_up.labels(model).observe(cold_start.warm_up_s)
-            self._tell_variant(model, event.version, event.variant)
+            self._cold_start[model,].observe(cold_start.wait_s + cold_start.load_s)
+            self._load[model,].observe(cold_start.read_s)
+            self._warm_up[model,].observe(cold_start.warm_up_s)
+            self._set_variant(model, event.version, event.variant)
         if event.cause is not None:
-            self._unloads.labels(model, event.cause).inc()
+            self._unloads[model, event.cause].value += 1
         if event.step is Step.FAILED:
-            self._failed.labels(model).inc()
+            self._failed[model,].value += 1
         if event.step is Step.CRASHED:
-            self._crashes.labels(model).inc()
+            self._crashes[model,].value += 1
 
-    def _tell_variant(self, model: str, version: str, variant: str | None) -> None:
-        """It stands in for the one before."""
+    def _set_variant(self, model: str, version: str, variant: str | None) -> None:
+        """Replace the version's variant."""
         before = self._variants.pop((model, version), None)
         if before is not None:
             self._variant.remove(model, version, before)
@@ -161,14 +146,8 @@ class Metrics:
             self._variant.labels(model, version, variant).set(1)
             self._variants[model, version] = variant
 
-    def answered(self, status: int) -> None:
-        """A request was answered with an HTTP status."""
-        kept = self._answered.get(status)
-        if kept is None:
-            kept = self._answered[status] = self._requests.labels(_outcome(status))
-        kept.inc()
 
-
+@cache
 def _outcome(status: int) -> str:
     if not status:
         return "left"
@@ -176,7 +155,7 @@ def _outcome(status: int) -> str:
         return "ok"
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
         return "bad_request"
-    return _OUTCOMES.get(HTTPStatus(status), "failed")
+    return _OUTCOMES.get(status, "failed")
 
 
 def _number(pressure: Callable[[], Pressure], field: str) -> float:

@@ -100,7 +100,7 @@ class Router:
         prior_s, light_s = _round_trips(config, law)
         start_s = max(START_S, config.enrolment.renew_s + 1)  # agents have so long to join
         self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s, rng=rng, start_s=start_s)
-        self._metrics = Metrics(self.registry, self.ledger)
+        self._metrics = Metrics(self.registry, self.ledger, wall)
         self.refusals = Refusals(self._metrics.refused)
         self.decisions = Decisions(law.fingerprint)
         self._policy = Policy()
@@ -282,7 +282,7 @@ class Router:
         self._metrics.ended(record)
         self.decisions.keep(record, now_s)
         if self._access is not None:
-            self._access.write(**access_line(record, now_s))
+            self._access.write(access_line(record, now_s))
 
     def _restore(self) -> bool:
         """Take up the agents that the state file has; False where it has none."""

@@ -1,4 +1,4 @@
-"""The last decisions, kept by request id, and how one is told."""
+"""The decisions of the last requests by request id, and the access line of a request."""
 
 from collections import OrderedDict
 from datetime import UTC, datetime
@@ -13,32 +13,54 @@ from isochrone.router.policy.explain import considered, not_considered
 KEPT = 4096
 KEPT_BYTES = 16 << 20
 RECORD_BYTES, TRIED_BYTES = 2048, 1024
-"""What an unexplained record takes at most, and each of its tries."""
+"""Upper bounds of an unexplained record's size: without its attempts, and for each of them."""
 
 
-def access_line(record: RoutedRequest, wall_s: float) -> dict[str, object]:
-    """The fields of a request's line in the access log."""
-    query = record.query
-    return {
-        "time": wall_s,
-        "request_id": query.request_id,
-        "tenant": query.tenant,
-        "model": query.model,
-        "status": record.status,
-        "sent": record.sent,
-        "code": record.code or None,
-        "endpoint": record.attempts[-1].endpoint if record.attempts else None,
-        "why": record.attempts[-1].why if record.attempts else record.code,
-        "tries": record.attempts_count,
-        "waited": round(record.waited_s, 6),
-        "seconds": round(record.seconds, 6),
-    }
+class RequestLine(msgspec.Struct, gc=False):
+    """The line of a request in the access log: a struct, as it encodes faster than a dict."""
+
+    time: float
+    request_id: str
+    tenant: str
+    model: str
+    status: int
+    sent: int
+    code: str | None
+    endpoint: str | None
+    why: str
+    tries: int
+    waited: float
+    seconds: float
+
+
+def access_line(request: RoutedRequest, wall_s: float) -> RequestLine:
+    """The line of a request that ended at this wall-clock time."""
+    query, code = request.query, request.code
+    endpoint, why = None, code
+    if request.attempts:
+        last = request.attempts[-1]
+        endpoint, why = last.endpoint, last.why
+    return RequestLine(
+        wall_s,
+        query.request_id,
+        query.tenant,
+        query.model,
+        request.status,
+        request.sent,
+        code or None,
+        endpoint,
+        why,
+        request.attempts_count,
+        round(request.waited_s, 6),
+        round(request.seconds, 6),
+    )
 
 
 class Decisions:
-    """The records of the last requests; the oldest goes when there are too many, or too much.
+    """The records of the last requests; the oldest are dropped beyond a count and a size.
 
-    What was explained is kept as it is told: a plan of many candidates takes far less room so.
+    An explained decision is kept as JSON: a plan of many candidates is far smaller so. Every other
+    record is kept as it is, and becomes JSON only if a client asks for it.
     """
 
     def __init__(self, policy_fingerprint: str, most_bytes: int = KEPT_BYTES) -> None:
@@ -46,44 +68,41 @@ class Decisions:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, tuple[RoutedRequest | bytes, float, int]] = OrderedDict()
         self.held_bytes = 0
-        """As reckoned: of a record, by its tries."""
+        """Estimated, of a record by its number of attempts."""
 
-    def keep(self, record: RoutedRequest, wall_s: float) -> None:
-        """Keep a record that ended at this wall-clock time, in seconds since 1970."""
-        if record.plan.busy:  # of no use any more
-            record.plan = structs.replace(record.plan, busy=())
-        kept: RoutedRequest | bytes = record
-        size = RECORD_BYTES + TRIED_BYTES * len(record.attempts)
-        if record.explained is not None:
-            kept = msgspec.json.encode(self._told(record, wall_s))
+    def keep(self, request: RoutedRequest, wall_s: float) -> None:
+        """Keep the record of a request that ended at this wall-clock time."""
+        if request.plan.busy:  # used only while the request may queue
+            request.plan = structs.replace(request.plan, busy=())
+        kept: RoutedRequest | bytes = request
+        size = RECORD_BYTES + TRIED_BYTES * len(request.attempts)
+        if request.explained is not None:
+            kept = msgspec.json.encode(self._decision(request, wall_s))
             size = len(kept)
-        request_id = record.query.request_id
-        self._forget(self._kept.pop(request_id, None))
+        request_id = request.query.request_id
+        if request_id in self._kept:
+            self.held_bytes -= self._kept.pop(request_id)[2]
         self._kept[request_id] = kept, wall_s, size
         self.held_bytes += size
         while len(self._kept) > KEPT or self.held_bytes > self._most_bytes:
-            self._forget(self._kept.popitem(last=False)[1])
+            self.held_bytes -= self._kept.popitem(last=False)[1][2]
 
     def tell(self, request_id: str) -> dict[str, Any] | None:
-        """One decision with every candidate and every try; None where it is not kept any more."""
+        """One decision with every candidate and every attempt; None where it is not kept."""
         found = self._kept.get(request_id)
         if found is None:
             return None
         kept, wall_s, _ = found
-        if isinstance(kept, RoutedRequest):
-            return self._told(kept, wall_s)
-        told: dict[str, Any] = msgspec.json.decode(kept)
-        return told
+        if not isinstance(kept, bytes):
+            return self._decision(kept, wall_s)
+        decision: dict[str, Any] = msgspec.json.decode(kept)
+        return decision
 
-    def _forget(self, entry: tuple[RoutedRequest | bytes, float, int] | None) -> None:
-        if entry is not None:
-            self.held_bytes -= entry[2]
-
-    def _told(self, record: RoutedRequest, wall_s: float) -> dict[str, Any]:
-        query = record.query
+    def _decision(self, request: RoutedRequest, wall_s: float) -> dict[str, Any]:
+        query = request.query
         return {
             "schema": "isochrone.decision/1",
-            "ok": 200 <= record.status < 400,
+            "ok": 200 <= request.status < 400,
             "request_id": query.request_id,
             "time": datetime.fromtimestamp(wall_s, UTC).isoformat(),
             "tenant": query.tenant,
@@ -92,28 +111,28 @@ class Decisions:
             "rule": query.rule,
             "requirement": query.requirement,
             "policy_fingerprint": self._fingerprint,
-            "fleet_generation": record.fleet_generation,
+            "fleet_generation": request.fleet_generation,
             "vantage": "router",
-            "why": record.told.why,
-            **_candidates(record),
+            "why": request.told.why,
+            **_candidates(request),
             "attempts": [
-                {"endpoint": t.endpoint, "why": t.why, "outcome": t.outcome, "seconds": t.seconds}
-                for t in record.attempts
+                {"endpoint": a.endpoint, "why": a.why, "outcome": a.outcome, "seconds": a.seconds}
+                for a in request.attempts
             ],
-            "waited": record.waited_s,
-            "status": record.status,
-            "sent": record.sent,
-            "code": record.code or None,
-            "seconds": record.seconds,
+            "waited": request.waited_s,
+            "status": request.status,
+            "sent": request.sent,
+            "code": request.code or None,
+            "seconds": request.seconds,
         }
 
 
-def _candidates(record: RoutedRequest) -> dict[str, Any]:
-    """Every candidate; where the decision was not explained, those that were tried."""
-    plan = record.told
-    told = considered(plan)
-    if record.explained is None and plan.unexplained:
-        by_name = {t.endpoint: t.scored for t in record.attempts}
-        tries = structs.replace(plan, order=tuple(by_name.values()), rejected=())
-        told = considered(tries) + considered(structs.replace(plan, order=()))
-    return {"considered": told, "not_considered": not_considered(plan)}
+def _candidates(request: RoutedRequest) -> dict[str, Any]:
+    """Every candidate; only those that were tried where the decision was not explained."""
+    plan = request.told
+    listed = considered(plan)
+    if request.explained is None and plan.unexplained:
+        by_name = {a.endpoint: a.scored for a in request.attempts}
+        attempts = structs.replace(plan, order=tuple(by_name.values()), rejected=())
+        listed = considered(attempts) + considered(structs.replace(plan, order=()))
+    return {"considered": listed, "not_considered": not_considered(plan)}

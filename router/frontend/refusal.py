@@ -1,4 +1,4 @@
-"""The one place where a refusal becomes an HTTP answer: counted, with the request's id on it."""
+"""The only place that turns an error into an HTTP answer: counted, with the request's id."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from isochrone.router.wire.problem import problem_answer
 
 
 class Refusals:
-    """Answers clients with errors; `counted` is told the code of each."""
+    """Answers clients with errors; `counted` is called with the code of each."""
 
     def __init__(self, counted: Callable[[str], None]) -> None:
         self._counted = counted
@@ -23,7 +23,7 @@ class Refusals:
         error: IsochroneError,
         plan: Plan | None = None,
     ) -> int:
-        """Answer with an error, explained by a plan if the client asks; returns the status."""
+        """Answer with an error, and with the plan if the client requests it; returns the status."""
         status, headers, body = problem_answer(error)
         headers.append((REQUEST_ID, request_id.encode()))
         if plan is not None and exchange.request.header(EXPLAIN) == b"1":

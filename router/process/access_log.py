@@ -1,7 +1,7 @@
-"""One JSON line for every request that was served, written in batches.
+"""One JSON line for each request that was served, written in batches.
 
-A line costs half a microsecond; a full disk costs lines, which are counted, and never an answer.
-Where its size is bounded, a file that has reached it becomes `NAME.1` and a new one is begun.
+A destination that is full or gone costs lines, which are counted, and never an answer. A file that
+has reached its bound is renamed to `NAME.1` and a new one is begun.
 """
 
 import math
@@ -16,30 +16,29 @@ import msgspec
 from isochrone.router.errors import ConfigError
 
 BUFFER_BYTES = 64 << 10
-"""From here on lines are written without waiting for a flush."""
+"""So many bytes are written at once, without a flush."""
 DEFAULT_LOG_BYTES = 64 << 20
 LogBytes = Annotated[int, msgspec.Meta(ge=4096, le=1 << 40)]
-"""How large a file of lines may become, as it stands in configuration files."""
-HELD_BYTES = 1 << 20
-"""What a slow or full destination may leave waiting; more is dropped."""
+"""The bound of a file's size, as configuration files state it."""
+LINE_BYTES = 1 << 20
+"""A longer line is dropped."""
 
 
 class AccessLog:
     """Lines of one destination: a file that is appended to, or standard error (`path` None).
 
-    The owner calls `flush` at least every 100 ms. `dropped` counts lines that were lost.
+    The owner calls `flush` at least every 100 ms. `dropped` counts lost lines.
     """
 
     def __init__(self, path: Path | None, most_bytes: float = math.inf) -> None:
-        """Open the destination; a file is kept below about `most_bytes`, and so is the one before.
+        """Open the destination; a file and the one before it stay below about `most_bytes` each.
 
         Raises:
             ConfigError: the file cannot be opened for appending.
         """
         self.dropped = 0
         self._encode = msgspec.json.Encoder().encode
-        self._lines: list[bytes] = []
-        self._bytes = 0
+        self._lines = bytearray()
         self._torn = False
         self._owned = path is not None
         self._path = path
@@ -48,27 +47,34 @@ class AccessLog:
         self._file_bytes = found.st_size
         self._most_bytes = most_bytes if stat.S_ISREG(found.st_mode) else math.inf
 
-    def write(self, **fields: object) -> None:
-        """Take one line; the fields' values are what msgspec can write as JSON."""
-        line = self._encode(fields) + b"\n"
-        if self._bytes + len(line) > HELD_BYTES:
+    def write(self, line: object) -> None:
+        """Add what msgspec encodes as one JSON object."""
+        encoded = self._encode(line)
+        if len(encoded) >= LINE_BYTES:
             self.dropped += 1
             return
-        self._lines.append(line)
-        self._bytes += len(line)
-        if self._bytes >= BUFFER_BYTES:
+        self._lines += encoded
+        self._lines += b"\n"
+        if len(self._lines) >= BUFFER_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits; what the destination does not take is dropped and counted."""
+        """Write the lines so far; what the destination does not take is dropped and counted."""
         if not self._lines:
             return
-        lines, self._lines, self._bytes = self._lines, [], 0
-        written = self._written(b"".join(lines))
-        for line in lines:
-            written -= len(line)
-            if written < 0:
-                self.dropped += 1
+        lines, self._lines = self._lines, bytearray()
+        gap = b"\n" if self._torn else b""  # ends the line that was written in part
+        try:
+            taken = os.write(self._file, gap + lines) - len(gap)
+        except OSError:  # full, closed or gone
+            taken = 0
+        self.dropped += lines.count(b"\n", max(taken, 0))
+        if taken <= 0:
+            return
+        self._torn = not lines.endswith(b"\n", 0, taken)
+        self._file_bytes += taken
+        if self._path is not None and self._file_bytes >= self._most_bytes and not self._torn:
+            self._begin_anew(self._path)
 
     def close(self) -> None:
         """Flush and close."""
@@ -77,21 +83,8 @@ class AccessLog:
             os.close(self._file)
             self._owned = False
 
-    def _written(self, data: bytes) -> int:
-        """How many bytes the destination took; after a part of a line the next begins anew."""
-        gap = b"\n" if self._torn else b""
-        try:
-            taken = os.write(self._file, gap + data) - len(gap)
-        except OSError:  # full, closed or gone
-            return 0
-        self._torn = not data.endswith(b"\n", 0, taken) if taken > 0 else self._torn
-        self._file_bytes += taken
-        if self._path is not None and self._file_bytes >= self._most_bytes and not self._torn:
-            self._begin_anew(self._path)
-        return taken
-
     def _begin_anew(self, path: Path) -> None:
-        """Where that cannot be done, the same file goes on and it is tried again."""
+        """Rename the file and begin a new one; where that fails, go on with the same."""
         try:
             path.replace(path.with_name(f"{path.name}.1"))
             file = _appending(path)

@@ -1,15 +1,24 @@
-"""Metrics of one process: its own registry, told in the text format of Prometheus."""
+"""Metrics of one process: plain numbers that become Prometheus samples only at a scrape.
 
+prometheus_client's own counters and histograms make eight Python calls for each observation: they
+check the labels, look for a parent and take a lock. Here all of that waits for the scrape.
+"""
+
+import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from prometheus_client.metrics_core import HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
+from isochrone.router.process.clock import Clock
 from isochrone.router.wire.http import Response
 
 SECONDS_BUCKETS = (
@@ -17,52 +26,95 @@ SECONDS_BUCKETS = (
 )  # fmt: skip  # one row reads better than fourteen
 """Upper bounds of latency histograms, from a warm edge to the longest deadline in common use."""
 
-
-_ENDS = (*map(floatToGoString, SECONDS_BUCKETS), "+Inf")
-
-
-class Spread:
-    """Seconds in buckets. prometheus_client's own locks and searches several times for each."""
-
-    __slots__ = ("counts", "sum_s")
-
-    def __init__(self) -> None:
-        self.counts = [0] * len(_ENDS)
-        self.sum_s = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """One more; on the event loop only."""
-        self.counts[bisect_left(SECONDS_BUCKETS, seconds)] += 1
-        self.sum_s += seconds
+Sample = tuple[str, dict[str, str], float]
+"""The suffix of its name, its labels beside those of the family, and its value."""
 
 
-class Spreads(Collector):
-    """A histogram of seconds for each value of one label."""
+class Count:
+    """How often something has happened: callers add to `value`."""
 
-    def __init__(self, name: str, text: str, label: str, registry: CollectorRegistry) -> None:
-        self._told = name, text
-        self._label = label
-        self._spreads: dict[str, Spread] = {}
+    __slots__ = ("created_s", "value")
+
+    def __init__(self, created_s: float) -> None:
+        self.value = 0
+        self.created_s = created_s
+
+    def samples(self) -> Iterator[Sample]:
+        """Its only sample."""
+        yield "_total", {}, self.value
+
+
+class Distribution:
+    """Values counted in buckets, of which `bounds` are the upper bounds; a last one has none."""
+
+    __slots__ = ("bounds", "counts", "created_s", "sum")
+
+    def __init__(self, bounds: Sequence[float], created_s: float) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+        self.created_s = created_s
+
+    def observe(self, value: float) -> None:
+        """Count one value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def samples(self) -> Iterator[Sample]:
+        """Its samples; a sum of signed values has none, as it may fall."""
+        running = list(accumulate(self.counts))
+        ends = map(floatToGoString, (*self.bounds, math.inf))
+        for end, count in zip(ends, running, strict=True):
+            yield "_bucket", {"le": end}, count
+        yield "_count", {}, running[-1]
+        if self.bounds[0] >= 0:
+            yield "_sum", {}, self.sum
+
+
+S = TypeVar("S", Count, Distribution)
+Values = tuple[object, ...]
+"""The values of a family's labels, by which its series are found; one begins when first used."""
+
+
+class Families(Collector):
+    """The counters and histograms of one process; used on one thread."""
+
+    def __init__(self, registry: CollectorRegistry, wall: Clock) -> None:
+        """`wall` dates the start of each series."""
+        self._wall = wall
+        self._families: list[tuple[Metric, tuple[str, ...], Mapping[Values, Count | Distribution]]]
+        self._families = []
         registry.register(self)
 
-    def of(self, value: str) -> Spread:
-        """That of one value."""
-        spread = self._spreads.get(value)
-        if spread is None:
-            spread = self._spreads[value] = Spread()
-        return spread
+    def counter(self, name: str, text: str, *labels: str) -> defaultdict[Values, Count]:
+        """A counter for each set of label values."""
+        return self._family(Metric(name, text, "counter"), labels, Count)
 
-    def describe(self) -> Iterable[HistogramMetricFamily]:
-        """What is collected, without figures."""
-        yield HistogramMetricFamily(*self._told, labels=[self._label])
+    def histogram(
+        self, name: str, text: str, *labels: str, bounds: Sequence[float] = SECONDS_BUCKETS
+    ) -> defaultdict[Values, Distribution]:
+        """A histogram for each set of label values."""
+        return self._family(Metric(name, text, "histogram"), labels, partial(Distribution, bounds))
 
-    def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Everything so far."""
-        (family,) = self.describe()
-        for value, spread in self._spreads.items():
-            buckets = list(zip(_ENDS, accumulate(spread.counts), strict=True))
-            family.add_metric([value], buckets, spread.sum_s)
-        yield family
+    def collect(self) -> Iterator[Metric]:
+        """Every family with its samples so far, in the order in which they were made."""
+        for metric, labels, family in self._families:
+            metric.samples = []
+            for values, series in family.items():
+                named = dict(zip(labels, map(str, values), strict=True))
+                for suffix, more, value in series.samples():
+                    metric.add_sample(metric.name + suffix, named | more, value)
+                metric.add_sample(metric.name + "_created", named, series.created_s)
+            yield metric
+
+    def _family(
+        self, metric: Metric, labels: tuple[str, ...], new: Callable[[float], S]
+    ) -> defaultdict[Values, S]:
+        family: defaultdict[Values, S] = defaultdict(lambda: new(self._wall()))
+        if not labels:
+            family[()]  # its one series is exposed from the first
+        self._families.append((metric, labels, family))
+        return family
 
 
 def render(registry: CollectorRegistry) -> Response:

@@ -38,7 +38,7 @@ class Pieces:
 def play(tmp_path):
     """A front before a handler, and what it has written and counted."""
     registry = CollectorRegistry()
-    metrics = Metrics(registry)
+    metrics = Metrics(registry, lambda: 0.0)
     path = tmp_path / "access.jsonl"
 
     def fronted(handler):

@@ -50,7 +50,7 @@ async def test_tries_beyond_the_kept_ones_are_counted(start_router, start_endpoi
         attempt = Attempt(one.scored)
         attempt.why, attempt.outcome = "queued", "busy"
         many.add(attempt)
-    assert access_line(many, 0.0)["tries"] == ATTEMPTS_KEPT + 10
+    assert access_line(many, 0.0).tries == ATTEMPTS_KEPT + 10
     router.router._metrics.ended(many)  # what the dispatcher calls
     assert tries_at(router, "edge") == before | {"queued": ATTEMPTS_KEPT + 10}
 
