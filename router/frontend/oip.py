@@ -1,11 +1,11 @@
-"""The inference face: Open Inference Protocol V2 paths, each request decided and carried out.
+"""The inference face: the model paths of the Open Inference Protocol V2.
 
-The router reads the path and the header fields; a body passes untouched. What concerns one model
-is asked of an endpoint; what concerns this server is answered here.
+The router reads the path and the header fields; a body passes unread. An endpoint answers what
+concerns one model; the router answers what concerns this server.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
 from isochrone.router.dispatch.chooser import Chooser
 from isochrone.router.dispatch.dispatcher import Dispatcher
@@ -13,8 +13,9 @@ from isochrone.router.errors import NotFound
 from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.frontend.asking import Asking
 from isochrone.router.http.exchange import Exchange
+from isochrone.router.policy.query import Query
 from isochrone.router.wire.headers import CallHeaders
-from isochrone.router.wire.http import Response
+from isochrone.router.wire.http import Request, Response
 from isochrone.router.wire.methods import check_method
 from isochrone.router.wire.problem import json_response
 from isochrone.router.wire.report import ModelState
@@ -27,18 +28,14 @@ _MODEL_ACTIONS = {
     "generate_stream": "POST",
 }
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a path below `/v2/models` names; `action` is empty for the model's metadata."""
-
-    model: str
-    version: str | None
-    action: str
+Handler = Callable[[Exchange, CallHeaders, str], Response | None]
+"""Answers a request at once, or starts what answers it later (None)."""
 
 
-def read_target(path: str) -> Target:
-    """`/v2/models/{model}[/versions/{version}][/{action}]`.
+def read_target(path: str) -> tuple[str, str | None, str]:
+    """Model, version and action of `/v2/models/{model}[/versions/{version}][/{action}]`.
+
+    The action is empty for the model's metadata.
 
     Raises:
         NotFound: no such path.
@@ -50,7 +47,7 @@ def read_target(path: str) -> Target:
     action = "/".join(rest)
     if not model or version == "" or action not in _MODEL_ACTIONS or rest == [""]:
         raise NotFound("this path is not offered here")
-    return Target(model, version, action)
+    return model, version, action
 
 
 class Inference:
@@ -64,31 +61,34 @@ class Inference:
         self._chooser = chooser
         self._dispatcher = dispatcher
 
-    def handle(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response | None:
-        """Answer, or see to it that an endpoint does (None).
+    def handler(self, request: Request, headers: CallHeaders) -> Handler:
+        """What answers requests with this head: path, method, tenant and law are checked here.
 
         Raises:
             IsochroneError: the request is refused.
         """
-        request = exchange.request
-        target = read_target(request.path)
-        check_method(request.method, _MODEL_ACTIONS[target.action])
-        query = self._asking.query(
-            headers,
-            request_id,
-            target.model,
-            target.version,
-            target.action,
-            body_bytes=len(request.body),
-        )
-        if target.action == "ready":
-            ready = bool(self._chooser.best(query).order)
-            return json_response({"name": target.model, "ready": ready}, 200 if ready else 503)
+        model, version, action = read_target(request.path)
+        check_method(request.method, _MODEL_ACTIONS[action])
+        pattern = self._asking.pattern(headers, model, version, action)
+        return partial(self._ready if action == "ready" else self._dispatch, pattern)
+
+    def _dispatch(
+        self, pattern: Query, exchange: Exchange, headers: CallHeaders, request_id: str
+    ) -> None:
+        body_bytes = len(exchange.request.body)
+        query = self._asking.query(pattern, headers.timeout_s, request_id, body_bytes)
         self._dispatcher.dispatch(exchange, query)
-        return None
+
+    def _ready(
+        self, pattern: Query, exchange: Exchange, headers: CallHeaders, request_id: str
+    ) -> Response:
+        del exchange
+        query = self._asking.query(pattern, headers.timeout_s, request_id)
+        ready = bool(self._chooser.best(query).order)
+        return json_response({"name": query.model, "ready": ready}, 200 if ready else 503)
 
     def index(self) -> list[dict[str, str]]:
-        """Every model version that is held somewhere, READY where some endpoint has it warm."""
+        """Every model version that an endpoint holds, READY where one has it warm."""
         states: dict[tuple[str, str], set[ModelState]] = {}
         for site in self._ledger.sites():
             for key, holding in site.holdings.items():
@@ -104,7 +104,3 @@ def _indexed(name: str, version: str, states: set[ModelState]) -> dict[str, str]
         "state": "READY" if ready else "UNAVAILABLE",
         "reason": "" if ready else ", ".join(sorted(states)),
     }
-
-
-Handler = Callable[[Exchange, CallHeaders, str], Response | None]
-"""Answers a request at once, or sees to it that it is answered later (None)."""

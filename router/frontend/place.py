@@ -76,7 +76,8 @@ class Places:
             exchange.request.peer, exchange.request.headers
         )
         place = law.locator.place(client)
-        query = self._asking.query(headers, request_id, asked.model, asked.version)
+        pattern = self._asking.pattern(headers, asked.model, asked.version)
+        query = self._asking.query(pattern, headers.timeout_s, request_id)
         self._pay(query)
         address = read_address(client)
         vantage = None

@@ -18,16 +18,15 @@ from isochrone.router.frontend.refusal import Refusals
 from isochrone.router.http.exchange import Exchange
 from isochrone.router.process.clock import Clock
 from isochrone.router.wire.headers import REQUEST_ID, CallHeaders, read_call_headers
-from isochrone.router.wire.http import Response
+from isochrone.router.wire.http import Request, Response
 from isochrone.router.wire.methods import check_method
 from isochrone.router.wire.peer_json import read_json
 from isochrone.router.wire.problem import json_response
 
 EXTENSIONS = ("binary_tensor_data", "generate")
 
-
 _SOON_S = 1.0
-"""The first probe of every endpoint has been answered or missed by then."""
+"""By then, the first probe of every endpoint has been answered or has failed."""
 
 
 class IndexQuery(msgspec.Struct, forbid_unknown_fields=True):
@@ -38,11 +37,10 @@ class IndexQuery(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class Readiness:
-    """May this router take traffic: it has heard from its endpoints once, and is not leaving.
+    """Whether this router may take traffic: it has heard from every endpoint and is not draining.
 
-    Agents that the process before it knew, and it does not, renew their leases by `joined_s`.
-    `failing` names the parts of its housekeeping that fail: without one of them, what clients get
-    may be late or wrong.
+    Agents that only the previous process knew renew their leases by `joined_s`. `failing` names the
+    housekeeping parts that fail: without one of them, answers may be late or wrong.
     """
 
     ledger: Ledger
@@ -56,19 +54,19 @@ class Readiness:
         return not self.unsettled_s() and not self.draining and not self.failing
 
     def unsettled_s(self) -> float:
-        """For how long agents may still join that are there already; 0: all have been heard of."""
+        """For how long agents that run already may still join; 0: all have joined."""
         left_s = self.joined_s - self.clock()
         if not self.settled:
             self.settled = left_s <= 0 and all(site.proven for site in self.ledger.sites())
         return 0.0 if self.settled else max(left_s, _SOON_S)
 
     def answer(self) -> Response:
-        """What `/v2/health/ready` says."""
+        """The answer to `/v2/health/ready`."""
         ready = bool(self)
-        told: dict[str, object] = {"ready": ready, "live": True}
+        state: dict[str, object] = {"ready": ready, "live": True}
         if self.failing:
-            told["failing"] = dict(self.failing)
-        return json_response(told, 200 if ready else 503)
+            state["failing"] = dict(self.failing)
+        return json_response(state, 200 if ready else 503)
 
 
 class Server:
@@ -107,12 +105,16 @@ class Server:
         self._agents = agents
 
     def __call__(self, exchange: Exchange) -> None:
-        """Answer one request, whatever it is."""
+        """Answer one request, or start what answers it."""
+        request = exchange.request
         request_id = f"{self._rng.getrandbits(64):016x}"
         try:
-            headers = exchange.request.of_head(read_call_headers)
+            headers = request.of_head(read_call_headers)
             request_id = headers.request_id or request_id
-            response = self._route(exchange)(exchange, headers, request_id)
+            handler: Handler | None = request.memo.get(self)
+            if handler is None:
+                handler = request.memo[self] = self._handler(request, headers)
+            response = handler(exchange, headers, request_id)
         except IsochroneError as error:
             self._refusals.refuse(exchange, request_id, error)
             return
@@ -120,10 +122,11 @@ class Server:
             response.headers.append((REQUEST_ID, request_id.encode()))
             exchange.respond(response.status, response.headers, response.body)
 
-    def _route(self, exchange: Exchange) -> Handler:
-        path, method = exchange.request.path, exchange.request.method
+    def _handler(self, request: Request, headers: CallHeaders) -> Handler:
+        """What answers requests with this head."""
+        path, method = request.path, request.method
         if path.startswith("/v2/models/"):
-            return self._inference.handle
+            return self._inference.handler(request, headers)
         if path.startswith("/isochrone/agents/"):
             wanted = ("GET", self._agents.seen) if method in ("GET", "HEAD") else None
             return _only(method, *(wanted or ("DELETE", self._agents.leave)))

@@ -1,4 +1,4 @@
-"""HTTP answers as bytes: heads, chunks, and the refusals that the listener gives by itself."""
+"""HTTP answers as bytes: heads, and the refusals that the listener itself sends."""
 
 from functools import lru_cache
 from http import HTTPStatus
@@ -15,14 +15,14 @@ LAST_CHUNK = b"0\r\n\r\n"
 _LISTENERS = frozenset(
     {b"connection", b"content-length", b"date", b"keep-alive", b"transfer-encoding"}
 )
-"""Fields that only the listener writes."""
+"""Only the listener writes these fields."""
 
 
 def encode_head(status: int, headers: Headers, *own: bytes) -> bytes:
-    """The head of an answer: `own` are the listener's fields, each a whole line or empty.
+    """The head of an answer; `own` holds the listener's fields, each a whole line or empty.
 
     Raises:
-        ValueError: a field would end its line.
+        ValueError: a field contains a line end.
     """
     parts = [_status_line(status)]
     lines = 2
@@ -41,18 +41,13 @@ def encode_head(status: int, headers: Headers, *own: bytes) -> bytes:
     return head
 
 
-def encode_chunk(data: bytes) -> bytes:
-    """One chunk of a chunked body (RFC 9112 §7.1); `data` is not empty."""
-    return b"%x\r\n%b\r\n" % (len(data), data)
-
-
 def encode_end(code: str) -> bytes:
-    """The end of a chunked body that an error has ended (RFC 9112 §7.1.2)."""
+    """The last chunk, with the code of the error that ended the body (RFC 9112 §7.1.2)."""
     return b"0\r\n%b: %b\r\n\r\n" % (END, code.encode("ascii"))
 
 
 def encode_refusal(refusal: Refusal, request_id: bytes, more: Headers = ()) -> bytes:
-    """A whole answer after which the connection ends, with some `more` fields."""
+    """A whole answer with `connection: close` and `more` fields."""
     body = msgspec.json.encode(Problem(refusal.message, refusal.code))
     fields = [(b"content-type", b"application/json"), (REQUEST_ID, request_id), *more]
     if refusal.retry_after_s is not None:
@@ -70,6 +65,6 @@ def encode_refusal(refusal: Refusal, request_id: bytes, more: Headers = ()) -> b
 def _status_line(status: int) -> bytes:
     try:
         phrase = HTTPStatus(status).phrase
-    except ValueError:  # an endpoint's own invention
+    except ValueError:  # an unregistered status of an endpoint
         phrase = ""
     return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")

@@ -1,12 +1,11 @@
-"""The answering half of an exchange: framing, and the promise of exactly one answer."""
+"""The answer to one request: its framing, and the check that there is exactly one."""
 
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-from isochrone.router.http.answer import CONTINUE, LAST_CHUNK, encode_chunk, encode_end, encode_head
-from isochrone.router.http.received import Received
-from isochrone.router.wire.http import Headers, first
+from isochrone.router.http.answer import CONTINUE, LAST_CHUNK, encode_end, encode_head
+from isochrone.router.wire.http import Headers, Request, first
 
 
 class Carrier(Protocol):
@@ -19,28 +18,28 @@ class Carrier(Protocol):
 
     @property
     def stays(self) -> bool:
-        """More requests will be taken on this connection."""
+        """The connection accepts more requests."""
         ...
 
     @property
     def stalled(self) -> bool:
-        """The client reads too slowly just now."""
+        """The write buffer is full: the client reads too slowly."""
         ...
 
     def round_trip_s(self) -> float | None:
         """The kernel's round trip to the peer."""
         ...
 
-    def send(self, data: bytes | memoryview) -> None:
-        """Write to the client."""
+    def send(self, head: bytes, body: bytes = b"", tail: bytes = b"") -> None:
+        """Write these to the client, in one write unless the body is large."""
         ...
 
     def ended(self, *, keep: bool) -> None:
-        """The present exchange is over; the connection is kept for the next, or closed."""
+        """The exchange is over; keep the connection for the next request, or close it."""
         ...
 
     def cut(self) -> None:
-        """The present exchange is over, and the connection with it, at once."""
+        """The exchange is over: drop the connection at once."""
         ...
 
 
@@ -61,17 +60,15 @@ class HttpExchange:
         "_keep",
         "_left",
         "_pause",
-        "_received",
         "_resume",
         "_silent",
         "_state",
         "request",
     )
 
-    def __init__(self, carrier: Carrier, received: Received) -> None:
+    def __init__(self, carrier: Carrier, request: Request) -> None:
         self._carrier = carrier
-        self._received = received
-        self.request = received.request
+        self.request = request
         self._state = _State.OPEN
         self._keep = False
         self._silent = False
@@ -83,44 +80,41 @@ class HttpExchange:
 
     @property
     def gone(self) -> bool:
-        """The client has left, or the answer was given up."""
+        """The client has left, or the answer was aborted."""
         return self._state is _State.GONE
 
     @property
     def ends_with_connection(self) -> bool:
-        """What has been sent looks whole to the client if the connection ends now."""
+        """To the client, what has been sent looks complete if the connection ends now."""
         return not (self._chunked or self.unanswered)
 
     @property
     def unanswered(self) -> bool:
-        """Nothing has left for the client yet."""
+        """Nothing has been sent."""
         return self._state is _State.OPEN
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
-        """A whole answer; a short one in one write."""
+        """A whole answer."""
         if not self._may(_State.OPEN):
             return
-        bare = _is_bare(status)
-        silent = bare or self.request.method == "HEAD"
+        request, carrier = self.request, self._carrier
+        bodiless = status in _BODILESS
+        silent = bodiless or request.method == "HEAD"
         length = first(headers, b"content-length") if silent else None
-        if length is None and not bare:
+        if length is None and not bodiless:
             length = b"%d" % len(body)
-        keep = self._received.keep_alive and self._carrier.stays
-        head = self._head(status, headers, keep, _length_line(length))
-        self._ends(_State.ENDED)
-        if len(body) <= _JOINED_BYTES or silent:
-            self._carrier.send(head if silent else head + body)
-        else:
-            self._carrier.send(head)
-            self._carrier.send(memoryview(body))  # what is left of it is copied once
-        self._carrier.ended(keep=keep)
+        keep = request.keep_alive and carrier.stays
+        head = self._head(status, headers, keep, length)
+        self._end(_State.ENDED)
+        carrier.send(head, b"" if silent else body)
+        carrier.ended(keep=keep)
 
     def send_interim(self) -> bool:
-        """Send 100 (Continue) if no answer has begun; False where that may not be (RFC 9110 §15.2).
+        """Send 100 (Continue) if no answer has begun and the client knows it (RFC 9110 §15.2).
 
-        A client discards it; one that has gone answers it with a reset.
+        A client discards it; a client that has gone answers with a reset.
         """
-        may = self.unanswered and self._received.chunks
+        may = self.unanswered and self.request.version != "1.0"
         if may:
             self._carrier.send(CONTINUE)
         return may
@@ -129,23 +123,23 @@ class HttpExchange:
         """The head of a streamed answer."""
         if not self._may(_State.OPEN):
             return
-        self._silent = _is_bare(status) or self.request.method == "HEAD"
+        request = self.request
+        self._silent = status in _BODILESS or request.method == "HEAD"
         length = first(headers, b"content-length")
         self._left = None if length is None else int(length)
-        self._chunked = length is None and self._received.chunks and not self._silent
+        self._chunked = length is None and request.version != "1.0" and not self._silent
         framed = self._chunked or self._silent or length is not None
-        self._keep = self._received.keep_alive and self._carrier.stays and framed
-        framing = _CHUNKED if self._chunked else _length_line(length)
-        head = self._head(status, headers, self._keep, framing)
+        self._keep = request.keep_alive and self._carrier.stays and framed
+        head = self._head(status, headers, self._keep, length)
         self._state = _State.STREAMING
         self._carrier.send(head)
 
     def write(self, chunk: bytes) -> None:
-        """A part of a streamed answer; more than was announced cuts the connection."""
+        """A part of a streamed answer; more than announced aborts the connection."""
         if not self._may(_State.STREAMING) or self._silent or not chunk:
             return
-        if self._chunked:
-            self._carrier.send(encode_chunk(chunk))
+        if self._chunked:  # RFC 9112 §7.1
+            self._carrier.send(b"%x\r\n" % len(chunk), chunk, b"\r\n")
             return
         if self._left is not None:
             if len(chunk) > self._left:
@@ -155,16 +149,16 @@ class HttpExchange:
         self._carrier.send(chunk)
 
     def finish(self, code: str = "") -> None:
-        """The end of a streamed answer; less than was announced cuts the connection.
+        """The end of a streamed answer; less than announced aborts the connection.
 
-        `code` goes into a trailer, where there are chunks.
+        `code` goes into a trailer of a chunked answer.
         """
         if not self._may(_State.STREAMING):
             return
         if self._left and not self._silent:
             self.abort()
             return
-        self._ends(_State.ENDED)
+        self._end(_State.ENDED)
         if self._chunked:
             self._carrier.send(encode_end(code) if code else LAST_CHUNK)
         self._carrier.ended(keep=self._keep)
@@ -172,11 +166,11 @@ class HttpExchange:
     def abort(self) -> None:
         """Close the connection without ending the answer."""
         if self._state in (_State.OPEN, _State.STREAMING):
-            self._ends(_State.GONE)
+            self._end(_State.GONE)
             self._carrier.cut()
 
     def round_trip_s(self) -> float | None:
-        """The kernel's smoothed round trip to the peer, in seconds; None where there is no news."""
+        """The kernel's smoothed round trip to the peer, in seconds; None: no new value."""
         return None if self.gone else self._carrier.round_trip_s()
 
     def watch(
@@ -186,7 +180,7 @@ class HttpExchange:
         pause: Callable[[], None] | None = None,
         resume: Callable[[], None] | None = None,
     ) -> None:
-        """Be told once when the client leaves early, and when it reads too slowly."""
+        """Set the callbacks for a client that leaves early, and for one that reads too slowly."""
         if self._state not in (_State.OPEN, _State.STREAMING):
             return
         self._gone, self._pause, self._resume = gone, pause, resume
@@ -197,18 +191,18 @@ class HttpExchange:
         """The client has left."""
         if self._state in (_State.OPEN, _State.STREAMING):
             gone = self._gone
-            self._ends(_State.GONE)
+            self._end(_State.GONE)
             if gone is not None:
                 gone()
 
     def stall(self, *, stalled: bool) -> None:
         """The client has begun, or stopped, to read too slowly."""
-        told = self._pause if stalled else self._resume
-        if told is not None and self._state in (_State.OPEN, _State.STREAMING):
-            told()
+        callback = self._pause if stalled else self._resume
+        if callback is not None and self._state in (_State.OPEN, _State.STREAMING):
+            callback()
 
-    def _ends(self, state: _State) -> None:
-        """Whoever watched it is kept no longer."""
+    def _end(self, state: _State) -> None:
+        """Enter a final state and release the callbacks."""
         self._state = state
         self._gone = self._pause = self._resume = None
 
@@ -219,23 +213,18 @@ class HttpExchange:
             raise RuntimeError("an exchange is answered once, in order")
         return True
 
-    def _head(self, status: int, headers: Headers, keep: bool, framing: bytes) -> bytes:
+    def _head(self, status: int, headers: Headers, keep: bool, length: bytes | None) -> bytes:
+        framing = _CHUNKED if self._chunked else b""
+        if length is not None:
+            framing = b"content-length: %b\r\n" % length
         connection = b""
         if not keep:
             connection = b"connection: close\r\n"
-        elif not self._received.chunks:  # HTTP/1.0, where keeping must be said
+        elif self.request.version == "1.0":  # there, close is the default
             connection = b"connection: keep-alive\r\n"
         return encode_head(status, headers, framing, self._carrier.date, connection)
 
 
-_JOINED_BYTES = 64 << 10
+_BODILESS = frozenset({*range(200), 204, 304})
+"""Answers of these statuses have no body (RFC 9110 §6.4.1)."""
 _CHUNKED = b"transfer-encoding: chunked\r\n"
-
-
-def _is_bare(status: int) -> bool:
-    """Answers of this status have no body (RFC 9110 §6.4.1)."""
-    return status in (204, 304) or status < 200
-
-
-def _length_line(length: bytes | None) -> bytes:
-    return b"" if length is None else b"content-length: %b\r\n" % length

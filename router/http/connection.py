@@ -1,7 +1,6 @@
-"""One client's connection: requests are handed to the service one by one, answers leave in order.
+"""One client's connection: it passes requests to the service one by one and answers in order.
 
-Nothing here makes a task or a timer. The listener's sweep asks each connection now and then whether
-its time is over.
+It creates no task and no timer for a request: the listener's sweep checks its deadlines.
 """
 
 import asyncio
@@ -16,28 +15,28 @@ from isochrone.router.http.answering import HttpExchange
 from isochrone.router.http.exchange import Service
 from isochrone.router.http.known_heads import KnownHeads
 from isochrone.router.http.limits import Limits, Room
-from isochrone.router.http.received import Received
 from isochrone.router.http.request_head import Refusal, bad
 from isochrone.router.http.request_reader import RequestReader, Stage
-from isochrone.router.http.sockets import reset_at_close
-from isochrone.router.http.tcp_info import round_trip_s
+from isochrone.router.http.sockets import reset_at_close, round_trip_s
 from isochrone.router.process.clock import Clock
-from isochrone.router.wire.http import Headers
+from isochrone.router.wire.http import Headers, Request
 from isochrone.router.wire.problem import problem_answer
 
 PIPELINED = 16
-"""Whole requests that may wait on one connection before nothing more is read from it."""
+"""Most whole requests that queue on one connection: then it stops reading."""
 LINGER_S = 2.0
-"""How long a refused client may still send before the connection goes (RFC 9112 §9.6)."""
+"""How long a refused client may still send before the connection closes (RFC 9112 §9.6)."""
 TRIP_S = 1.0
-"""How often the kernel is asked for a round trip: a smoothed one, which changes slowly."""
+"""Interval between reads of the kernel's round trip, which is smoothed and changes slowly."""
+APART_BYTES = 16 << 10
+"""A body of this size is written by itself: to copy it costs more than another write."""
 _MAPPED = "::ffff:"
-"""Before the address of an IPv4 client on a socket of both kinds (RFC 4291 §2.5.5.2)."""
-_ASK_AGAIN_S = (0.01, 0.1, 1.0)
-"""When a half-closed client is asked again whether it is there. A closed one resets the connection
-at the first question, which is seen when the next is written."""
+"""Prefix of an IPv4 client's address on a dual-stack socket (RFC 4291 §2.5.5.2)."""
+_PROBE_AGAIN_S = (0.01, 0.1, 1.0)
+"""When to probe a half-closed client again. A fully closed client resets the connection at the
+first probe, and the next write fails."""
 FRESH_S = 1.0
-"""While draining: how long a connection that has asked nothing yet may still do so."""
+"""While draining: how long a new connection may still send its first request."""
 
 _log = logging.getLogger("isochrone.listener")
 _FAILED = problem_answer(IsochroneError("internal error"))
@@ -78,12 +77,12 @@ class Connection(asyncio.Protocol):
     """The protocol of one accepted connection, and the carrier of its answers."""
 
     __slots__ = (
-        "_asked",
         "_current",
         "_deaf",
         "_eof",
         "_held",
         "_host",
+        "_probes",
         "_pumping",
         "_reader",
         "_refusal",
@@ -107,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._held = b""
         self._deaf = False
         self._eof = False
-        self._asked = 0
+        self._probes = 0
         self._pumping = False
         self._yields = False
         """It has answered a request in this turn of the event loop."""
@@ -140,17 +139,31 @@ class Connection(asyncio.Protocol):
         """Bytes have come."""
         if self._deaf:
             return
-        if self._held:  # some more came before reading stopped
+        if self._held:  # it came before reading stopped
             self._held += data
             return
-        self._take(data)
+        reader = self._reader
+        waiting = reader.requests
+        rest: bytes | memoryview = data
+        while rest and not self._deaf:
+            if waiting and (len(waiting) >= PIPELINED or waiting[-1].body):
+                self._held = bytes(rest)
+                self._transport.pause_reading()
+                return
+            try:
+                taken = reader.feed(rest)
+            except Refusal as refusal:
+                self._refuse(refusal)
+                return
+            rest = memoryview(rest)[taken:] if taken < len(rest) else b""
+            self._pump()
 
     def eof_received(self) -> bool:
         """The client sends nothing more. It may still read (RFC 9112 §9.6): answers are given."""
         if self._deaf:
             return False
         self._eof = True
-        self._see_whether_it_reads()
+        self._probe_half_closed()
         if self._current is None and not self._reader.requests:
             self._between()
         return True
@@ -205,29 +218,36 @@ class Connection(asyncio.Protocol):
         self._trip_due_s = now_s + TRIP_S
         return round_trip_s(self._transport.get_extra_info("socket"))
 
-    def send(self, data: bytes | memoryview) -> None:
-        """Write to the client."""
-        self._transport.write(data)
+    def send(self, head: bytes, body: bytes = b"", tail: bytes = b"") -> None:
+        """Write these to the client, in one write unless the body is large."""
+        if len(body) < APART_BYTES:
+            self._transport.write(head + body + tail)
+        else:  # not writelines: asyncio's joins, and uvloop gathers separate writes anyway
+            self._transport.write(head)
+            self._transport.write(memoryview(body))  # asyncio slices off what was sent
+            if tail:
+                self._transport.write(tail)
         if (unsent_bytes := self._transport.get_write_buffer_size()) != self.unsent_bytes:
             self._count_unsent(unsent_bytes)
 
     def ended(self, *, keep: bool) -> None:
-        """The present exchange is over."""
+        """The exchange is over; keep the connection for the next request, or close it."""
+        host, reader = self._host, self._reader
         if self._current is not None:
-            self._reader.give_back(len(self._current.request.body))
+            reader.give_back(len(self._current.request.body))
         self._current = None
-        self._asked = 0
-        self._host.in_flight -= 1
-        if not keep or self._host.draining:
+        self._probes = 0
+        host.in_flight -= 1
+        if not keep or host.draining:
             self._close()
             return
         self._served = True
-        if self._reader.stage is Stage.IDLE:
-            self._reader.since_s = self._host.clock()
+        if reader.stage is Stage.IDLE:
+            reader.since_s = host.clock()
         self._pump()
 
     def cut(self) -> None:
-        """The present exchange is over, and everything with it."""
+        """The exchange is over: drop the connection at once."""
         self.abort()
         self._current = None
         self._host.in_flight -= 1
@@ -294,61 +314,44 @@ class Connection(asyncio.Protocol):
 
     # --- requests in, in order ---
 
-    @property
-    def _full(self) -> bool:
-        """Enough waits for its turn: many requests, or one with a body."""
-        waiting = self._reader.requests
-        return len(waiting) >= PIPELINED or (bool(waiting) and bool(waiting[-1].request.body))
-
-    def _take(self, data: bytes) -> None:
-        rest: bytes | memoryview = data
-        while rest and not self._deaf:
-            if self._full:
-                self._held = bytes(rest)
-                self._transport.pause_reading()
-                return
-            try:
-                taken = self._reader.feed(rest)
-            except Refusal as refusal:
-                self._refuse(refusal)
-                return
-            rest = memoryview(rest)[taken:] if taken < len(rest) else b""
-            self._pump()
-
     def _pump(self) -> None:
-        if self._pumping or self._yields:  # an answer given while the service is called
+        """Serve the next request, if it may be served now."""
+        if self._pumping or self._yields:  # the service has answered while it was called
             return
-        self._pumping = True
         requests = self._reader.requests
         if self._current is None and requests and not self.stalled:
+            self._pumping = True
             self._serve(requests.popleft())
-            if self._current is None:  # answered at once: other connections come before the next
+            self._pumping = False
+            if self._current is None:  # answered at once: serve other connections before the next
                 self._yields = True
                 asyncio.get_running_loop().call_soon(self._pump_again)
-        self._pumping = False
         if self._current is None and not requests:
             self._between()
-        if self._held and not self._full:
-            self._take_held()
+        if self._held and len(requests) < PIPELINED and not (requests and requests[-1].body):
+            held, self._held = self._held, b""
+            self._reader.since_s = self._host.clock()
+            self._transport.resume_reading()
+            self.data_received(held)
 
     def _pump_again(self) -> None:
         self._yields = False
         self._pump()
 
-    def _serve(self, received: Received) -> None:
+    def _serve(self, request: Request) -> None:
         host = self._host
-        exchange = self._current = HttpExchange(self, received)
+        exchange = self._current = HttpExchange(self, request)
         host.in_flight += 1
         try:
             host.service(exchange)
-        except Exception:  # whatever it is, the client gets an answer and the others are served
-            _log.exception("the service failed on %s", received.request.method)
+        except Exception:  # the client gets an answer, and other clients are served
+            _log.exception("the service failed on %s", request.method)
             if exchange.unanswered:
                 exchange.respond(*_FAILED)
             else:
                 exchange.abort()
         if self._eof:
-            self._see_whether_it_reads()
+            self._probe_half_closed()
 
     def _between(self) -> None:
         """Nothing is under way, nothing waits: what had to wait for its turn?"""
@@ -364,20 +367,14 @@ class Connection(asyncio.Protocol):
             self._reader.since_s = self._host.clock()
             self._transport.write(CONTINUE)
 
-    def _see_whether_it_reads(self) -> None:
+    def _probe_half_closed(self) -> None:
         """A client that has closed both ways looks the same until something is sent to it."""
         if self._current is None or not self._current.send_interim():
             return
-        if self._asked < len(_ASK_AGAIN_S):
+        if self._probes < len(_PROBE_AGAIN_S):
             loop = asyncio.get_running_loop()
-            loop.call_later(_ASK_AGAIN_S[self._asked], self._see_whether_it_reads)
-            self._asked += 1
-
-    def _take_held(self) -> None:
-        held, self._held = self._held, b""
-        self._reader.since_s = self._host.clock()
-        self._transport.resume_reading()
-        self._take(held)
+            loop.call_later(_PROBE_AGAIN_S[self._probes], self._probe_half_closed)
+            self._probes += 1
 
     # --- the end ---
 

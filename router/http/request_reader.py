@@ -1,4 +1,4 @@
-"""Bytes in, whole requests out: the reading half of a connection, without I/O."""
+"""Parses the bytes of one connection into whole requests, without I/O."""
 
 import re
 from collections import deque
@@ -6,10 +6,8 @@ from enum import Enum, auto
 
 import httptools
 
-from isochrone.router.http.chunk_sizes import ChunkSizes
 from isochrone.router.http.known_heads import KnownHeads
 from isochrone.router.http.limits import Limits, Room
-from isochrone.router.http.received import Received
 from isochrone.router.http.request_head import (
     Framing,
     bad,
@@ -29,27 +27,72 @@ STEP_BYTES = 4096
 FIELDS = 256
 """Most header fields: in memory, each takes ten times the four bytes that it needs to be."""
 _EMPTY_LINE = re.compile(rb"\n\r?\n")
+_CHUNK_SIZE = re.compile(rb"\s*([0-9a-fA-F]*)")
 _CHUNK_OVERHEAD = 16
-"""Framing bytes that go with each byte of a chunked body at most, beside those of a head."""
+"""Most framing bytes for each byte of a chunked body, besides those of a head."""
 
 if not httptools.parser.parser.__file__.endswith((".so", ".pyd")):
     raise ImportError("httptools must be the C parser: its checks are what this listener rests on")
 
 
 class Stage(Enum):
-    """Which part of a request is awaited."""
+    """The part of a request that comes next."""
 
     IDLE = auto()
     HEAD = auto()
     BODY = auto()
 
 
-class RequestReader:
-    """Reads the requests of one connection; whole ones wait in `requests`, in order.
+class ChunkSizes:
+    """The announced sizes of a chunked body, read before its data have come (RFC 9112 §7.1).
 
-    `since_s` is the instant at which the present stage began; `waits` says that the client has sent
-    a head with `Expect: 100-continue` and sends no body before it gets one. `held_bytes` are of
-    bodies that came and were not given back.
+    The parser checks the syntax, but does not report the sizes. `announced_bytes` is the sum of the
+    sizes so far; a size counts as soon as its digits have come, before the end of its line.
+    """
+
+    __slots__ = ("_before", "_line", "_skip", "announced_bytes", "ended")
+
+    def __init__(self) -> None:
+        self.announced_bytes = 0
+        self.ended = False
+        """The last chunk's size has been read: trailers and an empty line follow."""
+        self._before = 0
+        self._line = b""
+        self._skip = 0
+
+    def take(self, data: bytes) -> int:
+        """Follow a part of the body; returns how many bytes of it belong to chunks."""
+        at = 0
+        while at < len(data) and not self.ended:
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                self._skip -= step
+                at += step
+            else:
+                at = self._size_line(data, at)
+        return at
+
+    def _size_line(self, data: bytes, at: int) -> int:
+        end = data.find(b"\n", at) + 1
+        stop = end or len(data)
+        self._line += data[at:stop]
+        found = _CHUNK_SIZE.match(self._line)
+        size = int(found[1], 16) if found and found[1] else 0
+        self.announced_bytes = self._before + size
+        if end:
+            self._line = b""
+            self._before = self.announced_bytes
+            self._skip = size + len(b"\r\n") if size else 0
+            self.ended = not size
+        return stop
+
+
+class RequestReader:
+    """Reads the requests of one connection; whole requests queue in `requests`.
+
+    `since_s` is the instant at which the present stage began; `waits` means that the client has
+    sent a head with `Expect: 100-continue` and sends no body before it gets a 100. `held_bytes` is
+    the size of the bodies that came and were not given back.
     """
 
     __slots__ = (
@@ -67,7 +110,7 @@ class RequestReader:
         "_parser",
         "_peer",
         "_raw",
-        "_received",
+        "_request",
         "_room",
         "_sizes",
         "_tail",
@@ -82,42 +125,71 @@ class RequestReader:
     def __init__(
         self, limits: Limits, clock: Clock, peer: str, room: Room, heads: KnownHeads
     ) -> None:
-        """`room` and `heads` are shared by all connections of a listener."""
+        """All connections of a listener share `room` and `heads`."""
         self._room = room
         self.held_bytes = 0
         self._limits = limits
         self._clock = clock
         self._peer = peer
+        self._raw = False
+        self._request: Request | None = None
+        self._headers: list[tuple[bytes, bytes]]
         self._parser = httptools.HttpRequestParser(self)
         self._final = False
         self._heads = heads
-        self.requests: deque[Received] = deque()
+        self.requests: deque[Request] = deque()
         self.waits = False
         self._tail = b""
         self._start(Stage.IDLE)
 
     def feed(self, data: bytes | memoryview) -> int:
-        """Parse a part of what came; returns how many bytes that was.
+        """Read a part of `data`, up to the end of one request; returns the size of that part.
 
         Raises:
-            Refusal: it is no HTTP that we take; nothing more may be fed.
+            Refusal: the request is not acceptable; nothing more may be fed.
         """
-        if self._final:  # RFC 9112 §9.6: nothing after the last request is looked at
+        if self._final:  # RFC 9112 §9.6: ignore everything after the last request
             return len(data)
         if self._raw:
             return self._feed_raw(data)
         if self.stage is not Stage.IDLE:
             return self._parse(data)
-        if isinstance(data, bytes) and self._is_known(data):
-            return len(data)
-        waited = len(self.requests)
+        if not isinstance(data, bytes):
+            return self._feed_new(data)
+        known = self._heads.again(data, self._peer, self._clock())
+        if known is None:
+            count = len(self.requests)
+            fed = self._feed_new(data)
+            if fed == len(data):
+                began = self.requests[-1] if len(self.requests) > count else self._request
+                self._learn(data, began)
+            return fed
+        request, missing_bytes = known
+        if missing_bytes:
+            self._begin_known(request, missing_bytes)
+        else:
+            self.since_s = request.received_s
+            if request.body:
+                self._hold(len(request.body))
+            self.requests.append(request)
+        return len(data)
+
+    def _feed_new(self, data: bytes | memoryview) -> int:
         fed = self._parse(data)
         if self._left and fed < len(data) and not self._raw:
             fed += self._parse(memoryview(data)[fed:])
-        ended = self.stage is Stage.IDLE and fed == len(data)
-        if ended and len(self.requests) == waited + 1 and isinstance(data, bytes):
-            self._learn(data)
         return fed
+
+    def _begin_known(self, request: Request, missing_bytes: int) -> None:
+        """The head is known and its body is not complete: the parser, which copies, is bypassed."""
+        arrived, request.body = request.body, b""
+        self._start(Stage.BODY)
+        self._request = request
+        self._headers = list(request.headers)
+        self._left = len(arrived) + missing_bytes
+        self._raw = True
+        if arrived:
+            self.on_body(arrived)
 
     def _parse(self, data: bytes | memoryview) -> int:
         part = self._part(data)
@@ -160,27 +232,18 @@ class RequestReader:
         self._tail = b""
         return part
 
-    def _learn(self, data: bytes) -> None:
-        """These bytes were one whole request: its head is known when it comes again."""
+    def _learn(self, data: bytes, request: Request | None) -> None:
+        """These bytes were a head and, as far as it has come, its body: recognise the head next."""
         framing = self._framing
-        if framing.length is not None and not framing.waits and not self._final:
-            self._heads.learn(data, framing.length, self.requests[-1])
-
-    def _is_known(self, data: bytes) -> bool:
-        """Take a whole request whose head is that of one before: no need to parse it."""
-        now_s = self._clock()
-        received = self._heads.again(data, self._peer, now_s)
-        if received is None:
-            return False
-        body_bytes = len(received.request.body)
-        if body_bytes:
-            self._hold(body_bytes)
-        self.since_s = now_s
-        self.requests.append(received)
-        return True
+        if request is None or framing.length is None or framing.waits or not request.keep_alive:
+            return
+        self._heads.learn(data, self._body_bytes, framing.length, request)
 
     def _feed_raw(self, data: bytes | memoryview) -> int:
-        """The body of a request that asks for an upgrade: the parser leaves it to its user."""
+        """A body that does not go through the parser: its parts are kept by reference.
+
+        So are bodies of known heads and of requests for an upgrade, which the parser leaves over.
+        """
         part = bytes(data[: self._left])
         self.on_body(part)
         if not self._left:
@@ -205,7 +268,7 @@ class RequestReader:
         self.stage = stage
         self.since_s = self._clock()
         self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._headers = []
         self._head_bytes = 0
         self._fed_bytes = 0
         self._framing = Framing(None, waits=False)
@@ -214,7 +277,7 @@ class RequestReader:
         self._sizes = ChunkSizes()
         self._body: list[bytes] = []
         self._body_bytes = 0
-        self._received: Received | None = None
+        self._request = None
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser, possibly in parts."""
@@ -224,13 +287,13 @@ class RequestReader:
             raise head_too_large(self._limits.header_bytes)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser; also for trailers, which nobody here needs."""
+        """Called by the parser; also for trailers, which are dropped."""
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.header_bytes:
             raise head_too_large(self._limits.header_bytes)
         if len(self._headers) >= FIELDS:
             raise too_many_fields(FIELDS)
-        if self._received is None:
+        if self._request is None:
             self._headers.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -247,10 +310,16 @@ class RequestReader:
         if self._raw and framing.length is None:
             raise bad("an upgrade is not offered, and with chunks it cannot be passed over")
         self.waits = framing.waits
-        request = Request(
-            method, path, self._headers, b"", query, peer=self._peer, received_s=self.since_s
+        self._request = Request(
+            method,
+            path,
+            self._headers,
+            query=query,
+            peer=self._peer,
+            received_s=self.since_s,
+            version=version,
+            keep_alive=self._parser.should_keep_alive(),
         )
-        self._received = Received(request, self._parser.should_keep_alive(), version == "1.1")
 
     def on_body(self, data: bytes) -> None:
         """Called by the parser."""
@@ -269,43 +338,43 @@ class RequestReader:
 
     @property
     def request_id(self) -> bytes | None:
-        """What the request that is being read calls itself, where that is an id."""
+        """The valid id that the request being read carries."""
         return read_request_id(first(self._headers, REQUEST_ID))
 
     def drop(self) -> None:
-        """Let go of a body that is half here: nothing more will be fed."""
+        """Release an incomplete body: nothing more will be fed."""
         if self.stage is Stage.BODY:
             self.give_back(self._body_bytes)
             self._body_bytes = 0
             self._body = []
 
     def close(self) -> None:
-        """The connection is gone, and whatever is here is not needed; nothing more will be fed."""
+        """Release everything: the connection is gone, nothing more will be fed."""
         self.requests.clear()
         self.give_back(self.held_bytes)
-        del self._parser  # it calls this reader: either keeps the other
+        del self._parser  # it holds callbacks of this reader: break the cycle
 
     def give_back(self, count_bytes: int) -> None:
-        """Bodies of so many bytes are not needed any more."""
+        """Release bodies of so many bytes."""
         self.held_bytes -= count_bytes
-        self._room.add(-count_bytes)
+        self._room.held_bytes -= count_bytes
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
         if self._raw:
             return
-        received, self._received = self._received, None
-        assert received is not None  # the parser has called on_headers_complete
+        request, self._request = self._request, None
+        assert request is not None  # the parser has called on_headers_complete
         body = self._body
         if body:
-            received.request.body = body[0] if len(body) == 1 else b"".join(body)
+            request.body = body[0] if len(body) == 1 else b"".join(body)
             self._body = []
         self.stage = Stage.IDLE
         self.waits = False
-        self._final = not received.keep_alive
-        self.requests.append(received)
+        self._final = not request.keep_alive
+        self.requests.append(request)
 
 
 def _cause(error: httptools.HttpParserCallbackError) -> BaseException:
-    """What a callback raised: a refusal, or a mistake of ours that must be seen."""
+    """The exception of a callback: a refusal, or a bug that must not be hidden."""
     return error.__context__ if error.__context__ is not None else error

@@ -7,7 +7,8 @@ import ipaddress
 import os
 import socket
 import struct
-from typing import Annotated
+import sys
+from typing import Annotated, Protocol
 
 from msgspec import Meta
 
@@ -17,6 +18,18 @@ BACKLOG = 1024
 _ANY = "::"
 _AT_ONCE = struct.pack("ii", 1, 0)
 """`struct linger`: on, for no time (socket(7))."""
+_TCP_INFO_BYTES = 104
+_RTT = slice(68, 72)
+"""`tcpi_rtt` of `struct tcp_info`, smoothed, in microseconds (Linux: include/uapi/linux/tcp.h)."""
+
+
+class Options(Protocol):
+    """The part of a socket that `round_trip_s` needs."""
+
+    def getsockopt(self, level: int, name: int, size_bytes: int, /) -> bytes:
+        """The value of an option."""
+        ...
+
 
 Address = Annotated[
     str,
@@ -84,6 +97,17 @@ def reset_at_close(transport: asyncio.BaseTransport) -> None:
     sock = transport.get_extra_info("socket")
     with contextlib.suppress(OSError):  # it is closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+
+
+def round_trip_s(connection: Options | None) -> float | None:
+    """The kernel's smoothed round trip to the peer, in seconds; None if it has none."""
+    if sys.platform != "linux" or connection is None:
+        return None
+    try:
+        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:  # not TCP, or closed
+        return None
+    return int.from_bytes(info[_RTT], sys.byteorder) / 1e6 or None
 
 
 def is_loopback(address: str) -> bool:

@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
+
+import msgspec
 
 T = TypeVar("T")
 
@@ -21,13 +23,14 @@ def first(headers: Headers, name: bytes) -> bytes | None:
     return None
 
 
-@dataclass(slots=True)
-class Request:
+class Request(msgspec.Struct):
     """One HTTP request, its body complete.
 
     `path` is percent-decoded and without the query; `peer` is the address of the TCP peer, which
     is not the client where a proxy stands between; `received_s` is the monotonic instant at which
-    the head had arrived. Its header fields do not change once one of them was asked for.
+    the head had arrived. `version` is "1.1" or "1.0"; `keep_alive` says that the sender accepts
+    another answer on the connection. `memo` keeps what was
+    computed from the head alone: requests whose equal heads were recognised share it.
     """
 
     method: str
@@ -37,37 +40,24 @@ class Request:
     query: str = ""
     peer: str = ""
     received_s: float = 0.0
-    _firsts: dict[bytes, bytes] | None = field(default=None, compare=False, repr=False)
-    _read: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+    version: str = "1.1"
+    keep_alive: bool = True
+    memo: dict[object, Any] = {}
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header field; `name` is in lower case."""
-        firsts = self._firsts
+        firsts: dict[bytes, bytes] | None = self.memo.get(first)
         if firsts is None:
-            firsts = self._firsts = dict(reversed(self.headers))
+            firsts = self.memo[first] = dict(reversed(self.headers))
         return firsts.get(name)
 
     def of_head(self, read: Callable[[Headers], T]) -> T:
-        """What `read` makes of the header fields; of equal heads that were recognised, once."""
-        if read in self._read:
-            return cast(T, self._read[read])
-        found = self._read[read] = read(self.headers)
+        """`read(headers)`, computed once and kept in `memo`."""
+        memo = self.memo
+        if read not in memo:
+            memo[read] = read(self.headers)
+        found: T = memo[read]
         return found
-
-    def again(self, body: bytes, peer: str, received_s: float) -> "Request":
-        """The same head with another body, come at another time."""
-        self.header(b"")  # so that they share what is found there
-        return Request(
-            self.method,
-            self.path,
-            self.headers,
-            body,
-            self.query,
-            peer,
-            received_s,
-            self._firsts,
-            self._read,
-        )
 
 
 @dataclass(slots=True)

@@ -44,11 +44,11 @@ def test_however_cut_the_requests_are_the_same(requests, cuts):
             taken = reader.feed(part)
             assert taken > 0
             part = part[taken:]
-    assert [(r.request.method.encode(), r.request.body) for r in reader.requests] == [
+    assert [(r.method.encode(), r.body) for r in reader.requests] == [
         (method, body) for method, _, body, _ in requests
     ]
-    for received, (_, fields, _, _) in zip(reader.requests, requests, strict=True):
-        found = list(received.request.headers)
+    for request, (_, fields, _, _) in zip(reader.requests, requests, strict=True):
+        found = list(request.headers)
         assert [f for f in found if f[0].startswith(b"x-")] == [
             (name.lower(), value) for name, value in fields
         ]
@@ -86,8 +86,7 @@ def fed(parts, heads=None):
                 rest = rest[reader.feed(rest) :]
     except Refusal as refused:
         refusal = refused.message
-    requests = [(r.request, r.keep_alive, r.chunks) for r in reader.requests]
-    return requests, refusal, reader.held_bytes, reader.stage, reader.waits
+    return list(reader.requests), refusal, reader.held_bytes, reader.stage, reader.waits
 
 
 @settings(max_examples=500)
@@ -104,7 +103,7 @@ def test_a_head_that_is_known_is_read_like_one_that_is_new(blobs):
 def read(heads, body, head=_HEADS[0], peer="peer"):
     reader = RequestReader(Limits(), lambda: 0.0, peer, Room(1 << 20), heads)
     assert reader.feed(head % 4 + body) == len(head % 4 + body)
-    return reader.requests[0].request
+    return reader.requests[0]
 
 
 def test_a_head_that_comes_again_from_whomever_is_not_parsed_again():
@@ -114,6 +113,29 @@ def test_a_head_that_comes_again_from_whomever_is_not_parsed_again():
     assert [one.peer for one in others] == [b"B", b"\r"]
     assert all(one.headers is first.headers for one in others)
     assert others[1].header(b"host") == b"a"
+
+
+def test_the_body_of_a_known_head_is_not_copied():
+    heads = KnownHeads()
+    head, body = _HEADS[0] % 70_000, bytes(70_000)
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(1 << 20), heads)
+    for data in (head + body[:60_000], body[60_000:], head, body):
+        assert reader.feed(data) == len(data)
+    first, second = reader.requests
+    assert first.body == body
+    assert second.body is body
+    assert second.headers is first.headers
+    assert reader.held_bytes == 140_000
+
+
+def test_a_known_head_whose_body_is_refused_has_its_request_id():
+    reader = RequestReader(Limits(), lambda: 0.0, "peer", Room(1000), KnownHeads())
+    head = b"POST / HTTP/1.1\r\nhost: a\r\nx-request-id: mine\r\ncontent-length: 600\r\n\r\n"
+    for data in (head, bytes(600), head):
+        reader.feed(data)
+    with pytest.raises(Refusal):
+        reader.feed(bytes(600))
+    assert reader.request_id == b"mine"
 
 
 def test_what_is_read_of_a_known_head_is_read_once():

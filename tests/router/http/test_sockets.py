@@ -1,11 +1,12 @@
 """Listening sockets and what is said when they cannot be had."""
 
 import socket
+import sys
 
 import pytest
 
 from isochrone.router.errors import ConfigError
-from isochrone.router.http.sockets import address_of, bind, bind_all
+from isochrone.router.http.sockets import address_of, bind, bind_all, round_trip_s
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "localhost"])
@@ -96,3 +97,22 @@ def test_several_addresses_are_bound_or_none():
         one.close()
     (one,) = bind_all(addresses[0])
     one.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is read on Linux only")
+def test_a_tcp_connection_has_a_round_trip():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+    ):
+        rtt_s = round_trip_s(client)
+    assert rtt_s is not None
+    assert 0 < rtt_s < 1
+    assert round_trip_s(client) is None
+
+
+def test_what_is_no_tcp_connection_has_none():
+    one, other = socket.socketpair()
+    with one, other:
+        assert round_trip_s(one) is None
+    assert round_trip_s(None) is None
