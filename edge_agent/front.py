@@ -6,11 +6,10 @@ from functools import partial
 from http import HTTPStatus
 from random import Random
 
-from isochrone.router.errors import BadRequest
 from isochrone.router.http.exchange import Exchange, Service
 from isochrone.router.process.access_log import AccessLog
 from isochrone.router.process.clock import Clock
-from isochrone.router.wire.headers import REQUEST_ID, read_call_headers
+from isochrone.router.wire.headers import REQUEST_ID, read_request_id
 from isochrone.router.wire.http import Request, Response
 from isochrone.router.wire.problem import STATUS
 
@@ -106,12 +105,8 @@ class Front:
                 await close()
 
     def _request_id(self, request: Request) -> str:
-        value = request.header(REQUEST_ID)
-        try:
-            given = read_call_headers([(REQUEST_ID, value)]).request_id if value else None
-        except BadRequest:  # the handler refuses it; the log has an id of our own
-            given = None
-        return given or f"{self._ids.getrandbits(64):016x}"
+        given = read_request_id(request.header(REQUEST_ID))
+        return given.decode() if given else f"{self._ids.getrandbits(64):016x}"
 
     def _write(
         self, request: Request, request_id: str, status: int, sent: int | None = None
