@@ -48,7 +48,7 @@ _SLOW = Refusal(HTTPStatus.REQUEST_TIMEOUT, "timeout", "the request took too lon
 
 
 class Host(Protocol):
-    """The listener, as its connections see it."""
+    """The part of a listener that its connections use."""
 
     limits: Limits
     room: Room
@@ -61,15 +61,15 @@ class Host(Protocol):
     refusal_fields: Callable[[], Headers]
 
     def admit(self, connection: "Connection") -> bool:
-        """Count a new connection, if there is room."""
+        """Count a new connection, unless there are too many."""
         ...
 
     def forget(self, connection: "Connection") -> None:
-        """It is gone."""
+        """The connection is closed."""
         ...
 
     def new_id(self) -> bytes:
-        """An id for a request that is refused and named none."""
+        """An id for a refused request without one."""
         ...
 
 
@@ -109,16 +109,16 @@ class Connection(asyncio.Protocol):
         self._probes = 0
         self._pumping = False
         self._yields = False
-        """It has answered a request in this turn of the event loop."""
+        """It has answered a request in this iteration of the event loop."""
         self._served = False
         self._trip_due_s = 0.0
         self._until_s: float | None = None
         self.stalled = False
         self._stalled_s = 0.0
         self.unsent_bytes = 0
-        """Of answers, in memory because the client has not taken them."""
+        """Size of the answers in memory that the client has not read."""
         self.stuck_s = 0.0
-        """When it last took some of them."""
+        """When the client last read some of them."""
 
     # --- the transport calls ---
 
@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come."""
+        """Parse what arrived and serve the first request."""
         if self._deaf:
             return
         if self._held:  # it came before reading stopped
@@ -159,7 +159,7 @@ class Connection(asyncio.Protocol):
             self._pump()
 
     def eof_received(self) -> bool:
-        """The client sends nothing more. It may still read (RFC 9112 §9.6): answers are given."""
+        """The client sends nothing more, but may still read answers (RFC 9112 §9.6)."""
         if self._deaf:
             return False
         self._eof = True
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client is gone, or has been sent away."""
+        """The connection is closed, by either side."""
         del exc
         self._deaf = True
         self._held = b""
@@ -205,13 +205,13 @@ class Connection(asyncio.Protocol):
 
     @property
     def stays(self) -> bool:
-        """More requests will be taken here."""
+        """The connection accepts more requests."""
         if self._eof and not (self._reader.requests or self._held):
             return False
         return not self._host.draining
 
     def round_trip_s(self) -> float | None:
-        """The kernel's round trip to the client; None where that was asked `TRIP_S` ago at most."""
+        """The kernel's round trip to the client; None if it was read less than `TRIP_S` ago."""
         now_s = self._reader.since_s
         if now_s < self._trip_due_s:
             return None
@@ -244,7 +244,8 @@ class Connection(asyncio.Protocol):
         self._served = True
         if reader.stage is Stage.IDLE:
             reader.since_s = host.clock()
-        self._pump()
+        if reader.requests or self._held or self._eof or reader.waits or self._refusal:
+            self._pump()  # seldom: most clients send nothing before the answer
 
     def cut(self) -> None:
         """The exchange is over: drop the connection at once."""
@@ -252,16 +253,16 @@ class Connection(asyncio.Protocol):
         self._current = None
         self._host.in_flight -= 1
 
-    # --- the listener's hand ---
+    # --- the listener calls ---
 
     @property
     def busy(self) -> bool:
-        """A request is under way, or half here."""
-        half_here = self._reader.stage is not Stage.IDLE and not self._deaf
-        return self._current is not None or bool(self._reader.requests) or half_here
+        """A request is being answered, queued or received."""
+        receiving = self._reader.stage is not Stage.IDLE and not self._deaf
+        return self._current is not None or bool(self._reader.requests) or receiving
 
     def abort(self) -> None:
-        """Drop everything now; a client that tells a whole answer by its end only sees a reset."""
+        """Drop everything now; a reset, where an end would look like the end of an answer."""
         self._deaf = True
         self._reader.requests.clear()
         if self._current is not None and self._current.ends_with_connection:
@@ -270,12 +271,12 @@ class Connection(asyncio.Protocol):
         self._count_unsent(0)
 
     def drain(self) -> None:
-        """Close if nothing is under way; what is under way ends with `connection: close`."""
+        """Close if idle; a request under way ends with `connection: close`."""
         if not self.busy and self._served:
             self._close()
 
     def sweep(self, now_s: float) -> None:
-        """End what has taken too long."""
+        """Refuse or close what has passed its deadline."""
         if self.unsent_bytes and not self._transport.is_closing():
             self._count_unsent(self._transport.get_write_buffer_size())
         if now_s < self._deadline_s():
@@ -293,7 +294,7 @@ class Connection(asyncio.Protocol):
             return self._until_s
         if self.stalled:
             return self._stalled_s + limits.idle_s
-        if self._held or self._reader.waits:  # it is we who keep it waiting
+        if self._held or self._reader.waits:  # the listener delays the client
             return float("inf")
         if self._reader.stage is Stage.HEAD:
             return since_s + limits.header_s
@@ -354,7 +355,7 @@ class Connection(asyncio.Protocol):
             self._probe_half_closed()
 
     def _between(self) -> None:
-        """Nothing is under way, nothing waits: what had to wait for its turn?"""
+        """No request is under way or queued: do what was postponed until then."""
         if self._eof and not (self._deaf or self._held):
             if self._reader.stage is Stage.IDLE:
                 self._close()
@@ -368,7 +369,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(CONTINUE)
 
     def _probe_half_closed(self) -> None:
-        """A client that has closed both ways looks the same until something is sent to it."""
+        """Send a 100: it shows whether a half-closed client has closed both ways."""
         if self._current is None or not self._current.send_interim():
             return
         if self._probes < len(_PROBE_AGAIN_S):
@@ -379,7 +380,7 @@ class Connection(asyncio.Protocol):
     # --- the end ---
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer with this after what is under way, and listen to nothing more."""
+        """Read nothing more; refuse once the requests before it are answered."""
         self._deaf = True
         self._held = b""
         self._reader.drop()
@@ -387,7 +388,7 @@ class Connection(asyncio.Protocol):
         self._pump()
 
     def _send_refusal(self, refusal: Refusal) -> None:
-        """The client may still be sending: closing at once would take the answer from it."""
+        """Send it, and close later: closing now would reset a client that still sends."""
         self._refusal = None
         self._until_s = self._host.clock() + LINGER_S
         host = self._host

@@ -1,4 +1,4 @@
-"""One request and the means to answer it: all that a service sees of an HTTP connection."""
+"""One request and its answer: what a service sees of an HTTP connection."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -7,11 +7,11 @@ from isochrone.router.wire.http import Headers, Request
 
 
 class Exchange(Protocol):
-    """One request on one connection, answered exactly once. Every method returns at once.
+    """One request on one connection, answered exactly once. No method blocks.
 
-    Either `respond` is called, or `start`, any number of `write`s and `finish`. `abort` closes the
-    connection instead, so that the client can tell a cut answer from a whole one. After the client
-    has gone, every method is a no-op.
+    A service calls either `respond`, or `start`, any number of `write`s and `finish`. `abort`
+    closes the connection instead, so that the client can tell a cut answer from a whole one. After
+    the client has left, every method is a no-op.
     """
 
     @property
@@ -37,7 +37,7 @@ class Exchange(Protocol):
         ...
 
     def finish(self, code: str = "") -> None:
-        """The end of a streamed answer; `code` is that of the error which its last chunk tells."""
+        """The end of a streamed answer; `code` names the error that its last chunk reports."""
         ...
 
     def abort(self) -> None:
@@ -45,7 +45,7 @@ class Exchange(Protocol):
         ...
 
     def round_trip_s(self) -> float | None:
-        """The kernel's smoothed round trip to the peer, in seconds; None where there is no news."""
+        """The kernel's smoothed round trip to the peer, in seconds; None: no new value."""
         ...
 
     def watch(
@@ -55,7 +55,7 @@ class Exchange(Protocol):
         pause: Callable[[], None] | None = None,
         resume: Callable[[], None] | None = None,
     ) -> None:
-        """Be told once when the client leaves early, and when it reads too slowly."""
+        """Set the callbacks for a client that leaves early, and for one that reads too slowly."""
         ...
 
 

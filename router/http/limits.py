@@ -1,4 +1,4 @@
-"""How much a listener takes from anybody before it refuses."""
+"""Limits of a listener, and the memory that its requests may hold."""
 
 from collections.abc import Callable
 from typing import Annotated, Self
@@ -15,12 +15,11 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
 class Limits(Settings, frozen=True):
     """Sizes and times of one HTTP listener.
 
-    `in_flight_bytes` bounds what all its requests hold together: bodies, from their first byte
-    until they are answered, what they are unpacked and decoded to, and answers that clients have
-    not taken. One answer may have a quarter of it.
-    `header_s` counts from the first byte of a request (and from the connection's start) until its
-    head is whole, `body_s` from there until its body is, `idle_s` between two requests and for a
-    client that reads nothing of its answer.
+    `in_flight_bytes` bounds what all requests hold together: see `Room`. One answer may take a
+    quarter of it.
+    `header_s` is the time from the first byte of a request (or the start of the connection) to the
+    end of its head, `body_s` from there to the end of its body, `idle_s` between two requests and
+    for a client that does not read its answer.
     """
 
     body_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 32)] = 16 << 20
@@ -37,18 +36,18 @@ class Limits(Settings, frozen=True):
             raise ValueError("in_flight_bytes must not be less than body_bytes")
 
     def held_bytes(self, memory_bytes: int) -> int:
-        """What requests may hold together, where this process may take `memory_bytes`.
+        """What requests may hold together in a process of `memory_bytes`.
 
-        A quarter of that at most, but room for two bodies: the process needs something itself.
+        At most a quarter, but room for two bodies: the process itself needs the rest.
         """
         return min(self.in_flight_bytes, max(2 * self.body_bytes, memory_bytes // 4))
 
 
 class Room:
-    """The memory that the requests of one process hold, of `limit_bytes`.
+    """The memory that the requests of one process hold, at most `limit_bytes`.
 
-    Bodies, from their first byte until they are answered; what they were unpacked and decoded to;
-    and answers that clients have not taken.
+    That is: bodies, from their first byte until they are answered; their unpacked and decoded
+    forms; and answers that clients have not read.
     """
 
     __slots__ = ("held_bytes", "limit_bytes", "reclaim")
@@ -57,7 +56,7 @@ class Room:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
         self.reclaim: Callable[[int], None] = _nothing_to_reclaim
-        """Frees so many bytes at once, where it can."""
+        """Tries to free so many bytes at once."""
 
     @property
     def answer_bytes(self) -> int:
@@ -65,7 +64,7 @@ class Room:
         return self.limit_bytes // _ANSWER_SHARE
 
     def take(self, count_bytes: int) -> bool:
-        """Hold so much more; False where it is not there."""
+        """Hold so much more; False if there is no room."""
         over_bytes = self.held_bytes + count_bytes - self.limit_bytes
         if over_bytes > 0:
             self.reclaim(over_bytes)
@@ -75,18 +74,18 @@ class Room:
         return True
 
     def add(self, count_bytes: int) -> None:
-        """Hold what is there already, or, below 0, hold so much less."""
+        """Count memory that is already in use; a negative count releases."""
         self.held_bytes += count_bytes
         if count_bytes > 0 and self.held_bytes > self.limit_bytes:
             self.reclaim(self.held_bytes - self.limit_bytes)
 
 
 def _nothing_to_reclaim(count_bytes: int) -> None:
-    """Everything that is held is needed."""
+    """The default: nothing can be freed."""
 
 
 class Hold:
-    """What one request holds of a room beside its body, until the end of a `with`."""
+    """What one request holds of a room besides its body, until the end of a `with`."""
 
     __slots__ = ("_room", "_size_bytes")
 
@@ -95,10 +94,10 @@ class Hold:
         self._size_bytes = 0
 
     def resize(self, size_bytes: int) -> None:
-        """It holds so much from here on.
+        """Hold this much from here on.
 
         Raises:
-            Overloaded: there is no room for it.
+            Overloaded: there is no room.
         """
         grown_bytes = size_bytes - self._size_bytes
         if grown_bytes > 0 and not self._room.take(grown_bytes):

@@ -1,7 +1,8 @@
-"""The hardened HTTP/1.1 listener: every whole request is handed to one service, synchronously.
+"""The hardened HTTP/1.1 listener: it calls one service with every whole request.
 
-Framing is llhttp's (through httptools); what it leaves open, the limits, the deadlines, the order
-of answers and the drain are ours. TLS, HTTP/2 and compression are a proxy's work.
+llhttp (through httptools) parses the framing; this package adds the checks that llhttp leaves to
+its user, limits, deadlines, the order of answers and the drain. A proxy in front adds TLS, HTTP/2
+and compression.
 """
 
 import asyncio
@@ -20,14 +21,14 @@ from isochrone.router.wire.http import Headers
 __all__ = ["Limits", "Listener"]
 
 _SWEEPS = 8
-"""Sweeps in the shortest time limit: a limit is overrun by an eighth at most."""
+"""Sweeps per shortest time limit: a request overruns a limit by at most an eighth."""
 
 
 class Listener:
     """Serves HTTP/1.1 on its listening sockets, until it is drained.
 
-    `in_flight` counts the requests that the service has and has not answered. `refusal_fields` go
-    with the answers that it gives before there is a request for the service.
+    `in_flight` counts the requests that the service has not answered yet. `refusal_fields` are
+    added to the listener's own refusals.
     """
 
     def __init__(
@@ -39,9 +40,9 @@ class Listener:
         rng: Random | None = None,
         refusal_fields: Callable[[], Headers] = tuple,
     ) -> None:
-        """`room` is given where the service holds memory of it, too.
+        """`room` is given if the service holds memory of it too.
 
-        `rng` makes the ids of refused requests that named none.
+        `rng` makes the ids of refused requests without one.
         """
         self._rng = rng or Random()
         self.refusal_fields = refusal_fields
@@ -67,7 +68,7 @@ class Listener:
         return len(self._connections)
 
     async def start(self, *sockets: socket.socket) -> None:
-        """Serve the clients of bound, listening sockets; they are the listener's from here on."""
+        """Serve the clients of bound, listening sockets; the listener closes them."""
         loop = asyncio.get_running_loop()
         self._sweep(loop)
         for sock in sockets:
@@ -75,14 +76,14 @@ class Listener:
             self._servers.append(server)
 
     def new_id(self) -> bytes:
-        """An id for a request that is refused and named none."""
+        """An id for a refused request without one."""
         return b"%016x" % self._rng.getrandbits(64)
 
     async def drain(self, grace_s: float) -> int:
-        """Take no new clients, finish what runs; returns how many requests had to be cut.
+        """Accept no new clients and finish open requests; returns how many had to be cut.
 
-        Clients are told `connection: close` with their last answer. It ends when all are gone, or
-        after `grace_s` seconds.
+        The last answer to each client has `connection: close`. The drain ends when all connections
+        are closed, or after `grace_s` seconds.
         """
         self.draining = True
         for server in self._servers:
@@ -103,20 +104,20 @@ class Listener:
         return cut
 
     def admit(self, connection: Connection) -> bool:
-        """Count a new connection, if there is room for it."""
+        """Count a new connection, unless there are too many."""
         if len(self._connections) >= self.limits.connections:
             return False
         self._connections.add(connection)
         return True
 
     def forget(self, connection: Connection) -> None:
-        """A connection is gone."""
+        """A connection is closed."""
         self._connections.discard(connection)
         if not self._connections:
             self._emptied.set()
 
     def _reclaim(self, count_bytes: int) -> None:
-        """Cut clients that do not take their answers, the longest stuck first."""
+        """Cut clients that do not read their answers, the longest stuck first."""
         stuck = [connection for connection in self._connections if connection.unsent_bytes]
         for connection in sorted(stuck, key=lambda one: one.stuck_s):
             if count_bytes <= 0:
