@@ -38,23 +38,17 @@ class Metrics:
         self._requests = families.counter(
             "isochrone_agent_requests", "Requests answered.", "outcome"
         )
-        self._cold_start = families.histogram(
+        loads = partial(families.histogram, bounds=_LOAD_S)
+        self._cold_start = loads(
             "isochrone_agent_cold_start_seconds",
             "From cold to warm: behind other loads, the load, the warm-up.",
             "model",
-            bounds=_LOAD_S,
         )
-        self._load = families.histogram(
-            "isochrone_agent_load_seconds",
-            "Having a model's weights in memory.",
-            "model",
-            bounds=_LOAD_S,
+        self._load = loads(
+            "isochrone_agent_load_seconds", "Having a model's weights in memory.", "model"
         )
-        self._warm_up = families.histogram(
-            "isochrone_agent_warm_up_seconds",
-            "Answering a model's warm-up samples.",
-            "model",
-            bounds=_LOAD_S,
+        self._warm_up = loads(
+            "isochrone_agent_warm_up_seconds", "Answering a model's warm-up samples.", "model"
         )
         self._failed = families.counter(
             "isochrone_agent_failed_loads", "Loads that failed.", "model"

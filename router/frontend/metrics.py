@@ -5,6 +5,7 @@ Labels are bounded: known models, joined endpoints, words from fixed lists.
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -140,22 +141,15 @@ class Metrics:
             counts[bisect_left(ERROR_BUCKETS, error_s)] += 1  # not `observe`: four calls
 
 
+@dataclass(eq=False)
 class FleetCollector(Collector):
     """The fleet, the queue and the measurements at the instant of a scrape."""
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        runner: Runner,
-        dispatcher: Dispatcher,
-        measured: Measured,
-        housekeeping: Housekeeping,
-    ) -> None:
-        self._ledger = ledger
-        self._runner = runner
-        self._dispatcher = dispatcher
-        self._measured = measured
-        self._housekeeping = housekeeping
+    ledger: Ledger
+    runner: Runner
+    dispatcher: Dispatcher
+    measured: Measured
+    housekeeping: Housekeeping
 
     def collect(self) -> Iterator[Metric]:
         """The values of this instant."""
@@ -164,19 +158,19 @@ class FleetCollector(Collector):
         yield CounterMetricFamily(
             "isochrone_measurements_unknown",
             "Round trips told of endpoints that are not known here.",
-            self._measured.unknown,
+            self.measured.unknown,
         )
         yield CounterMetricFamily(
             "isochrone_measurements_misplaced",
             "Round trips told that were faster than light between the stated places.",
-            self._measured.paths.misplaced,
+            self.measured.paths.misplaced,
         )
         failures = CounterMetricFamily(
             "isochrone_housekeeping_failures",
             "Runs of a part of this router's housekeeping that failed.",
             labels=["part"],
         )
-        for part, count in self._housekeeping.failures.items():
+        for part, count in self.housekeeping.failures.items():
             failures.add_metric([part], count)
         yield failures
 
@@ -194,7 +188,7 @@ class FleetCollector(Collector):
             "Round trips from this router that were faster than light to the endpoint's region.",
             labels=labels,
         )
-        for site in self._ledger.sites():
+        for site in self.ledger.sites():
             names = [site.endpoint.name, site.endpoint.region]
             up.add_metric(names, float(site.out is None))
             net.add_metric(names, site.net_s)
@@ -203,12 +197,12 @@ class FleetCollector(Collector):
         return up, net, load, misplaced
 
     def _own(self) -> Iterator[Metric]:
-        spare = self._runner.spare
+        spare = self.runner.spare
         hedges_left = spare.hedge_budget.left if spare.hedge_budget is not None else 0.0
-        now_s = self._runner.clock()
+        now_s = self.runner.clock()
         for name, text, value in (
-            ("isochrone_in_flight", "Requests in this router.", len(self._runner.running)),
-            ("isochrone_queue_length", "Requests in line.", self._dispatcher.gate.waiting),
+            ("isochrone_in_flight", "Requests in this router.", len(self.runner.running)),
+            ("isochrone_queue_length", "Requests in line.", self.dispatcher.gate.waiting),
             (
                 "isochrone_retry_budget_left",
                 "Retries after a try that may have run that there is leave for.",
@@ -224,28 +218,27 @@ class FleetCollector(Collector):
             yield GaugeMetricFamily(name, text, value)
 
 
+@dataclass(eq=False)
 class GeoipCollector(Collector):
     """The age of the GeoIP database in use, and whether its file is refused."""
 
-    def __init__(self, database: GeoDatabase, wall: Clock) -> None:
-        self._database = database
-        self._wall = wall
+    database: GeoDatabase
+    wall: Clock
 
     def collect(self) -> Iterator[Metric]:
         """The values of this instant."""
-        database = self._database
         yield GaugeMetricFamily(
             "isochrone_geoip_age_seconds",
             "Since the database in use was built.",
-            self._wall() - database.built_s,
+            self.wall() - self.database.built_s,
         )
         yield GaugeMetricFamily(
             "isochrone_geoip_refused",
             "1 where the file is not in use because it cannot be used.",
-            float(database.refused is not None),
+            float(self.database.refused is not None),
         )
         yield CounterMetricFamily(
             "isochrone_geoip_failures",
             "Look-ups that the GeoIP database broke on.",
-            database.failures,
+            self.database.failures,
         )
