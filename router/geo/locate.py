@@ -1,6 +1,6 @@
-"""From a connection to the place of its client: listed proxies, listed networks, then GeoIP."""
+"""The address and the place of a client: listed proxies, listed networks, then GeoIP."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 from isochrone.router.geo.address import Address, Network, PrefixTable, read_address
@@ -15,11 +15,13 @@ __all__ = [
     "Locator",
     "Place",
     "Source",
-    "client_address",
     "trusted_proxies",
 ]
 
-_KEPT_PLACES = 8192
+_KEPT = 8192
+"""Clients whose place, and peers whose part as a proxy, are kept."""
+_LONGEST_HOP = 72
+"""Longer than any address with brackets and a port."""
 
 
 def trusted_proxies(networks: Iterable[Network]) -> PrefixTable[bool]:
@@ -27,33 +29,16 @@ def trusted_proxies(networks: Iterable[Network]) -> PrefixTable[bool]:
     return PrefixTable((network, True) for network in networks)
 
 
-def client_address(peer: str, forwarded_for: Sequence[bytes], proxies: PrefixTable[bool]) -> str:
-    """The address of the client behind the listed proxies.
-
-    `forwarded_for` holds every line of the field in the order of the message. Each listed proxy
-    vouches for the hop to its left, so the right-most hop that is not listed is the client; what
-    stands left of it, or of something unreadable, is only what somebody claims.
-    """
-    hops = b",".join(forwarded_for).split(b",") if forwarded_for else []
-    client = peer
-    while hops and _is_listed(client, proxies):
-        hop = read_address(_without_port(hops.pop()))
-        if hop is None:
-            break
-        client = str(hop)
-    return client
-
-
-def _is_listed(address: str, proxies: PrefixTable[bool]) -> bool:
-    read = read_address(address)
-    return read is not None and proxies.find(read) is not None
-
-
-def _without_port(hop: bytes) -> str:
-    text = hop.strip(b' \t"').decode("latin-1")
+@lru_cache(maxsize=_KEPT)
+def _read_hop(hop: bytes) -> str | None:
+    """The address of one hop of X-Forwarded-For, without its port; None where it is none."""
+    text = hop.decode("latin-1")
     if text.startswith("["):
-        return text[1:].partition("]")[0]
-    return text.partition(":")[0] if text.count(":") == 1 else text
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    address = read_address(text)
+    return None if address is None else str(address)
 
 
 class Locator:
@@ -68,28 +53,48 @@ class Locator:
         self._networks = networks
         self._proxies = proxies
         self.database = database
-        self._kept = lru_cache(maxsize=_KEPT_PLACES)(self._look_up)
+        self._kept = lru_cache(maxsize=_KEPT)(self._look_up)
+        self._is_proxy = lru_cache(maxsize=_KEPT)(self._look_up_proxy)
 
     def client_address(self, peer: str, headers: Headers) -> str:
-        """The address of the client: the TCP peer's, or what listed proxies vouch for."""
-        if not _is_listed(peer, self._proxies):
+        """The address of the client: the TCP peer's, or the one that listed proxies vouch for.
+
+        Each listed proxy vouches for the hop to its left in X-Forwarded-For, so the right-most hop
+        that is not listed is the client; anything left of it, or of a hop that is no address, is
+        an unverified claim.
+        """
+        if not self._is_proxy(peer):
             return peer
-        lines = [value for name, value in headers if name == FORWARDED_FOR]
-        return client_address(peer, lines, self._proxies)
+        hops: list[bytes] = []
+        for name, value in headers:
+            if name == FORWARDED_FOR:
+                hops += value.split(b",")
+        client = peer
+        while hops and self._is_proxy(client):
+            hop = hops.pop().strip(b' \t"')
+            address = _read_hop(hop) if len(hop) <= _LONGEST_HOP else None
+            if address is None:
+                break
+            client = address
+        return client
 
     def place(self, address: str) -> Place:
-        """The place of an address; what is no address, or in no table, is an unknown place."""
+        """The place of an address; unknown where it is no address, or in no table."""
         read = read_address(address)
         return UNKNOWN_PLACE if read is None else self._kept(read)
 
     def forget(self) -> None:
-        """Look everything up anew: the database holds other places now."""
+        """Drop the kept places: the database holds other places now."""
         self._kept.cache_clear()
 
     @property
     def failures(self) -> int:
         """How many look-ups the GeoIP database broke on."""
         return 0 if self.database is None else self.database.failures
+
+    def _look_up_proxy(self, address: str) -> bool:
+        read = read_address(address)
+        return read is not None and self._proxies.find(read) is not None
 
     def _look_up(self, address: Address) -> Place:
         listed = self._networks.find(address)
@@ -98,6 +103,6 @@ class Locator:
         return UNKNOWN_PLACE if self.database is None else self.database.find(address)
 
     def close(self) -> None:
-        """Give the GeoIP database back."""
+        """Close the GeoIP database."""
         if self.database is not None:
             self.database.close()

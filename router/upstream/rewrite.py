@@ -1,6 +1,4 @@
-"""What changes in a message as it passes through: header fields, never the body."""
-
-from collections.abc import Iterable
+"""Header fields that are dropped and added on the way through; a body never changes."""
 
 import msgspec
 
@@ -21,9 +19,9 @@ _CONDITIONS = {
     b"if-unmodified-since",
     b"range",
 }
-"""Of a client's cache: an endpoint's whole answer is always wanted."""
+"""They serve a client's cache; the router needs the complete answer."""
 _CLAIMS = {b"forwarded", b"x-forwarded-for", b"x-real-ip"}
-"""Of who the client is: what is known stands there instead."""
+"""Claims about the client's address; the router writes the address that it verified."""
 _NOT_UPSTREAM = (
     names.HOP_BY_HOP
     | _CONDITIONS
@@ -39,6 +37,8 @@ _NOT_UPSTREAM = (
     }
 )
 _NOT_DOWNSTREAM = names.HOP_BY_HOP | {LOAD_HEADER, names.REQUEST_ID, names.SERVER_TIMING}
+_USUAL_CONNECTION = {b"keep-alive", b"Keep-Alive", b"close"}
+"""Connection fields that nominate nothing which is not dropped anyway."""
 _JSON = (b"content-type", b"application/json")
 
 
@@ -52,9 +52,9 @@ def upstream_headers(
     sequence: bytes,
     client: str = "",
 ) -> list[tuple[bytes, bytes]]:
-    """The fields of one try: the client's own, less what ends here, and ours.
+    """The fields of one attempt: the client's own, without those for this hop, and ours.
 
-    `region` is where the endpoint is believed to be: at the same address, another refuses. `client`
+    `region` is the endpoint's: an endpoint of another region at the same address refuses. `client`
     is the client's address, empty where it is not known.
     """
     kept = _kept(headers, _NOT_UPSTREAM)
@@ -75,7 +75,7 @@ def upstream_headers(
 def downstream_headers(
     head: Head, request_id: str, endpoint: Endpoint, *, reason: str, tries: int, timing: bytes
 ) -> list[tuple[bytes, bytes]]:
-    """The fields of the answer: the endpoint's own, less what was for us, and its origin."""
+    """The fields of the answer: the endpoint's own, without those for us, and its origin."""
     kept = _kept(head.headers, _NOT_DOWNSTREAM)
     kept += (
         (names.REQUEST_ID, request_id.encode()),
@@ -102,7 +102,7 @@ def server_timing(total_s: float, route_s: float, report: CallReport | None) -> 
 
 
 def readable_refusal(head: Head, body: bytes) -> tuple[Head, bytes]:
-    """An endpoint's refusal as our clients know them: JSON with `error`, whatever it was before."""
+    """An endpoint's refusal in the form of ours: JSON with `error`."""
     if head.status < 400 or _is_json(head.headers):
         return head, body
     problem = Problem(f"the endpoint refused the request ({head.status})", "refused")
@@ -110,17 +110,21 @@ def readable_refusal(head: Head, body: bytes) -> tuple[Head, bytes]:
 
 
 def _kept(headers: Headers, dropped: frozenset[bytes]) -> list[tuple[bytes, bytes]]:
-    nominated = _nominated(value for name, value in headers if name == b"connection")
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in dropped and name not in nominated and not name.startswith(_OURS)
-    ]
-
-
-def _nominated(values: Iterable[bytes]) -> frozenset[bytes]:
-    """Fields that a Connection field says are for this hop only (RFC 9110 §7.6.1)."""
-    return frozenset(part.strip().lower() for value in values for part in value.split(b","))
+    """The fields that go on: not those of this hop, nor those that a Connection field nominates
+    for it (RFC 9110 §7.6.1), nor any that only the router writes."""
+    kept = []
+    nominated: list[bytes] = []
+    for field in headers:
+        name, value = field
+        if name not in dropped:
+            if not name.startswith(_OURS):
+                kept.append(field)
+        elif name == b"connection" and value not in _USUAL_CONNECTION:
+            nominated += value.lower().split(b",")
+    if nominated:
+        names_nominated = {part.strip() for part in nominated}
+        kept = [field for field in kept if field[0] not in names_nominated]
+    return kept
 
 
 def _is_json(headers: Headers) -> bool:

@@ -1,6 +1,6 @@
-"""One try on one endpoint: a way to send a request there and hear what comes back.
+"""One attempt at one endpoint: send a request, receive the events of its answer.
 
-HTTP/1.1 over kept connections is the first kind of way; nothing outside knows which kind it uses.
+HTTP/1.1 over kept connections is the first kind of upstream; no caller depends on the kind.
 """
 
 import asyncio
@@ -17,33 +17,33 @@ from isochrone.router.upstream.http_call import (
     RESEND_S,
     HttpCall,
     UpstreamConnection,
-    encode_request,
+    encode_head,
 )
 from isochrone.router.wire.http import Request
 from isochrone.router.wire.url import parse_url
 
 RESOLVE_S = 5.0
-"""How old what is known of a host's addresses may be where it is used."""
+"""The addresses of a host are resolved again, beside the requests, when they are this old."""
 
 
 class Call(Protocol):
-    """One request under way; after `cancel` and after End or Lost no event comes."""
+    """One request in progress; after `cancel` and after End or Lost no event comes."""
 
     def cancel(self) -> None:
-        """Nobody wants the answer any more."""
+        """Drop the request and its answer."""
         ...
 
     def pause(self) -> None:
-        """Let the answer wait: what has been read already may still come."""
+        """Stop reading the answer; events that have been read may still come."""
         ...
 
     def resume(self) -> None:
-        """Let it come again."""
+        """Read on."""
         ...
 
 
 class Upstream(Protocol):
-    """A way to one endpoint."""
+    """The way to one endpoint."""
 
     def send(
         self,
@@ -55,8 +55,8 @@ class Upstream(Protocol):
     ) -> Call:
         """Send a request; its events come later, never before this returns.
 
-        `once`: it must not arrive twice, whatever that costs. `again` gives leave to send it a
-        second time where the first may have arrived.
+        `once`: it must not arrive twice. `again` permits to send it a second time where the first
+        may have arrived.
         """
         ...
 
@@ -66,25 +66,25 @@ class Upstream(Protocol):
         ...
 
     def retire(self) -> None:
-        """Take no more requests; what is under way may end."""
+        """Take no more requests; those in progress may end."""
         ...
 
     async def close(self) -> None:
-        """Close the way; what is under way is lost."""
+        """Close every connection; requests in progress are lost."""
         ...
 
 
 LOCAL_PAUSE_S = 0.1
-"""That this machine lacks what a connection needs is told so much later: no storm of tries."""
+"""A local shortage is reported after this delay, so that it causes no storm of attempts."""
 
 
 class HttpUpstream:
     """Kept HTTP/1.1 connections to one address, as many as are needed at once.
 
-    `connect_s` bounds the making of a connection, `idle_s` how long one is kept unused, `max_idle`
-    how many are; one older than `max_age_s` carries no further request, nor does one to an address
-    that the host's name has lost. `short` is called where a connection cannot be made for want of
-    descriptors.
+    `connect_s` bounds how long opening a connection takes, `idle_s` how long one is kept unused,
+    `max_idle` how many are kept. A connection older than `max_age_s`, or to an address that the
+    host's name has lost, carries no further request. `short` is called where a connection cannot
+    be opened because this machine lacks descriptors, ports or memory.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class HttpUpstream:
         resolve: Resolve | None = None,
         short: Callable[[], None] = lambda: None,
     ) -> None:
-        """Nothing is opened yet.
+        """Open nothing yet.
 
         Raises:
             BadRequest: `url` is not `http://HOST:PORT`.
@@ -133,22 +133,26 @@ class HttpUpstream:
     ) -> Call:
         """Send on a kept connection, or on a new one, which costs a task.
 
-        A kept one may be closing, and then the request is sent again, with leave from `again`: not
-        if it goes only `once`, and not where the connection is lost so late that the endpoint must
+        A kept connection may be closing; the request is then sent again if `again` permits. Not if
+        it goes only `once`, and not where the connection is lost so late that the endpoint must
         have had it.
 
         Raises:
             ValueError: a header field or the query would end its line.
         """
-        message = encode_request(request, self._host)
-        call = HttpCall(self, message, request.method, on_events, again)
-        if self._looked_s < math.inf:
-            self._look_up()
-        connection = None if once else self._kept()
-        if connection is not None:
-            connection.carry(call, fresh=False)
-        else:
-            self.open_for(call)
+        head = encode_head(request, self._host)
+        call = HttpCall(self, head, request.body, request.method, on_events, again)
+        now_s = self._clock()
+        if now_s - self._looked_s >= RESOLVE_S:
+            self._looked_s = now_s
+            self._tasks.create_task(self._resolve())
+        while self._idle and not once:
+            # the connection that was used last: the others may grow old and be closed
+            connection, until_s = self._idle.pop()
+            if now_s < until_s and connection.carry(call, fresh=False):
+                return call
+            connection.close()
+        self.open_for(call)
         return call
 
     def open_for(self, call: HttpCall) -> None:
@@ -159,18 +163,19 @@ class HttpUpstream:
         self._opening[call] = self._tasks.create_task(self._open(call))
 
     def stop_opening(self, call: HttpCall) -> None:
-        """The connection that is being made for a call is not needed."""
+        """The connection that is being opened for a call is not needed."""
         opening = self._opening.get(call)
         if opening is not None:
             opening.cancel()
 
     def keep(self, connection: UpstreamConnection) -> None:
-        """Take back a connection whose answer is whole."""
+        """Take back a connection whose answer is complete."""
         now_s = self._clock()
-        if self._closed or len(self._idle) >= self._max_idle or self._is_spent(connection, now_s):
+        full = self._closed or len(self._idle) >= self._max_idle
+        if full or now_s >= connection.expires_s:
             connection.close()
             return
-        self._idle.append((connection, now_s))
+        self._idle.append((connection, min(now_s + self._idle_s, connection.expires_s)))
         if self._sweeping is None:
             self._schedule_sweep()
 
@@ -182,7 +187,7 @@ class HttpUpstream:
             self._emptied.set()
 
     def drop_idle(self) -> None:
-        """Close what is kept unused."""
+        """Close every unused connection."""
         for connection, _ in list(self._idle):
             connection.close()
 
@@ -192,13 +197,15 @@ class HttpUpstream:
         return not self._connections and not self._opening
 
     def retire(self) -> None:
-        """Take no more requests; what is under way may end."""
+        """Take no more requests; those in progress may end."""
         self._closed = True
+        self._looked_s = math.inf
         self.drop_idle()
 
     async def close(self) -> None:
-        """Close every connection; what is under way is lost."""
+        """Close every connection; requests in progress are lost."""
         self._closed = True
+        self._looked_s = math.inf
         if self._sweeping is not None:
             self._sweeping.cancel()
         for call, opening in list(self._opening.items()):
@@ -210,36 +217,20 @@ class HttpUpstream:
             self._emptied.clear()
             await self._emptied.wait()
 
-    def _kept(self) -> UpstreamConnection | None:
-        """The connection that was used last: the others may grow old and go."""
-        while self._idle:
-            connection, since_s = self._idle.pop()
-            now_s = self._clock()
-            fresh = now_s - since_s < self._idle_s and not self._is_spent(connection, now_s)
-            if connection.usable and fresh:
-                return connection
-            connection.close()
-        return None
-
-    def _is_spent(self, connection: UpstreamConnection, now_s: float) -> bool:
-        """It is too old, or leads to where the host's name no longer does."""
-        old = now_s - connection.made_s >= self._max_age_s
-        return old or self._addresses.has_left(connection.address)
-
-    def _look_up(self) -> None:
-        """Resolve the host's name anew, beside the requests, where that is long ago."""
-        now_s = self._clock()
-        if now_s - self._looked_s >= RESOLVE_S and not self._closed:
-            self._looked_s = now_s
-            self._tasks.create_task(self._resolve())
-
     async def _resolve(self) -> None:
+        """Resolve the host's name; no request is sent to an address that it has lost."""
         try:
             await self._addresses.now(self._connect_s / 2)
         except OSError:
-            return  # whoever needs a connection is told
+            return  # the calls that need a new connection report it
+        self._expire_left()
+
+    def _expire_left(self) -> None:
+        left = {c for c in self._connections if self._addresses.has_left(c.address)}
+        for connection in left:
+            connection.expires_s = -math.inf
         for connection, _ in list(self._idle):
-            if self._addresses.has_left(connection.address):
+            if connection in left:
                 connection.close()
 
     async def _open(self, call: HttpCall) -> None:
@@ -262,10 +253,10 @@ class HttpUpstream:
             self._opening.pop(call, None)
 
     async def _connect(self) -> UpstreamConnection:
-        """A connection to the first of the host's addresses that takes one.
+        """Connect to the first of the host's addresses that accepts.
 
         Raises:
-            OSError: none does, or none is known.
+            OSError: none accepts, or none is known.
         """
         loop = asyncio.get_running_loop()
         refused: OSError | None = None
@@ -278,44 +269,44 @@ class HttpUpstream:
             except OSError as error:
                 refused = error
             else:
-                # making it took a round trip: the news that it is closed takes no longer
+                # opening it took a round trip; a close takes no longer to arrive
                 trips_s = 2 * (self._clock() - began_s)
                 connection.resend_s = min(max(RESEND_S, trips_s), MOST_RESEND_S)
-                connection.made_s, connection.address = began_s, host
+                connection.expires_s, connection.address = began_s + self._max_age_s, host
                 return connection
         try:
             raise refused or OSError("no address")
         finally:
-            refused = None  # it knows this frame from now on
+            refused = None  # its traceback refers to this frame: break the cycle
 
     def _schedule_sweep(self) -> None:
         loop = asyncio.get_running_loop()
         self._sweeping = loop.call_later(self._idle_s / 2, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what has been idle for too long: the front of the stack."""
+        """Close the connections that have been idle for too long, or are too old."""
         self._sweeping = None
-        oldest_s = self._clock() - self._idle_s
-        for connection, since_s in self._idle:
-            if since_s <= oldest_s:
+        now_s = self._clock()
+        for connection, until_s in self._idle:
+            if until_s <= now_s:
                 connection.close()
-        self._idle = [kept for kept in self._idle if kept[1] > oldest_s]
+        self._idle = [kept for kept in self._idle if kept[1] > now_s]
         if self._idle:
             self._schedule_sweep()
 
 
 def _tell_soon(call: HttpCall, why: str, cause: Cause = Cause.REFUSED) -> None:
-    """From the loop itself: whoever hears of it may fail without ending the task group.
+    """Report from the loop itself: a receiver that fails does not end the task group.
 
-    Where a connection with the request on it was lost before, it is not only a refusal: that
-    request may be why nobody listens there any more.
+    Where a connection with the request on it was lost before, this is not only a refusal: that
+    request may be why nothing listens there any more.
     """
-    lost = Lost(Cause.RESET if call.was_there else cause, why)
-    asyncio.get_running_loop().call_soon(call.deliver, (lost,))
+    lost = Lost(Cause.RESET if call.sent_before else cause, why)
+    asyncio.get_running_loop().call_soon(call.end, (lost,))
 
 
 def _why(error: Exception) -> str:
-    """Which way it failed, without an address: clients read this."""
+    """How it failed, without an address: clients read this."""
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there"
     return "cannot be reached"

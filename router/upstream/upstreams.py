@@ -1,4 +1,4 @@
-"""The ways to all endpoints: one for each address, made when it is first needed."""
+"""The upstreams of all endpoints: one for each URL, made when it is first needed."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from isochrone.router.upstream.upstream import HttpUpstream, Upstream
 
 
 class Upstreams:
-    """Connection pools by URL; nothing outside knows which kind of way leads where."""
+    """Connection pools by URL."""
 
     def __init__(self, tasks: asyncio.TaskGroup, clock: Clock) -> None:
         self._tasks = tasks
@@ -17,7 +17,7 @@ class Upstreams:
         self._retired: list[HttpUpstream] = []
 
     def of(self, endpoint: Endpoint) -> Upstream:
-        """The way to an endpoint."""
+        """The upstream of an endpoint."""
         upstream = self._by_url.get(endpoint.url)
         if upstream is None:
             upstream = HttpUpstream(
@@ -27,15 +27,15 @@ class Upstreams:
         return upstream
 
     def retire(self, endpoint: Endpoint) -> None:
-        """Nothing more is sent there; what is under way may end."""
+        """Send nothing more there; requests in progress may end."""
         upstream = self._by_url.pop(endpoint.url, None)
-        self._retired = [way for way in self._retired if not way.empty]
+        self._retired = [old for old in self._retired if not old.empty]
         if upstream is not None:
             upstream.retire()
             self._retired.append(upstream)
 
     def drop_idle(self) -> None:
-        """Descriptors are short: what is kept to one endpoint may be what another needs."""
+        """Free descriptors: one that is kept for one endpoint may be what another needs."""
         for upstream in self._by_url.values():
             upstream.drop_idle()
 
