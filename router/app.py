@@ -23,12 +23,12 @@ from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.fleet.quarantine import START_S
 from isochrone.router.frontend.admin import Admin
 from isochrone.router.frontend.agents import Agents
-from isochrone.router.frontend.asking import Asking
 from isochrone.router.frontend.decisions import Decisions, access_line
 from isochrone.router.frontend.measured import Measured
 from isochrone.router.frontend.metrics import FleetCollector, GeoipCollector, Metrics
 from isochrone.router.frontend.oip import Inference
 from isochrone.router.frontend.place import Places
+from isochrone.router.frontend.query_builder import QueryBuilder
 from isochrone.router.frontend.refusal import Refusals
 from isochrone.router.frontend.server import Readiness, Server
 from isochrone.router.geo.clients import ClientPaths
@@ -174,7 +174,7 @@ class Router:
         rng: Random,
         tasks: asyncio.TaskGroup,
     ) -> Server:
-        asking = Asking(
+        queries = QueryBuilder(
             law,
             self.ledger,
             self.membership,
@@ -187,9 +187,9 @@ class Router:
         return Server(
             version=version("isochrone"),
             readiness=self.readiness,
-            asking=asking,
-            inference=Inference(asking, self.ledger, chooser, self.dispatcher),
-            places=Places(self._policy, asking, self.ledger, self.measured.paths, quotas, rng),
+            queries=queries,
+            inference=Inference(queries, self.ledger, chooser, self.dispatcher),
+            places=Places(self._policy, queries, self.ledger, self.measured.paths, quotas, rng),
             measured=self.measured,
             agents=Agents(
                 membership=self.membership,

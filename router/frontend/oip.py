@@ -11,7 +11,7 @@ from isochrone.router.dispatch.chooser import Chooser
 from isochrone.router.dispatch.dispatcher import Dispatcher
 from isochrone.router.errors import NotFound
 from isochrone.router.fleet.ledger import Ledger
-from isochrone.router.frontend.asking import Asking
+from isochrone.router.frontend.query_builder import QueryBuilder
 from isochrone.router.http.exchange import Exchange
 from isochrone.router.policy.query import Query
 from isochrone.router.wire.headers import CallHeaders
@@ -54,9 +54,9 @@ class Inference:
     """Everything below `/v2/models/{model}`."""
 
     def __init__(
-        self, asking: Asking, ledger: Ledger, chooser: Chooser, dispatcher: Dispatcher
+        self, queries: QueryBuilder, ledger: Ledger, chooser: Chooser, dispatcher: Dispatcher
     ) -> None:
-        self._asking = asking
+        self._queries = queries
         self._ledger = ledger
         self._chooser = chooser
         self._dispatcher = dispatcher
@@ -69,21 +69,21 @@ class Inference:
         """
         model, version, action = read_target(request.path)
         check_method(request.method, _MODEL_ACTIONS[action])
-        pattern = self._asking.pattern(headers, model, version, action)
+        pattern = self._queries.pattern(headers, model, version, action)
         return partial(self._ready if action == "ready" else self._dispatch, pattern)
 
     def _dispatch(
         self, pattern: Query, exchange: Exchange, headers: CallHeaders, request_id: str
     ) -> None:
         body_bytes = len(exchange.request.body)
-        query = self._asking.query(pattern, headers.timeout_s, request_id, body_bytes)
+        query = self._queries.query(pattern, headers.timeout_s, request_id, body_bytes)
         self._dispatcher.dispatch(exchange, query)
 
     def _ready(
         self, pattern: Query, exchange: Exchange, headers: CallHeaders, request_id: str
     ) -> Response:
         del exchange
-        query = self._asking.query(pattern, headers.timeout_s, request_id)
+        query = self._queries.query(pattern, headers.timeout_s, request_id)
         ready = bool(self._chooser.best(query).order)
         return json_response({"name": query.model, "ready": ready}, 200 if ready else 503)
 

@@ -14,7 +14,7 @@ from msgspec import structs
 from isochrone.router.admission.quota import Quotas
 from isochrone.router.errors import BadRequest, QuotaExceeded
 from isochrone.router.fleet.candidate import Candidate, Fleet
-from isochrone.router.frontend.asking import Asking
+from isochrone.router.frontend.query_builder import QueryBuilder
 from isochrone.router.geo.address import read_address
 from isochrone.router.geo.clients import Client, ClientPaths
 from isochrone.router.geo.network import Estimate
@@ -49,14 +49,14 @@ class Places:
     def __init__(
         self,
         policy: Policy,
-        asking: Asking,
+        queries: QueryBuilder,
         fleet: Fleet,
         paths: ClientPaths,
         quotas: Quotas,
         rng: Random,
     ) -> None:
         self._policy = policy
-        self._asking = asking
+        self._queries = queries
         self._fleet = fleet
         self._paths = paths
         self._quotas = quotas
@@ -71,13 +71,13 @@ class Places:
             IsochroneError: as for an inference request.
         """
         asked = _read(exchange.request.body)
-        law = self._asking.law
+        law = self._queries.law
         client = asked.client or law.locator.client_address(
             exchange.request.peer, exchange.request.headers
         )
         place = law.locator.place(client)
-        pattern = self._asking.pattern(headers, asked.model, asked.version)
-        query = self._asking.query(pattern, headers.timeout_s, request_id)
+        pattern = self._queries.pattern(headers, asked.model, asked.version)
+        query = self._queries.query(pattern, headers.timeout_s, request_id)
         self._pay(query)
         address = read_address(client)
         vantage = None
@@ -124,7 +124,7 @@ class Places:
 
     def _regions_from(self, point: Point, required: frozenset[str] | None) -> list[str]:
         """The regions that the law allows, nearest first."""
-        regions = [r for r in self._asking.law.regions if required is None or r.name in required]
+        regions = [r for r in self._queries.law.regions if required is None or r.name in required]
         regions.sort(key=lambda region: distance_km(point, region.point))
         return [region.name for region in regions]
 

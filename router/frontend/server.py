@@ -10,10 +10,10 @@ import msgspec
 from isochrone.router.errors import Forbidden, IsochroneError, NotFound
 from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.frontend.agents import Agents
-from isochrone.router.frontend.asking import Asking
 from isochrone.router.frontend.measured import Measured
 from isochrone.router.frontend.oip import Handler, Inference
 from isochrone.router.frontend.place import Places
+from isochrone.router.frontend.query_builder import QueryBuilder
 from isochrone.router.frontend.refusal import Refusals
 from isochrone.router.http.exchange import Exchange
 from isochrone.router.process.clock import Clock
@@ -77,7 +77,7 @@ class Server:
         *,
         version: str,
         readiness: Readiness,
-        asking: Asking,
+        queries: QueryBuilder,
         inference: Inference,
         places: Places,
         measured: Measured,
@@ -87,7 +87,7 @@ class Server:
     ) -> None:
         self._version = version
         self._readiness = readiness
-        self._asking = asking
+        self._queries = queries
         self._inference = inference
         self._refusals = refusals
         self._rng = rng
@@ -153,13 +153,13 @@ class Server:
 
     def _models(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
         del exchange, request_id
-        return json_response({"models": self._asking.models(headers)})
+        return json_response({"models": self._queries.models(headers)})
 
     def _index(self, exchange: Exchange, headers: CallHeaders, request_id: str) -> Response:
         del request_id
         body = exchange.request.body or b"{}"
         asked = read_json(body, IndexQuery, 'the body must be {} or {"ready": true}')
-        mine = frozenset(self._asking.models(headers))
+        mine = frozenset(self._queries.models(headers))
         index = [m for m in self._inference.index() if m["name"] in mine]
         return json_response([m for m in index if not asked.ready or m["state"] == "READY"])
 

@@ -1,4 +1,4 @@
-"""How many files this process may have open, and what running out of them looks like."""
+"""The limit of open files of this process, and the errors that show it is reached."""
 
 import errno
 import logging
@@ -16,7 +16,7 @@ if sys.platform != "win32":
 
 _MOST = 1 << 20
 RESERVE = 64
-"""For all that is not a client's or an endpoint's connection: files, listeners, probes."""
+"""Descriptors for everything except connections: files, listeners, probes."""
 _RESERVE_SHARE = 0.25
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL, errno.ENOBUFS, errno.ENOMEM})
 _RESOLVERS = frozenset({socket.EAI_MEMORY, socket.EAI_SYSTEM})
@@ -24,29 +24,29 @@ _log = logging.getLogger("isochrone.descriptors")
 
 
 def is_local(error: OSError) -> bool:
-    """This machine lacks something: the error says nothing of the one that was to be reached."""
+    """The error is a lack of resources on this machine; it says nothing about the peer."""
     if isinstance(error, socket.gaierror):
         return error.errno in _RESOLVERS
     return error.errno in _OURS
 
 
 def raised_limit() -> int | None:
-    """Raise the limit of open files as far as it may be; what it is then, None where unknown."""
+    """Raise the limit of open files as far as allowed; returns it, None where unknown."""
     if sys.platform == "win32":
         return None
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _MOST if hard == resource.RLIM_INFINITY else min(hard, _MOST)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(ValueError, OSError):  # some systems allow less than they say
+        with suppress(ValueError, OSError):  # some systems allow less than the hard limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST if soft == resource.RLIM_INFINITY else soft
 
 
 def fitted(limits: Limits, limit: int | None, *, for_each: int) -> Limits:
-    """Limits whose `connections` the limit of open files allows, at `for_each` descriptors each.
+    """Limits with as many `connections` as open files allow, at `for_each` descriptors each.
 
-    Less than configured is said in the log.
+    The log says if that is less than configured.
     """
     if limit is None:
         return limits

@@ -1,4 +1,4 @@
-"""The addresses that a host's name stands for, and the last good ones while no resolver answers."""
+"""The addresses of a host, and the last known ones while no resolver answers."""
 
 import asyncio
 import socket
@@ -11,7 +11,7 @@ async def addresses(where: HostPort, within_s: float) -> list[str]:
     """Every address of a host, at least one.
 
     Raises:
-        OSError: its name cannot be resolved, or not in that time.
+        OSError: the name cannot be resolved in that time.
     """
     if where.is_literal:
         return [where.host]
@@ -27,11 +27,11 @@ async def addresses(where: HostPort, within_s: float) -> list[str]:
 
 
 Resolve = Callable[[HostPort, float], Awaitable[list[str]]]
-"""Finds every address of a host, within so many seconds, as `addresses` does."""
+"""Finds every address of a host within some seconds, like `addresses`."""
 
 
 class Addresses:
-    """Those of one host; while its name cannot be resolved, those that it had last."""
+    """The addresses of one host; the last known ones while its name cannot be resolved."""
 
     def __init__(self, where: HostPort, resolve: Resolve | None = None) -> None:
         """`resolve` None: the system's."""
@@ -40,11 +40,11 @@ class Addresses:
         self._good: list[str] = []
 
     def has_left(self, address: str) -> bool:
-        """The name was resolved last without this address."""
+        """The latest resolution no longer has this address."""
         return bool(self._good) and address not in self._good
 
     async def now(self, within_s: float) -> list[str]:
-        """At least one; it takes so long at most.
+        """At least one address, within that time.
 
         Raises:
             OSError: none is known.

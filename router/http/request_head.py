@@ -1,7 +1,6 @@
-"""What the head of an HTTP request must be before anything else of it is believed.
+"""Checks on the head of an HTTP request that the parser (llhttp) leaves to its user.
 
-The parser (llhttp) is strict about bytes; here is what it leaves to its user: the target, Host,
-the version, and how the body is framed.
+These are the target, Host, the version, and how the body is framed.
 """
 
 import re
@@ -13,7 +12,7 @@ from isochrone.router.wire.http import Headers
 
 
 class Refusal(Exception):
-    """A request that gets no further than the listener, which closes the connection after it."""
+    """A request that the listener itself refuses; it closes the connection afterwards."""
 
     def __init__(
         self, status: HTTPStatus, code: str, message: str, retry_after_s: int | None = None
@@ -27,7 +26,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """How the body comes: its announced length (None: in chunks), and who waits for a 100 first."""
+    """How the body is framed: `length` None: in chunks; `waits`: the client expects a 100."""
 
     length: int | None
     waits: bool
@@ -44,7 +43,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def bad(message: str) -> Refusal:
-    """A refusal of what is wrong in itself."""
+    """A refusal of an invalid request."""
     return Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message)
 
 
@@ -65,7 +64,7 @@ def too_large(most: int) -> Refusal:
 
 
 def head_too_large(most: int) -> Refusal:
-    """A refusal of a head, or of what stands between chunks, of more than `most` bytes."""
+    """A refusal of a head, or of the framing between chunks, over `most` bytes."""
     return Refusal(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
         "too_large",
@@ -86,8 +85,8 @@ def read_target(method: str, target: bytes) -> tuple[str, str]:
     """The percent-decoded path and the raw query of a request target (RFC 9112 §3.2).
 
     Raises:
-        Refusal: it is none, or could be read in two ways (an encoded slash, dot segments, control
-            characters, what is not UTF-8).
+        Refusal: it is invalid or ambiguous (an encoded slash, dot segments, control characters,
+            not UTF-8).
     """
     if method == "CONNECT":
         raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "unsupported", "this server is no tunnel")
@@ -126,10 +125,10 @@ def _decoded(path: bytes) -> str:
 
 
 def read_framing(version: str, headers: Headers, most: int) -> Framing:
-    """How the body of this request comes, from its version and header fields (RFC 9112 §6).
+    """How the body is framed, from the version and the header fields (RFC 9112 §6).
 
     Raises:
-        Refusal: what it says is wrong, contradicts itself or announces more than `most` bytes.
+        Refusal: the fields are invalid, contradict each other or announce over `most` bytes.
     """
     if version not in ("1.1", "1.0"):
         raise Refusal(
@@ -137,7 +136,7 @@ def read_framing(version: str, headers: Headers, most: int) -> Framing:
         )
     fields: dict[bytes, bytes] = {}
     for name, value in headers:
-        if b"_" in name:  # some servers take it for a hyphen, and so for another field
+        if b"_" in name:  # some servers read it as a hyphen, and so as another field
             raise bad(f"{name.decode('latin-1')}: a field's name has no underscore; write a hyphen")
         if name in _FRAMING_FIELDS:
             if name in fields:

@@ -1,4 +1,4 @@
-"""Async handlers behind a listener: one task per request, for what is not the hot path."""
+"""Asynchronous handlers behind a listener: one task per request, outside the hot path."""
 
 import asyncio
 import logging
@@ -16,16 +16,16 @@ _log = logging.getLogger("isochrone.service")
 
 
 class AsynchronousService(Protocol):
-    """A `Service` that puts some more `fields` on the answer."""
+    """A `Service` that adds `fields` to the answer."""
 
     def __call__(self, exchange: Exchange, fields: Headers = ()) -> None: ...
 
 
 def asynchronous(handler: Handler, tasks: asyncio.TaskGroup) -> AsynchronousService:
-    """A service that runs `handler` in a task of its own for every request.
+    """A service that runs `handler` in a new task for every request.
 
-    An `IsochroneError` becomes its answer, anything else a logged 500. A streamed body is passed on
-    chunk by chunk, no faster than the client reads; when the client goes the task is cancelled.
+    An `IsochroneError` becomes its answer, any other exception a logged 500. A streamed body passes
+    chunk by chunk, no faster than the client reads; the task is cancelled when the client leaves.
     """
 
     def service(exchange: Exchange, fields: Headers = ()) -> None:
@@ -38,12 +38,12 @@ async def _serve(handler: Handler, exchange: Exchange, fields: Headers) -> None:
     request, chunk = exchange.request, None
     try:
         response = await handler(request)
-        if not isinstance(response.body, bytes):  # until its first chunk an error can be told
+        if not isinstance(response.body, bytes):  # until then an error can be the answer
             chunk = await anext(response.body, None)
     except IsochroneError as error:
         response = problem_response(error)
         let_go(error)
-    except Exception as error:  # a mistake of ours must not end the task group, nor tell its inside
+    except Exception as error:  # a bug must neither end the task group nor leak details
         _log.exception("%s %s failed", request.method, request.path)
         response = problem_response(IsochroneError("internal error"))
         let_go(error)
@@ -55,7 +55,7 @@ async def _serve(handler: Handler, exchange: Exchange, fields: Headers) -> None:
     try:
         await _pass_on(exchange, chunk, response.body)
         exchange.finish(response.end_code())
-    except Exception as error:  # the head has left: that it does not end is all that can be told
+    except Exception as error:  # the head is sent: a cut answer is the only sign left
         _log.exception("%s %s broke off", request.method, request.path)
         exchange.abort()
         let_go(error)
@@ -72,11 +72,11 @@ async def _pass_on(exchange: Exchange, chunk: bytes | None, rest: AsyncIterator[
             chunk = await anext(rest, None)
     finally:
         if (close := getattr(rest, "aclose", None)) is not None:
-            await close()  # cancelled: what it holds is let go now
+            await close()  # after a cancellation too: release its resources now
 
 
 def _current_task() -> asyncio.Task[None]:
-    """This task; who is cancelled keeps what its variables know, so that none is to know it."""
+    """This task, in no variable of the caller: its traceback would keep the task in a cycle."""
     task = asyncio.current_task()
     assert task is not None  # we run in one
     return task

@@ -1,4 +1,4 @@
-"""Listening sockets, and the addresses that people write for them."""
+"""Listening sockets, their addresses in configuration files, and options of connections."""
 
 import asyncio
 import contextlib
@@ -40,14 +40,14 @@ Address = Annotated[
 ]
 """`HOST:PORT` or `[IPv6]:PORT`, as it stands in configuration files."""
 Listen = Address | Annotated[tuple[Address, ...], Meta(min_length=1, max_length=16)]
-"""Where to listen: an address, or several. `[::]` takes IPv4 as well."""
+"""Where to listen: one address or several. `[::]` includes IPv4."""
 
 
 def bind(address: str) -> socket.socket:
     """A listening, non-blocking TCP socket on `HOST:PORT` (`[::1]:8080` too; port 0: a free one).
 
     Raises:
-        ConfigError: it cannot be had, and what to do about it.
+        ConfigError: the address cannot be bound; the text says what to do.
     """
     host, port = _split(address)
     try:
@@ -69,7 +69,7 @@ def bind_all(addresses: Listen) -> list[socket.socket]:
     """A socket, as of `bind`, for each address.
 
     Raises:
-        ConfigError: one cannot be had; none is held then.
+        ConfigError: an address cannot be bound; then none stays bound.
     """
     bound: list[socket.socket] = []
     try:
@@ -93,7 +93,7 @@ def address_of(sock: socket.socket) -> str:
 
 
 def reset_at_close(transport: asyncio.BaseTransport) -> None:
-    """Have the peer see a reset, not an end, when this connection is closed next."""
+    """Make closing this connection send a reset, not an end."""
     sock = transport.get_extra_info("socket")
     with contextlib.suppress(OSError):  # it is closed already
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
@@ -111,7 +111,7 @@ def round_trip_s(connection: Options | None) -> float | None:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches `HOST:PORT`; no name but `localhost` is looked up."""
+    """Whether only this machine reaches `HOST:PORT`; of names, only `localhost` is known."""
     host, _ = _split(address)
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -123,7 +123,7 @@ def _listen(listening: socket.socket, target: tuple[object, ...]) -> None:
     if os.name == "posix":  # elsewhere it would let two processes share the port
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if listening.family == socket.AF_INET6:
-        only = target[0] != _ANY  # there, IPv4 is meant as well
+        only = target[0] != _ANY  # `::` includes IPv4
         listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted ones inherit it
     listening.setblocking(False)

@@ -8,8 +8,8 @@ import pytest
 
 from isochrone.router.admission.quota import Quotas
 from isochrone.router.fleet.ledger import Ledger
-from isochrone.router.frontend.asking import Asking
 from isochrone.router.frontend.place import MOST, Places
+from isochrone.router.frontend.query_builder import QueryBuilder
 from isochrone.router.geo.clients import ClientPaths
 from isochrone.router.http.exchange import Exchange
 from isochrone.router.law.region_policy import RegionPolicy
@@ -57,9 +57,9 @@ class Town:
         self.ledger.follow(membership, 0.0)
         for site in self.ledger.sites():
             self.ledger.probe_ready(site, site.net_s, 0.0)
-        asking = Asking(law, self.ledger, membership, frozenset(), lambda: 1.0)
+        queries = QueryBuilder(law, self.ledger, membership, frozenset(), lambda: 1.0)
         paths = ClientPaths(law.regions, Random(1))
-        self._places = Places(Policy(), asking, self.ledger, paths, Quotas({}), Random(1))
+        self._places = Places(Policy(), queries, self.ledger, paths, Quotas({}), Random(1))
 
     def place(self, client: str) -> dict[str, Any]:
         exchange: Exchange = Asked(client)  # type: ignore[assignment]  # only the request is read

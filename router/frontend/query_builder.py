@@ -17,7 +17,7 @@ _READING = frozenset({"", "ready"})
 """Actions that change nothing (RFC 9110 §9.2.2)."""
 
 
-class Asking:
+class QueryBuilder:
     """Makes queries under one region policy, for the models that exist."""
 
     def __init__(
