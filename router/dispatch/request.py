@@ -44,7 +44,6 @@ from isochrone.router.upstream.event import Answer, Cause, Chunk, End, Head, Los
 from isochrone.router.upstream.rewrite import (
     downstream_headers,
     readable_refusal,
-    server_timing,
     upstream_headers,
 )
 from isochrone.router.wire.headers import EXPLAIN
@@ -469,7 +468,9 @@ class RoutedRequest:
     # What the client gets.
 
     def _deliver(self, deliver: Deliver) -> None:
-        head, body = readable_refusal(deliver.head, deliver.body)
+        head, body = deliver.head, deliver.body
+        if head.status >= 400:
+            head, body = readable_refusal(head, body)
         self.answered(head.status)
         self.exchange.respond(head.status, self._headers(deliver.attempt, head), body)
 
@@ -483,7 +484,9 @@ class RoutedRequest:
             attempt.scored.permit.endpoint,
             reason=attempt.why,
             tries=self._first_number + len(self._machine.attempts),
-            timing=server_timing(now_s - request.received_s, route_s, attempt.report),
+            total_s=now_s - request.received_s,
+            route_s=route_s,
+            report=attempt.report,
         )
         if self.query.explain and request.header(EXPLAIN) == b"1":
             fields.append((EXPLAIN, explanation(self.told)))

@@ -73,10 +73,27 @@ def upstream_headers(
 
 
 def downstream_headers(
-    head: Head, request_id: str, endpoint: Endpoint, *, reason: str, tries: int, timing: bytes
+    head: Head,
+    request_id: str,
+    endpoint: Endpoint,
+    *,
+    reason: str,
+    tries: int,
+    total_s: float,
+    route_s: float,
+    report: CallReport | None,
 ) -> list[tuple[bytes, bytes]]:
-    """The fields of the answer: the endpoint's own, without those for us, and its origin."""
+    """The fields of the answer: the endpoint's own, without those for us, its origin, and how the
+    time was spent, in milliseconds (W3C Server Timing)."""
     kept = _kept(head.headers, _NOT_DOWNSTREAM)
+    wait_s, infer_s = (report.wait_s, report.infer_s) if report is not None else (0.0, 0.0)
+    net_s = max(0.0, total_s - route_s - wait_s - infer_s)
+    timing = b"route;dur=%.3f, net;dur=%.3f, wait;dur=%.3f, infer;dur=%.3f" % (
+        route_s * 1000,
+        net_s * 1000,
+        wait_s * 1000,
+        infer_s * 1000,
+    )
     kept += (
         (names.REQUEST_ID, request_id.encode()),
         (names.ENDPOINT, endpoint.name.encode()),
@@ -86,19 +103,6 @@ def downstream_headers(
         (names.SERVER_TIMING, timing),
     )
     return kept
-
-
-def server_timing(total_s: float, route_s: float, report: CallReport | None) -> bytes:
-    """How the time was spent, in milliseconds (W3C Server Timing)."""
-    wait_s = report.wait_s if report else 0.0
-    infer_s = report.infer_s if report else 0.0
-    net_s = max(0.0, total_s - route_s - wait_s - infer_s)
-    return b"route;dur=%.3f, net;dur=%.3f, wait;dur=%.3f, infer;dur=%.3f" % (
-        route_s * 1000,
-        net_s * 1000,
-        wait_s * 1000,
-        infer_s * 1000,
-    )
 
 
 def readable_refusal(head: Head, body: bytes) -> tuple[Head, bytes]:
