@@ -10,16 +10,11 @@ from random import Random
 
 from prometheus_client import CollectorRegistry
 
-from isochrone.router.admission.gate import Gate
 from isochrone.router.admission.quota import Quotas
 from isochrone.router.config import EndpointConfig, RouterConfig
-from isochrone.router.dispatch.chooser import Chooser
-from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
+from isochrone.router.core import HOUSEKEEPING_S, Core, Knobs, Surroundings
 from isochrone.router.dispatch.request import RoutedRequest
-from isochrone.router.dispatch.runner import Runner
-from isochrone.router.dispatch.spare import Spare
 from isochrone.router.errors import ConfigError, IsochroneError
-from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.fleet.quarantine import START_S
 from isochrone.router.frontend.admin import Admin
 from isochrone.router.frontend.agents import Agents
@@ -40,7 +35,6 @@ from isochrone.router.members.endpoint import Endpoint, Tier
 from isochrone.router.members.membership import Member, Membership
 from isochrone.router.members.store import Store
 from isochrone.router.policy.policy import Policy
-from isochrone.router.probe.prober import Prober, Probing
 from isochrone.router.process import log
 from isochrone.router.process.access_log import AccessLog
 from isochrone.router.process.clock import Clock
@@ -52,14 +46,11 @@ from isochrone.router.process.document import (
     did_you_mean,
     read_document,
 )
-from isochrone.router.process.housekeeping import Housekeeping
 from isochrone.router.process.settings import attempted, readable_part, settings_in
 from isochrone.router.upstream.upstreams import Upstreams
 from isochrone.router.wire.report import NO_VERSION, HeldModel, Lease, ModelState
 from isochrone.router.wire.url import parse_url
 
-HOUSEKEEPING_S = 0.1
-"""How often leases and wakes are looked at, and the access log is flushed."""
 TELLING_S = 1.0
 """How often the log is told which endpoints have come in and gone out."""
 GEOIP_S = 1.0
@@ -95,51 +86,48 @@ class Router:
         self.registry = CollectorRegistry()
         self.upstreams = Upstreams(tasks, clock)
         lease = Lease(config.enrolment.lease_s, config.enrolment.renew_s)
-        self.membership = Membership(map(_member, config.endpoints), law.regions.names, lease)
-        sender = f"{config.name}.{rng.getrandbits(32):08x}"  # new: endpoints remember the old one
         prior_s, light_s = _round_trips(config, law)
-        start_s = max(START_S, config.enrolment.renew_s + 1)  # agents have so long to join
-        self.ledger = Ledger(prior_s, sender, light_rtt_s=light_s, rng=rng, start_s=start_s)
-        self._metrics = Metrics(self.registry, self.ledger, wall)
-        self.refusals = Refusals(self._metrics.refused)
+        self.refusals = Refusals(lambda code: self._metrics.refused(code))  # noqa: PLW0108  # made below
         self.decisions = Decisions(law.fingerprint)
         self._policy = Policy()
-        chooser = Chooser(self._policy, self.ledger, rng)
-        self.runner = Runner(
-            sender=sender,
-            ledger=self.ledger,
-            upstream=self.upstreams.of,
-            chooser=chooser,
-            spare=Spare.of(config.retries, config.hedge, config.models),
+        quotas = Quotas(law.quotas)
+        self.core = Core(
+            f"{config.name}.{rng.getrandbits(32):08x}",  # new: endpoints remember the old one
+            Membership(map(_member, config.endpoints), law.regions.names, lease),
+            Knobs(
+                prior_rtt_s=prior_s,
+                light_rtt_s=light_s,
+                most_attempts=config.tries,
+                policy=self._policy,
+                probe=config.probe,
+                retries=config.retries,
+                hedge=config.hedge,
+                queue=config.queue,
+                models=config.models,
+                weights=law.weights,
+                in_flight=config.in_flight,
+                start_s=max(START_S, config.enrolment.renew_s + 1),  # agents have so long to join
+            ),
+            Surroundings(
+                self.upstreams.of,
+                self.refusals.refuse,
+                self._ended,
+                self._left,
+                law.locator.client_address,
+            ),
+            quotas,
             clock=clock,
             wall=wall,
-            most_attempts=config.tries,
-            client_address=law.locator.client_address,
+            rng=rng,
+            back_off_rng=rng,
         )
-        self.prober = Prober(
-            ledger=self.ledger,
-            upstream=self.upstreams.of,
-            condemned=self.runner.condemn,
-            heard=lambda site: self.dispatcher.news(site),  # noqa: PLW0108  # it is made later
-            clock=clock,
-            probing=Probing.of(config.probe),
-        )
-        quotas = Quotas(law.quotas)
-        self.dispatcher = Dispatcher(
-            ledger=self.ledger,
-            chooser=chooser,
-            runner=self.runner,
-            gate=Gate(config.queue.capacity, weights=law.weights),
-            quotas=quotas,
-            effects=Effects(self.refusals.refuse, self._ended, self.prober.wake),
-            clock=clock,
-            in_flight=config.in_flight,
-        )
-        self.housekeeping = self._housekeeping()
-        self.readiness = Readiness(self.ledger, clock, self.housekeeping.failing)
+        ledger = self.core.ledger
+        self._metrics = Metrics(self.registry, ledger, wall)
+        self._keep_house()
+        self.readiness = Readiness(ledger, clock, self.core.housekeeping.failing)
         self.measured = Measured(
             paths=ClientPaths(law.regions, rng),
-            ledger=self.ledger,
+            ledger=ledger,
             locator=law.locator,
             allowed=self._allowed,
             clock=clock,
@@ -148,15 +136,19 @@ class Router:
             self.registry.register(GeoipCollector(law.locator.database, wall))
         self.registry.register(
             FleetCollector(
-                self.ledger, self.runner, self.dispatcher, self.measured, self.housekeeping
+                ledger,
+                self.core.runner,
+                self.core.dispatcher,
+                self.measured,
+                self.core.housekeeping,
             )
         )
-        self.serve = self._server(config, law, chooser, quotas, rng, tasks)
+        self.serve = self._server(config, law, quotas, rng, tasks)
         self.admin = Admin(
             name=config.name,
             region=config.region,
             readiness=self.readiness,
-            ledger=self.ledger,
+            ledger=ledger,
             decisions=self.decisions,
             law=law,
             store=store,
@@ -169,15 +161,15 @@ class Router:
         self,
         config: RouterConfig,
         law: RegionPolicy,
-        chooser: Chooser,
         quotas: Quotas,
         rng: Random,
         tasks: asyncio.TaskGroup,
     ) -> Server:
+        core = self.core
         queries = QueryBuilder(
             law,
-            self.ledger,
-            self.membership,
+            core.ledger,
+            core.membership,
             frozenset(config.models).union(*(e.models for e in config.endpoints)),
             self._clock,
             unsettled_s=self.readiness.unsettled_s,
@@ -188,16 +180,16 @@ class Router:
             version=version("isochrone"),
             readiness=self.readiness,
             queries=queries,
-            inference=Inference(queries, self.ledger, chooser, self.dispatcher),
-            places=Places(self._policy, queries, self.ledger, self.measured.paths, quotas, rng),
+            inference=Inference(queries, core.ledger, core.chooser, core.dispatcher),
+            places=Places(self._policy, queries, core.ledger, self.measured.paths, quotas, rng),
             measured=self.measured,
             agents=Agents(
-                membership=self.membership,
+                membership=core.membership,
                 store=self._store,
                 allowed=self._allowed,
                 client_address=law.locator.client_address,
                 out_of=self._out_of,
-                changed=self._changed,
+                changed=core.follow,
                 clock=self._clock,
                 tasks=tasks,
             ),
@@ -207,7 +199,7 @@ class Router:
 
     def tick(self) -> None:
         """Do what is due because time passes; nothing is raised."""
-        self.housekeeping.run(self._clock())
+        self.core.tick(self._clock())
 
     async def follow_geoip(self) -> None:
         """Take up a GeoIP file that has changed; it ends where there is none."""
@@ -225,33 +217,17 @@ class Router:
                 locator.forget()
                 log.event(_log, "geoip_taken_up", file=database.path, built_s=database.built_s)
 
-    def _housekeeping(self) -> Housekeeping:
-        parts = Housekeeping()
-        for name, sweep in self.dispatcher.sweeps.items():
-            parts.add(name, sweep)
-        parts.add("probes", self.prober.sweep)
-        parts.add("the ledger", self.ledger.sweep, every_s=HOUSEKEEPING_S)
-        parts.add("exploration", self.prober.explore, every_s=HOUSEKEEPING_S)
-        parts.add("leases", self._expire, every_s=HOUSEKEEPING_S)
+    def _keep_house(self) -> None:
+        parts = self.core.housekeeping
         if self._access is not None:
             access = self._access
             parts.add("the access log", lambda _: access.flush(), every_s=HOUSEKEEPING_S)
         parts.add("the log of endpoints", self._tell_of_changes, every_s=TELLING_S)
-        return parts
-
-    def _expire(self, now_s: float) -> None:
-        expired = self.membership.expire(now_s)
-        try:
-            for name in expired:
-                self.runner.condemn(name, "its lease ran out")
-        finally:  # they are out of the membership already
-            if expired:
-                self._changed()
 
     def _tell_of_changes(self, now_s: float) -> None:
         """Say in the log which endpoints have come in and gone out since the last time."""
         del now_s
-        out = {site.endpoint.name: site.out for site in self.ledger.sites()}
+        out = {site.endpoint.name: site.out for site in self.core.ledger.sites()}
         for name in self._out.keys() - out.keys():
             log.event(_log, "endpoint_left", endpoint=name)
         for name, why in out.items():
@@ -268,14 +244,12 @@ class Router:
             self._access.close()
 
     def _out_of(self, name: str) -> str | None:
-        site = self.ledger.site(name)
+        site = self.core.ledger.site(name)
         return site.out if site is not None else "not seen yet"
 
-    def _changed(self) -> None:
-        """Somebody joined, moved or left; who leaves in good order finishes what it has."""
-        for endpoint in self.ledger.follow(self.membership, self._clock()):
-            self.upstreams.retire(endpoint)
-            self._metrics.forget(endpoint.name)
+    def _left(self, endpoint: Endpoint) -> None:
+        self.upstreams.retire(endpoint)
+        self._metrics.forget(endpoint.name)
 
     def _ended(self, record: RoutedRequest) -> None:
         now_s = self._wall()
@@ -288,16 +262,16 @@ class Router:
         """Take up the agents that the state file has; False where it has none."""
         now_s, found = self._clock(), False
         for enrolment, url, age_s in self._store.load():
-            self.membership.remember((m.name for m in enrolment.models), now_s - age_s)
+            self.core.membership.remember((m.name for m in enrolment.models), now_s - age_s)
             if url and age_s < RESTORED_S:
                 try:
                     where = parse_url(url)
                     pinned = pin(where, [where.host], self._allowed)
-                    self.membership.enrol(enrolment, pinned.url, now_s)
+                    self.core.membership.enrol(enrolment, pinned.url, now_s)
                     found = True
                 except IsochroneError as error:  # the configuration has changed since
                     _log.info("%s is not restored: %s", enrolment.name, error)
-        self._changed()
+        self.core.follow()
         return found
 
 

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from isochrone.router.app import Router, load
 from isochrone.router.config import RouterConfig
+from isochrone.router.core import TICK_S
 from isochrone.router.http.descriptors import fitted, raised_limit
 from isochrone.router.http.limits import Room
 from isochrone.router.http.listener import Listener
@@ -21,9 +22,6 @@ from isochrone.router.process.control_groups import memory_limit_bytes
 from isochrone.router.process.freed_memory import keep_trimmed
 from isochrone.router.process.output import say
 from isochrone.router.process.run import keep_on_hangup, run
-
-TICK_S = 0.02
-"""How often deadlines and probes are looked at: the grain of every time limit here."""
 
 _log = logging.getLogger("isochrone.router")
 

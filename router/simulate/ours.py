@@ -6,21 +6,15 @@ behind `Upstream` and `Exchange` is simulated.
 
 from random import Random
 
-from isochrone.router.admission.gate import Gate
 from isochrone.router.admission.quota import Quotas
-from isochrone.router.dispatch.chooser import Chooser
-from isochrone.router.dispatch.dispatcher import Dispatcher, Effects
+from isochrone.router.core import TICK_S, Core, Knobs, Surroundings
 from isochrone.router.dispatch.request import RoutedRequest
-from isochrone.router.dispatch.runner import Runner
-from isochrone.router.dispatch.spare import Spare
 from isochrone.router.errors import IsochroneError
-from isochrone.router.fleet.ledger import Ledger
 from isochrone.router.geo.network import light_rtt_s
 from isochrone.router.geo.region import distance_km
 from isochrone.router.http.exchange import Exchange
 from isochrone.router.members.membership import Member, Membership
 from isochrone.router.policy.policy import Plan
-from isochrone.router.probe.prober import Prober, Probing
 from isochrone.router.simulate.asked import Asked, observed
 from isochrone.router.simulate.harness import Build
 from isochrone.router.simulate.line import Case, Line
@@ -31,9 +25,6 @@ from isochrone.router.simulate.variants import Tuning
 from isochrone.router.wire.problem import STATUS
 from isochrone.router.wire.report import WIRE_VERSION, Enrolment, Lease
 
-TICK_S = 0.02
-HOUSEKEEPING_S = 0.1
-"""As in the server."""
 LEASE = Lease(lease_s=15.0, renew_s=5.0)
 Z90 = 1.645
 """Nine in ten lie within so many standard deviations, on both sides together."""
@@ -57,7 +48,6 @@ class OurRouter:
         self._engine = stage.engine
         self._index = index
         self._cases: dict[bytes, Case] = {}
-        self._housekeeping_s = 0.0
         self._enrolments = 0
         self._lines = {
             name: Line(way, self._cases.__getitem__, stage.engine.clock)
@@ -66,44 +56,31 @@ class OurRouter:
         clock = stage.engine.clock
         scenario = stage.world.scenario
         configured = [_member(one) for one in scenario.endpoints if _is_configured(one)]
-        self.membership = Membership(configured, scenario.regions, LEASE)
         sender = f"{entry.name}.{rng.getrandbits(32):08x}"
         prior_s, light_s = _round_trips(stage, index)
-        self.ledger = Ledger(
-            prior_s,
+        self.core = Core(
             sender,
-            tolerance=settings.tolerance,
-            light_rtt_s=light_s,
-            rng=Random(sender),  # so that back-offs leave the choices as they were
-        )
-        chooser = Chooser(settings.policy, self.ledger, rng)
-        self.runner = Runner(
-            sender=sender,
-            ledger=self.ledger,
-            upstream=lambda endpoint: self._lines[endpoint.name],
-            chooser=chooser,
-            spare=Spare.of(settings.retries, settings.hedge, {}),
+            Membership(configured, scenario.regions, LEASE),
+            Knobs(
+                prior_rtt_s=prior_s,
+                light_rtt_s=light_s,
+                most_attempts=scenario.tries,
+                policy=settings.policy,
+                probe=settings.probe,
+                retries=settings.retries,
+                hedge=settings.hedge,
+                queue=settings.queue,
+                tolerance=settings.tolerance,
+                in_flight=settings.in_flight,
+            ),
+            Surroundings(
+                lambda endpoint: self._lines[endpoint.name], _refuse, self._ended, lambda _: None
+            ),
+            Quotas({}),
             clock=clock,
             wall=clock,
-            most_attempts=stage.world.scenario.tries,
-        )
-        self.prober = Prober(
-            ledger=self.ledger,
-            upstream=lambda endpoint: self._lines[endpoint.name],
-            condemned=self.runner.condemn,
-            heard=lambda site: self.dispatcher.news(site),  # noqa: PLW0108  # it is made later
-            clock=clock,
-            probing=Probing.of(settings.probe),
-        )
-        self.dispatcher = Dispatcher(
-            ledger=self.ledger,
-            chooser=chooser,
-            runner=self.runner,
-            gate=Gate(settings.queue.capacity),
-            quotas=Quotas({}),
-            effects=Effects(_refuse, self._ended, self.prober.wake),
-            clock=clock,
-            in_flight=settings.in_flight,
+            rng=rng,
+            back_off_rng=Random(sender),  # so that back-offs leave the choices as they were
         )
         self._engine.after(TICK_S, self._tick)
 
@@ -115,7 +92,7 @@ class OurRouter:
     def join(self, index: int) -> None:
         """An endpoint enrols, and renews as long as it lives; a cloud ingress is configured."""
         if _is_configured(self._stage.world.scenario.endpoints[index]):
-            self.ledger.follow(self.membership, self._engine.now_s)
+            self.core.follow()
         else:
             self._stage.endpoints[index].starts.append(lambda: self._enrol(index))
             self._renew(index)
@@ -125,25 +102,13 @@ class OurRouter:
         query = asked.query()
         case = Case(asked, f"/v2/models/{query.model}/infer")
         self._cases[query.request_id.encode()] = case
-        self.dispatcher.dispatch(case, query)
+        self.core.ask(case, query)
 
     def _tick(self) -> None:
-        now_s = self._engine.now_s
-        self.dispatcher.sweep(now_s)
-        self.prober.sweep(now_s)
-        if now_s >= self._housekeeping_s:
-            self._housekeeping_s = now_s + HOUSEKEEPING_S
-            self._keep_house(now_s)
+        self.core.tick(self._engine.now_s)
+        if self.core.housekeeping.failing:
+            raise RuntimeError(f"housekeeping failed: {self.core.housekeeping.failing}")
         self._engine.after(TICK_S, self._tick)
-
-    def _keep_house(self, now_s: float) -> None:
-        self.ledger.sweep(now_s)
-        self.prober.explore(now_s)
-        expired = self.membership.expire(now_s)
-        for name in expired:
-            self.runner.condemn(name, "its lease ran out")
-        if expired:
-            self.ledger.follow(self.membership, now_s)
 
     def _renew(self, index: int) -> None:
         endpoint = self._stage.endpoints[index]
@@ -168,8 +133,8 @@ class OurRouter:
             slots=endpoint.slots,
             models=endpoint.telling.models(),
         )
-        self.membership.enrol(enrolment, enrolment.url, now_s)
-        self.ledger.follow(self.membership, now_s)
+        self.core.membership.enrol(enrolment, enrolment.url, now_s)
+        self.core.follow()
 
     def _ended(self, record: RoutedRequest) -> None:
         case = self._cases.pop(record.query.request_id.encode())

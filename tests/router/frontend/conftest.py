@@ -254,7 +254,7 @@ async def running(
                 router.readiness.joined_s = -math.inf
                 await made.settled(lambda: bool(router.readiness))
             yield made
-            assert not router.housekeeping.failing
+            assert not router.core.housekeeping.failing
         finally:
             await client.close()
             await listener.drain(0.0)

@@ -27,7 +27,7 @@ async def test_who_left_with_a_request_under_way_leaves_no_name_behind(
     agent.behave = held.append
     router = await start_router(stays)
     assert (await router.call("POST", "/isochrone/agents", agent.enrolment()))[0] == 200
-    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    await router.settled(lambda: router.router.core.ledger.site("agent").out is None)
     async with asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(router.infer(x_isochrone_regions="eu-west"))
         await router.settled(lambda: bool(held))
@@ -45,7 +45,7 @@ async def test_tries_beyond_the_kept_ones_are_counted(start_router, start_endpoi
     record = router.router.decisions._kept["first"][0]  # a whole one, to add to
     before = tries_at(router, "edge")
     (one,) = record.attempts
-    many = RoutedRequest(router.router.runner, cast(Exchange, None), record.query, record.plan)
+    many = RoutedRequest(router.router.core.runner, cast(Exchange, None), record.query, record.plan)
     for _ in range(ATTEMPTS_KEPT + 10):
         attempt = Attempt(one.scored)
         attempt.why, attempt.outcome = "queued", "busy"

@@ -27,13 +27,13 @@ async def test_a_round_trip_over_the_probes_time_out_is_no_outage(start_router, 
     async with behind_relay(far, 0.3):
         router = await start_router(far, probe=PROBE, joined=False)
         async with asyncio.timeout(15):
-            while router.router.ledger.site("far").out is not None:  # noqa: ASYNC110  # inner state
+            while router.router.core.ledger.site("far").out is not None:  # noqa: ASYNC110  # inner state
                 await asyncio.sleep(0.02)
         asked = [router.infer(x_request_timeout_seconds="30") for _ in range(20)]
         answers = await asyncio.gather(*asked)
         assert [status for status, _, _ in answers] == [200] * 20
         await asyncio.sleep(3)
-        assert router.router.ledger.site("far").out is None
+        assert router.router.core.ledger.site("far").out is None
         await router.router.upstreams.close()
 
 

@@ -90,7 +90,7 @@ async def test_calls_that_nobody_waits_for_leave_nothing(start_router, start_end
             await router.settled(lambda: len(edge.asked) > edge.slots)
             for call in asked:
                 call.cancel()
-        await router.settled(lambda: not router.router.dispatcher.gate.waiting)
+        await router.settled(lambda: not router.router.core.dispatcher.gate.waiting)
     assert found == {}
 
 
@@ -110,7 +110,7 @@ async def test_calls_that_wait_in_line_leave_nothing(start_router, start_endpoin
     with garbage() as found:
         async with asyncio.TaskGroup() as tasks:
             asked = tasks.create_task(together(router))
-            await router.settled(lambda: router.router.dispatcher.gate.waiting > 0)
+            await router.settled(lambda: router.router.core.dispatcher.gate.waiting > 0)
             while not asked.done():
                 while held:
                     edge.answer(held.pop())

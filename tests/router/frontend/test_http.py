@@ -53,7 +53,7 @@ async def test_a_condition_is_no_endpoints_concern(start_router, start_endpoint,
     router = await start_router(edge)
     for _ in range(5):
         assert (await router.call("GET", "/v2/models/digits", **{name: value}))[0] == 200
-    assert router.router.ledger.site("edge").out is None
+    assert router.router.core.ledger.site("edge").out is None
 
 
 async def test_an_unknown_key_is_told_how_to_show_one(start_router, start_endpoint):
@@ -112,4 +112,4 @@ async def test_metadata_of_a_cold_model_is_answered_and_wakes_nothing(start_rout
         )
         assert (status, told["served_by"]) == (200, "edge")
     assert edge.wakes == 0
-    assert router.router.ledger.site("edge").holdings["digits", "1"].state is ModelState.COLD
+    assert router.router.core.ledger.site("edge").holdings["digits", "1"].state is ModelState.COLD

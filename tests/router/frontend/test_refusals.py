@@ -168,7 +168,7 @@ async def test_an_agent_joins_serves_and_leaves(start_router, start_endpoint):
     assert (await router.infer())[0] == 404
     status, lease, _ = await router.call("POST", "/isochrone/agents", agent.enrolment())
     assert (status, lease) == (200, {"lease_s": 15.0, "renew_s": 5.0})
-    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    await router.settled(lambda: router.router.core.ledger.site("agent").out is None)
     status, body, _ = await router.infer()
     assert (status, body["served_by"]) == (200, "agent")
     assert (await router.call("DELETE", "/isochrone/agents/agent"))[0] == 200
@@ -183,7 +183,7 @@ async def test_a_name_is_resolved_and_pinned(start_router, start_endpoint):
     url = agent.url.replace("127.0.0.1", "localhost")
     status, _, _ = await router.call("POST", "/isochrone/agents", agent.enrolment(url=url))
     assert status == 200
-    assert router.router.ledger.site("agent").endpoint.url == agent.url
+    assert router.router.core.ledger.site("agent").endpoint.url == agent.url
 
 
 async def test_an_agent_whose_name_no_resolver_knows_just_now_keeps_its_address(
@@ -196,7 +196,7 @@ async def test_an_agent_whose_name_no_resolver_knows_just_now_keeps_its_address(
         url = agent.url.replace("127.0.0.1", host)
         asked = agent.enrolment(url=url, sequence=sequence)
         status, _, _ = await router.call("POST", "/isochrone/agents", asked)
-        return status, router.router.ledger.site("agent").endpoint.url
+        return status, router.router.core.ledger.site("agent").endpoint.url
 
     async def nothing(where, within_s):
         raise OSError(where, within_s)
@@ -226,7 +226,7 @@ async def test_an_address_that_may_not_be_is_refused_before_a_packet_leaves(
     got, body, _ = await router.call("POST", "/isochrone/agents", agent.enrolment(url=url))
     assert got == status
     assert body["error"]
-    assert router.router.ledger.site("agent") is None
+    assert router.router.core.ledger.site("agent") is None
 
 
 async def test_who_may_not_join_is_told_so(start_router, start_endpoint):
@@ -259,7 +259,7 @@ async def test_an_agent_outside_the_networks_of_today_is_not_restored(
     first = await start_router(state_file=state)
     await first.call("POST", "/isochrone/agents", agent.enrolment())
     second = await start_router(state_file=state, enrolment={"allowed_networks": ["10.0.0.0/8"]})
-    assert second.router.ledger.site("agent") is None
+    assert second.router.core.ledger.site("agent") is None
     assert (await second.infer())[0] == 503, "its model is still known"
 
 
@@ -289,7 +289,7 @@ async def test_agents_are_known_again_after_a_restart(start_router, start_endpoi
     first = await start_router(state_file=str(tmp_path / "state.db"))
     await first.call("POST", "/isochrone/agents", agent.enrolment())
     second = await start_router(state_file=str(tmp_path / "state.db"))
-    await second.settled(lambda: second.router.ledger.site("agent").out is None)
+    await second.settled(lambda: second.router.core.ledger.site("agent").out is None)
     assert (await second.infer())[0] == 200
 
 
@@ -299,7 +299,7 @@ async def test_an_agent_can_be_asked_for_by_its_own(start_router, start_endpoint
     path = "/isochrone/agents/agent"
     assert (await router.call("GET", path))[0] == 404
     await router.call("POST", "/isochrone/agents", agent.enrolment())
-    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    await router.settled(lambda: router.router.core.ledger.site("agent").out is None)
     told = {"name": "agent", "url": agent.url, "region": "eu-west", "out": None}
     assert (await router.call("GET", path))[:2] == (200, told)
     assert (await router.call("GET", path, x_forwarded_for="203.0.113.9"))[0] == 403
@@ -365,8 +365,8 @@ async def test_a_wall_clock_that_jumps_by_days_changes_nothing(
     agent = await start_endpoint("agent")
     router = await start_router(state_file=str(tmp_path / "state.db"))
     await router.call("POST", "/isochrone/agents", agent.enrolment())
-    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    await router.settled(lambda: router.router.core.ledger.site("agent").out is None)
     answers = [await router.infer() for _ in range(20)]
     assert {status for status, _, _ in answers} == {200}
-    assert router.router.membership.expire(monotonic()) == []
+    assert router.router.core.membership.expire(monotonic()) == []
     assert len(told) > 20, "it was this clock"

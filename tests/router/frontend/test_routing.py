@@ -66,7 +66,7 @@ async def test_a_model_that_is_being_unloaded_is_asked_as_one_that_is_cold(
 
 
 def _states(router):
-    sites = router.router.ledger.sites()
+    sites = router.router.core.ledger.sites()
     return {holding.state for site in sites for holding in site.holdings.values()}
 
 
@@ -77,12 +77,12 @@ async def test_an_endpoint_that_is_full_sends_requests_on_and_stays_in(
     near.behave = lambda exchange: exchange.respond(503, [(b"retry-after", b"1")], b"{}")
     far.behave = lambda exchange: far.answer(exchange, infer_s=0.05)
     router = await start_router(near, far)
-    await router.settled(lambda: all(s.net_s < 0.01 for s in router.router.ledger.sites()))
+    await router.settled(lambda: all(s.net_s < 0.01 for s in router.router.core.ledger.sites()))
     answers = [await router.infer(x_isochrone_regions="eu-west,us-east") for _ in range(12)]
     assert {status for status, _, _ in answers} == {200}
     assert {body["served_by"] for _, body, _ in answers} == {"far"}
     assert "fallback_busy" in {fields["x-isochrone-reason"] for _, _, fields in answers}
-    assert router.router.ledger.site("near").out is None, "back-pressure opens no breaker"
+    assert router.router.core.ledger.site("near").out is None, "back-pressure opens no breaker"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ async def test_an_endpoint_that_no_longer_holds_the_model_is_passed_over_and_sta
     answers = [await router.infer() for _ in range(30)]
     assert {body["served_by"] for _, body, _ in answers} == {"good"}
     assert 1 <= len(bad.asked) <= 10, "asked again only after it has reported again"
-    assert router.router.ledger.site("bad").out is None
+    assert router.router.core.ledger.site("bad").out is None
 
 
 async def test_an_endpoint_that_dies_in_its_answer_costs_nothing(start_router, start_endpoint):
@@ -154,7 +154,7 @@ async def test_rubbish_is_no_answer(start_router, start_endpoint, stack):
     ]
     router = await start_router(endpoints=endpoints)
     assert [(await router.infer())[0] for _ in range(5)] == [200] * 5
-    assert router.router.ledger.site("rubbish").out is not None
+    assert router.router.core.ledger.site("rubbish").out is not None
 
 
 async def test_a_frozen_endpoint_is_out_after_two_missed_probes_and_what_waits_there_moves(
@@ -166,10 +166,10 @@ async def test_a_frozen_endpoint_is_out_after_two_missed_probes_and_what_waits_t
     frozen.behave = lambda _: None
     answers = await asyncio.gather(*(router.infer() for _ in range(6)))
     assert {(status, body["served_by"]) for status, body, _ in answers} == {(200, "good")}
-    await router.settled(lambda: router.router.ledger.site("frozen").out == "2 probes missed")
+    await router.settled(lambda: router.router.core.ledger.site("frozen").out == "2 probes missed")
     frozen.deaf = False
     frozen.behave = frozen.answer
-    await router.settled(lambda: router.router.ledger.site("frozen").out is None)
+    await router.settled(lambda: router.router.core.ledger.site("frozen").out is None)
 
 
 async def test_the_deadline_ends_a_request(start_router, start_endpoint):
@@ -178,7 +178,7 @@ async def test_the_deadline_ends_a_request(start_router, start_endpoint):
     router = await start_router(slow)
     status, body, _ = await router.infer(x_request_timeout_seconds="0.15")
     assert (status, body["code"]) == (504, "deadline_exceeded")
-    site = router.router.ledger.site("slow")
+    site = router.router.core.ledger.site("slow")
     assert site.open == {}, "its lease has come back"
     assert site.out is None, "slow is not dead"
 
@@ -192,7 +192,7 @@ async def test_a_deadline_that_passes_at_the_endpoint_condemns_nobody(start_rout
         status, body, _ = await router.infer(x_request_timeout_seconds="0.05")
         assert (status, body["code"]) == (504, "deadline_exceeded")
     assert len(edge.asked) + len(other.asked) == 6, "there is no time for a second try"
-    assert all(site.out is None for site in router.router.ledger.sites())
+    assert all(site.out is None for site in router.router.core.ledger.sites())
 
 
 async def test_what_waits_at_an_endpoint_that_is_out_already_moves_too(
@@ -201,14 +201,14 @@ async def test_what_waits_at_an_endpoint_that_is_out_already_moves_too(
     dead, good = await start_endpoint("dead"), await start_endpoint("good", "us-east")
     router = await start_router(dead, good)
     dead.behave = lambda _: None
-    slower = router.router.ledger.site("good").holdings["digits", "1"]
+    slower = router.router.core.ledger.site("good").holdings["digits", "1"]
     slower.served(0.0, 0.5, 0, 0.0)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(router.infer(x_request_timeout_seconds="5"))
         await router.settled(lambda: len(dead.asked) == 1)
-        site = router.router.ledger.site("dead")
-        lease = router.router.ledger.sent(site.endpoint, "digits", "1", 0.0)
-        router.router.ledger.close(lease, Outcome.REFUSED, 0.0)
+        site = router.router.core.ledger.site("dead")
+        lease = router.router.core.ledger.sent(site.endpoint, "digits", "1", 0.0)
+        router.router.core.ledger.close(lease, Outcome.REFUSED, 0.0)
         dead.deaf = True
     status, body, _ = waiting.result()
     assert (status, body["served_by"]) == (200, "good")
@@ -218,7 +218,7 @@ async def test_who_leaves_in_good_order_finishes_its_streams(start_router, start
     agent = await start_endpoint("agent")
     router = await start_router()
     await router.call("POST", "/isochrone/agents", agent.enrolment())
-    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    await router.settled(lambda: router.router.core.ledger.site("agent").out is None)
     held = []
 
     def stream(exchange):
@@ -241,16 +241,16 @@ async def test_who_leaves_in_good_order_finishes_its_streams(start_router, start
 async def test_an_answer_that_cannot_be_passed_on_ends_the_request(start_router, start_endpoint):
     edge = await start_endpoint("edge")
     router = await start_router(edge)
-    site = router.router.ledger.site("edge")
+    site = router.router.core.ledger.site("edge")
 
     def broken(*_args, **_more):
         raise ValueError("a mistake of ours")
 
-    router.router.ledger.answered = broken
+    router.router.core.ledger.answered = broken
     with pytest.raises(aiohttp.ClientError):
         await router.infer(x_request_timeout_seconds="3")
     assert site.open == {}
-    assert not router.router.runner.running
+    assert not router.router.core.runner.running
 
 
 async def test_a_refusal_without_a_length_is_held_and_made_readable(start_router, start_endpoint):
@@ -286,7 +286,7 @@ async def test_another_server_is_used_while_it_is_ready(start_router, start_endp
     assert (status, told["code"]) == (404, "not_found"), "it never said that it has a version 1"
     assert len(foreign.asked) == asked
     foreign.behave = lambda exchange: exchange.respond(503, [], b"")
-    await router.settled(lambda: router.router.ledger.site("foreign").out == "2 probes missed")
+    await router.settled(lambda: router.router.core.ledger.site("foreign").out == "2 probes missed")
 
 
 async def test_a_client_that_leaves_frees_everything(start_router, start_endpoint):
@@ -298,8 +298,8 @@ async def test_a_client_that_leaves_frees_everything(start_router, start_endpoin
         async with asyncio.timeout(0.2):
             await router.infer()
     assert arrived.is_set()
-    await router.settled(lambda: not router.router.runner.running)
-    assert router.router.ledger.site("slow").open == {}
+    await router.settled(lambda: not router.router.core.runner.running)
+    assert router.router.core.ledger.site("slow").open == {}
 
 
 async def test_a_cold_endpoint_is_woken_once_and_serves_when_it_is_warm(
@@ -313,7 +313,9 @@ async def test_a_cold_endpoint_is_woken_once_and_serves_when_it_is_warm(
     answers = await asyncio.gather(*(router.infer() for _ in range(40)))
     assert {status for status, _, _ in answers} == {200}
     await router.settled(
-        lambda: router.router.ledger.site("cold").holdings["digits", "1"].state is ModelState.WARM
+        lambda: (
+            router.router.core.ledger.site("cold").holdings["digits", "1"].state is ModelState.WARM
+        )
     )
     warm.behave = lambda e: e.respond(503, [(b"retry-after", b"1")], b"{}")
     status, told, _ = await router.infer()
@@ -372,7 +374,7 @@ async def test_a_clients_mistakes_do_not_count_against_the_endpoint(start_router
     for _ in range(10):
         status, told, _ = await router.infer()
         assert (status, told) == (400, {"error": "shape"})
-    assert router.router.ledger.site("edge").out is None
+    assert router.router.core.ledger.site("edge").out is None
 
 
 async def test_an_upstream_refusal_in_text_is_json_for_the_client(start_router, start_endpoint):

@@ -17,7 +17,7 @@ async def test_without_a_state_file_agents_have_a_renewal_interval_to_join(
     assert (status, body["code"], fields["retry-after"]) == (503, "unavailable", "1")
     assert not await ready(router)
     assert (await router.call("POST", "/isochrone/agents", agent.enrolment()))[0] == 200
-    await router.settled(lambda: router.router.ledger.site("agent").out is None)
+    await router.settled(lambda: router.router.core.ledger.site("agent").out is None)
     assert (await router.infer())[0] == 200, "what is known is served meanwhile"
     named = await router.call("POST", "/v2/models/digits/versions/9/infer", b"x")
     assert (named[0], await ready(router)) == (503, False), "others may hold that version"
@@ -58,4 +58,4 @@ async def test_an_endpoint_that_does_not_answer_does_not_keep_a_router_from_bein
     deaf.deaf = True
     router = await start_router(deaf, enrolment={**ENROLMENT, "renew_s": 0.5}, joined=False)
     await router.settled(lambda: bool(router.router.readiness))
-    assert router.router.ledger.site("deaf").out is not None
+    assert router.router.core.ledger.site("deaf").out is not None

@@ -20,7 +20,7 @@ async def test_a_part_that_fails_makes_the_router_not_ready_and_stops_no_other(
     def broken(now_s):
         raise ZeroDivisionError(now_s)
 
-    housekeeping = router.router.housekeeping
+    housekeeping = router.router.core.housekeeping
     (part,) = [p for p in housekeeping._parts if p.name == "exploration"]
     works, part.act = part.act, broken
     await router.settled(lambda: bool(housekeeping.failing))
@@ -49,11 +49,11 @@ async def test_a_late_farewell_and_a_late_renewal_do_not_touch_a_successor(
     assert (await router.call("DELETE", f"{path}/agent?instance=old"))[0] == 404
     late = agent.enrolment(instance="old", sequence=2)
     assert (await router.call("POST", path, late))[0] == 403
-    assert router.router.membership.get("agent").instance == "new"
+    assert router.router.core.membership.get("agent").instance == "new"
     assert (await router.call("POST", path, agent.enrolment(instance="new", sequence=2)))[0] == 200
     assert (await router.call("POST", path, late))[0] == 403
     assert (await router.call("DELETE", f"{path}/agent?instance=new"))[0] == 200
-    assert router.router.membership.get("agent") is None
+    assert router.router.core.membership.get("agent") is None
 
 
 async def test_a_refused_enrolment_is_logged_with_name_address_and_reason(

@@ -63,7 +63,7 @@ async def test_a_burst_on_a_full_endpoint_waits_and_is_served(start_router, star
     sample = router.router.registry.get_sample_value
     assert sample("isochrone_waited_seconds_count") >= 9
     assert sample("isochrone_queue_length") == 0
-    assert router.router.ledger.site("edge").out is None
+    assert router.router.core.ledger.site("edge").out is None
 
 
 async def test_the_line_is_bounded_and_says_when_to_come_back(start_router, start_endpoint, tasks):
@@ -71,7 +71,7 @@ async def test_the_line_is_bounded_and_says_when_to_come_back(start_router, star
     counter = Counter(edge)
     router = await start_router(edge, queue={"capacity": 2})
     asked = [tasks.create_task(router.infer()) for _ in range(3)]
-    await until(lambda: router.router.dispatcher.gate.waiting == 2)
+    await until(lambda: router.router.core.dispatcher.gate.waiting == 2)
     status, body, fields = await router.infer()
     assert (status, body["code"]) == (503, "overloaded")
     assert int(fields["retry-after"]) >= 1
@@ -92,7 +92,7 @@ async def test_who_is_more_urgent_is_served_first(start_router, start_endpoint, 
     router = await start_router(edge)
     tasks.create_task(router.infer())
     await until(lambda: len(counter.held) == 1)
-    waiting = router.router.dispatcher.gate
+    waiting = router.router.core.dispatcher.gate
     for count, priority in enumerate([5, 9, 1, 5, 3], 1):
         tasks.create_task(router.infer(x_isochrone_priority=str(priority)))
         await until(partial(_waits, waiting, count))
@@ -128,7 +128,7 @@ async def test_a_client_that_leaves_the_line_frees_its_place(start_router, start
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await router.infer()
-    await until(lambda: router.router.dispatcher.gate.waiting == 0)
+    await until(lambda: router.router.core.dispatcher.gate.waiting == 0)
     counter.serve()
 
 
@@ -180,7 +180,7 @@ async def test_what_may_not_be_repeated_is_not_unless_it_has_a_key(start_router,
     crashed = one if one.asked else other
     good = other if one.asked else one
     good.behave = good.answer
-    slower = router.router.ledger.site(good.name).holdings["digits", "1"]
+    slower = router.router.core.ledger.site(good.name).holdings["digits", "1"]
     slower.served(0.0, 0.5, 0, 0.0)
     before = len(crashed.asked)
     status, _, fields = await router.infer(idempotency_key="charge-7")
@@ -205,7 +205,7 @@ async def test_poison_is_not_passed_around(start_router, start_endpoint):
 async def test_what_cannot_make_its_deadline_is_refused_at_once(start_router, start_endpoint):
     edge = await start_endpoint("edge")
     router = await start_router(edge)
-    slow = router.router.ledger.site("edge").holdings["digits", "1"]
+    slow = router.router.core.ledger.site("edge").holdings["digits", "1"]
     for _ in range(20):
         slow.served(0.0, 2.0, 0, 0.0)
     status, body, fields = await router.infer(x_request_timeout_seconds="0.5")

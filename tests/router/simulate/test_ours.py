@@ -26,9 +26,9 @@ def settled_share(endings, since_s, until_s, **wanted):
 def test_every_lease_is_closed_and_nobody_waits_at_the_end(name):
     run, _, _ = played(ROUGH, name, load=1.2)
     for router in run.routers:
-        assert [site.endpoint.name for site in router.ledger.sites() if site.open] == []
-        assert len(router.runner.running) == len(router.runner.hedging) == 0
-        assert router.dispatcher.gate.waiting == 0
+        assert [site.endpoint.name for site in router.core.ledger.sites() if site.open] == []
+        assert len(router.core.runner.running) == len(router.core.runner.hedging) == 0
+        assert router.core.dispatcher.gate.waiting == 0
 
 
 @pytest.mark.parametrize("name", [name for name in RULES if name.startswith(OURS)])
