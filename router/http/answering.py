@@ -95,7 +95,8 @@ class HttpExchange:
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer."""
-        if not self._may(_State.OPEN):
+        if self._state is not _State.OPEN:
+            self._check_gone()
             return
         request, carrier = self.request, self._carrier
         bodiless = status in _BODILESS
@@ -121,7 +122,8 @@ class HttpExchange:
 
     def start(self, status: int, headers: Headers) -> None:
         """The head of a streamed answer."""
-        if not self._may(_State.OPEN):
+        if self._state is not _State.OPEN:
+            self._check_gone()
             return
         request = self.request
         self._silent = status in _BODILESS or request.method == "HEAD"
@@ -136,7 +138,10 @@ class HttpExchange:
 
     def write(self, chunk: bytes) -> None:
         """A part of a streamed answer; more than announced aborts the connection."""
-        if not self._may(_State.STREAMING) or self._silent or not chunk:
+        if self._state is not _State.STREAMING:
+            self._check_gone()
+            return
+        if self._silent or not chunk:
             return
         if self._chunked:  # RFC 9112 §7.1
             self._carrier.send(b"%x\r\n" % len(chunk), chunk, b"\r\n")
@@ -153,7 +158,8 @@ class HttpExchange:
 
         `code` goes into a trailer of a chunked answer.
         """
-        if not self._may(_State.STREAMING):
+        if self._state is not _State.STREAMING:
+            self._check_gone()
             return
         if self._left and not self._silent:
             self.abort()
@@ -206,12 +212,10 @@ class HttpExchange:
         self._state = state
         self._gone = self._pause = self._resume = None
 
-    def _may(self, state: _State) -> bool:
-        if self._state is _State.GONE:
-            return False
-        if self._state is not state:
+    def _check_gone(self) -> None:
+        """Ignore a call after the client has left; any other call out of order is a bug."""
+        if self._state is not _State.GONE:
             raise RuntimeError("an exchange is answered once, in order")
-        return True
 
     def _head(self, status: int, headers: Headers, keep: bool, length: bytes | None) -> bytes:
         framing = _CHUNKED if self._chunked else b""

@@ -11,7 +11,7 @@ from isochrone.router.http.exchange import Exchange, Service
 from isochrone.router.http.limits import Limits
 from isochrone.router.http.listener import Listener
 
-MOST_CALLS = 18
+MOST_CALLS = 17
 """From `data_received` to the last `write`, with the call of the service."""
 HEAD = b"POST /a HTTP/1.1\r\nhost: a\r\nauthorization: Bearer k\r\ncontent-length: %d\r\n\r\n"
 FIELDS = [(b"content-type", b"application/json")]
