@@ -4,6 +4,7 @@ HTTP/1.1 over kept connections is the first kind of upstream; no caller depends 
 """
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Protocol
@@ -218,20 +219,23 @@ class HttpUpstream:
             await self._emptied.wait()
 
     async def _resolve(self) -> None:
-        """Resolve the host's name; no request is sent to an address that it has lost."""
-        try:
-            await self._addresses.now(self._connect_s / 2)
-        except OSError:
-            return  # the calls that need a new connection report it
-        self._expire_left()
+        with contextlib.suppress(OSError):  # the calls that need a new connection report it
+            await self._look_up()
 
-    def _expire_left(self) -> None:
+    async def _look_up(self) -> list[str]:
+        """Resolve the host's name; no request is sent to an address that it has lost.
+
+        Raises:
+            OSError: no address is known.
+        """
+        found = await self._addresses.now(self._connect_s / 2)
         left = {c for c in self._connections if self._addresses.has_left(c.address)}
         for connection in left:
             connection.expires_s = -math.inf
-        for connection, _ in list(self._idle):
+        for connection, _ in self._idle:
             if connection in left:
-                connection.close()
+                connection.close()  # `carry` refuses it until it has left the list
+        return found
 
     async def _open(self, call: HttpCall) -> None:
         try:
@@ -260,7 +264,7 @@ class HttpUpstream:
         """
         loop = asyncio.get_running_loop()
         refused: OSError | None = None
-        for host in await self._addresses.now(self._connect_s / 2):
+        for host in await self._look_up():
             began_s = self._clock()
             try:
                 _, connection = await loop.create_connection(

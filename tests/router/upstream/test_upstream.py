@@ -747,6 +747,25 @@ async def test_an_old_connection_carries_no_further_request(endpoint):
     assert await visit.gone() == b""
 
 
+async def test_a_name_found_to_have_moved_at_a_new_connection_is_followed_by_all(endpoint, names):
+    names["edge.test"] = ["127.0.0.1"]
+    upstream = endpoint.upstream("edge.test", clock=lambda: 0.0)
+    kept, running = Heard(), Heard()
+    upstream.send(GET, kept)
+    upstream.send(GET, running)
+    idle, busy = await endpoint.visit(), await endpoint.visit()
+    for visit in (idle, busy):
+        await visit.request()
+    idle.reply(OK)
+    await kept.end()
+    names["edge.test"] = ["127.0.0.2"]
+    upstream.send(GET, Heard(), once=True)
+    assert await idle.gone() == b""
+    busy.reply(OK)
+    assert (await running.end())[-1] == End()
+    assert await busy.gone() == b""
+
+
 async def test_a_name_that_has_moved_is_followed_while_connections_are_kept(endpoint):
     now_s, told, asked = [0.0], ["127.0.0.1"], []
 
