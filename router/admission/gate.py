@@ -7,14 +7,13 @@ gate.
 """
 
 from collections.abc import Collection, Hashable, Mapping
-from typing import Generic
 
 from isochrone.router.admission.queue import AGE_S, Line, Room, Ticket
 from isochrone.router.admission.ticket import T
 
 
-class Gate(Generic[T]):
-    """Those who wait until an endpoint can take them. Instants are monotonic seconds.
+class Gate(Room[T]):
+    """A room with one line per model. Instants are monotonic seconds.
 
     gate: Gate[Run] = Gate(capacity=1000, weights=law.weights)
 
@@ -50,29 +49,24 @@ class Gate(Generic[T]):
 
         Waiting lifts a request by one priority band per `age_s`.
         """
-        self._room: Room[T] = Room(capacity, age_s)
+        super().__init__(capacity, age_s)
         self._weights = weights or {}
         self._open: dict[str, _ModelLine[T]] = {}
 
-    @property
-    def waiting(self) -> int:
-        """How many wait, for all models."""
-        return self._room.waiting
-
     def line(self, model: str, now_s: float) -> Line[T]:
         """Those who wait for a model. To be asked for anew at each instant."""
-        self._room.advance(now_s)  # first: who hears of it may open or close this line
+        self.advance(now_s)  # first: who hears of it may open or close this line
         line = self._open.get(model)
-        return _ModelLine(model, self._open, self._room, self._weights) if line is None else line
+        return _ModelLine(model, self._open, self, self._weights) if line is None else line
 
     def models(self, now_s: float) -> list[str]:
         """The models for which somebody waits: by the band of who is first, then by turns."""
-        self._room.advance(now_s)
+        self.advance(now_s)
         return sorted(self._open, key=lambda model: self._open[model].band)
 
     def expire(self, now_s: float) -> None:
         """End the waiting of all whose deadline has passed."""
-        self._room.advance(now_s)
+        self.advance(now_s)
 
     def leave(self, ticket: Ticket[T]) -> None:
         """Its client has hung up: see `Line.leave`."""

@@ -5,6 +5,7 @@ be full again; that is the same as counting tokens, with nothing to refill.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf
 
 from isochrone.router.law.region_file import Rate
@@ -22,29 +23,30 @@ class Quotas:
         A bucket holds at least one token, however small the share.
         """
         self._buckets = {
-            tenant: _Bucket(rate.requests_per_s * share, max(1.0, rate.burst * share))
+            tenant: _bucket(rate.requests_per_s * share, max(1.0, rate.burst * share))
             for tenant, rate in rates.items()
         }
 
     def take(self, tenant: str, now_s: float) -> float:
         """Take a token: 0.0, or in how many seconds there will be one. Nothing is taken then."""
         bucket = self._buckets.get(tenant)
-        return 0.0 if bucket is None else bucket.take(now_s)
-
-
-class _Bucket:
-    """Full from the start; `_full_s` is when it will be full again."""
-
-    __slots__ = ("_depth_s", "_full_s", "_token_s")
-
-    def __init__(self, per_s: float, burst: float) -> None:
-        self._token_s = 1.0 / per_s
-        self._depth_s = (burst - 1.0) / per_s  # what may be missing when a token is taken
-        self._full_s = -inf
-
-    def take(self, now_s: float) -> float:
-        due_s = self._full_s - self._depth_s
+        if bucket is None:
+            return 0.0
+        due_s = bucket.full_s - bucket.depth_s
         if now_s < due_s - _HAIR_S:
             return due_s - now_s
-        self._full_s = max(self._full_s, now_s) + self._token_s
+        bucket.full_s = max(bucket.full_s, now_s) + bucket.token_s
         return 0.0
+
+
+@dataclass(slots=True)
+class _Bucket:
+    """`depth_s`: what may be missing when a token is taken; `full_s`: when it is full again."""
+
+    token_s: float
+    depth_s: float
+    full_s: float = -inf
+
+
+def _bucket(per_s: float, burst: float) -> _Bucket:
+    return _Bucket(1.0 / per_s, (burst - 1.0) / per_s)

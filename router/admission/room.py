@@ -27,6 +27,8 @@ class Room(Generic[T]):
         """`age_s` may be infinite: then nothing is lifted."""
         self.capacity = capacity
         self.age_s = age_s
+        self.waiting = 0
+        """Tickets in it."""
         self.now_s = -inf  # the latest instant that it was told of
         self.spare = 0
         """So many of those in it are about to start, and take no place from others."""
@@ -35,11 +37,6 @@ class Room(Generic[T]):
         self._newest: dict[int, Heap[tuple[int, Ticket[T]]]] = {
             band: _newest_first(band) for band in range(HIGHEST, LOWEST + 1)
         }
-
-    @property
-    def waiting(self) -> int:
-        """Tickets in it."""
-        return self._timers.live_count
 
     @property
     def due_s(self) -> float:
@@ -65,6 +62,7 @@ class Room(Generic[T]):
             if shed is None:
                 return False
             self._take_out(shed, Outcome.SHED)
+        self.waiting += 1
         self._timers.push((self._due_s(ticket), ticket.order, ticket))
         self._newest[ticket.band].push((-ticket.order, ticket))
         ticket.holder.put(ticket)
@@ -91,6 +89,7 @@ class Room(Generic[T]):
 
     def _take_out(self, ticket: Ticket[T], outcome: Outcome) -> None:
         ticket.outcome = outcome
+        self.waiting -= 1
         self._timers.died()
         self._newest[ticket.band].died()
         ticket.holder.remove(ticket)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from isochrone.router.errors import IsochroneError
 from isochrone.router.fleet.breaker import Breaker
-from isochrone.router.fleet.latency import ServiceTime
+from isochrone.router.fleet.latency import LEAST_S, ServiceTime
 from isochrone.router.fleet.rank import line
 from isochrone.router.fleet.slowstart import RAMP_S
 from isochrone.router.geo.network import RttWindow
@@ -14,11 +14,13 @@ from isochrone.router.members.endpoint import Endpoint, Tier
 from isochrone.router.wire.report import ModelState
 
 if TYPE_CHECKING:  # each knows the other
-    from isochrone.router.fleet.site import Site
+    from isochrone.router.fleet.site import Lease, Site
 
 _WARM = ModelState.WARM
 _LEAST_S = 1e-9
 """No wait at all, as a positive time."""
+MOST_TURNS = 16.0
+"""Longer waits are clipped: they are about one endpoint, and the curve is for all."""
 TEACH_S = 1.0
 """How often an endpoint's own estimate teaches what to expect of its like."""
 LOADING = (ModelState.LOADING, ModelState.WARMING)
@@ -163,7 +165,7 @@ class Holding:
         """How long a request sent now should wait, and the variance of that."""
         occupancy = self.occupancy
         turn_s = occupancy.turn_s
-        turns, variance = self._curve.turns(occupancy.place)
+        turns, variance = self._curve.turns[occupancy.place]
         return turn_s * turns, turn_s * turn_s * variance
 
     @property
@@ -218,17 +220,32 @@ class Holding:
         if not self.service.measured:
             self.service.expect(priors.service_s(self.model, hardware_class))
 
-    def served(self, wait_s: float | None, infer_s: float, body_bytes: int, now_s: float) -> None:
-        """It answered after this wait and run; `wait_s` None: it may have waited for a load."""
+    def served(
+        self,
+        wait_s: float,
+        infer_s: float,
+        body_bytes: int,
+        now_s: float,
+        lease: "Lease | None" = None,
+    ) -> None:
+        """It ran this long, after this wait: a request with a `lease`, or its own sample."""
+        occupancy, cold = self.occupancy, lease is not None and lease.cold_s > 0
+        if lease is not None and not cold:  # waiting for a load says nothing of a queue
+            turns = max(0.0, wait_s - self.overhead_s) / occupancy.turn_s
+            self._curve.observe(lease.place, min(turns, MOST_TURNS), occupancy.turn_s)
+        occupancy.turn_s = max(LEAST_S, occupancy.turn.observe(infer_s, now_s))
         self.service.observe(infer_s, body_bytes, now_s)
         if now_s - self.taught_s >= TEACH_S:
             self.taught_s = now_s
             site = self.site
             hardware_class = site.endpoint.hardware_class
             site.priors.served(self.model, hardware_class, self.service.mean_s, now_s)
-        if self._wait is not None and wait_s is not None:
-            self._wait.observe(max(wait_s, _LEAST_S), now_s)
-            self.overhead_s = self._wait.estimate(now_s) or 0.0
+        window = self._wait
+        if window is not None and not cold:
+            wait_s = max(wait_s, _LEAST_S)
+            new = wait_s < window.newest_s or now_s >= window.until_s
+            if new and window.observe(wait_s, now_s):
+                self.overhead_s = window.estimate(now_s) or 0.0
         if self.state in (_WARM, ModelState.DRAINING):  # a call that runs outlives its model's stay
             self.renew()
         else:

@@ -33,8 +33,6 @@ SILENCE_S = 1.0
 """Who was not heard of for so long is asked when it comes into use."""
 LACK_LASTS_S = 5.0
 """How long a server that does not report is taken at its word that it lacks a model."""
-MOST_TURNS = 16.0
-"""A wait that teaches more than this would be an endpoint's own story."""
 REASONS_COUNT = 16
 """The words of so many endpoints are told."""
 _ANSWERED = Outcome.ANSWERED
@@ -158,8 +156,8 @@ class Ledger:
         if site is None:
             return None
         sequence = self.sequence = self.sequence + 1
-        holding = site.holdings.get((model, version))
-        lease = Lease(site, holding, sequence, now_s, body_bytes)
+        holding, occupancy = site.holdings.get((model, version)), site.occupancy
+        lease = Lease(site, holding, sequence, now_s, body_bytes, occupancy.place)
         own = site.open
         if not own:
             self._timetable.busy[site] = None
@@ -169,7 +167,9 @@ class Ledger:
         own[sequence] = lease
         if holding is not None and holding.base_s == math.inf:
             _begin_out_of_turn(lease, holding)
-        site.occupancy.sent(sequence, len(own))
+        if sequence > occupancy.seen_sequence:
+            occupancy.unseen += 1
+        occupancy.weigh(len(own))
         return lease
 
     def answered(
@@ -197,7 +197,7 @@ class Ledger:
                 if report.models_generation != site.generation and site.endpoint.tier is Tier.EDGE:
                     lease.cold_s = lease.cold_s or holding.load_s  # perhaps it had to be loaded
                 lease.cold_s = report.load_s or lease.cold_s
-                self._served(lease, holding, report.wait_s, report.infer_s, now_s)
+                holding.served(report.wait_s, report.infer_s, lease.body_bytes, now_s, lease)
         site.heard(report, now_s, 1)
         if site.stale:
             self._watch.hurry(site)
@@ -210,7 +210,7 @@ class Ledger:
         site, holding = lease.site, lease.holding
         if holding is not None and not site.endpoint.reports:
             run_s = max(0.0, first_byte_s - site.path.mean_s)
-            self._served(lease, holding, 0.0, run_s, now_s)
+            holding.served(0.0, run_s, lease.body_bytes, now_s, lease)
 
     def close(
         self, lease: Lease, outcome: Outcome, now_s: float, retry_after_s: float | None = None
@@ -234,7 +234,12 @@ class Ledger:
                 self._has_served(holding, now_s)
         else:
             self._close_badly(lease, outcome, now_s, retry_after_s)
-        site.occupancy.ended(lease.sequence, len(own))
+        occupancy, own_count = site.occupancy, len(own)
+        if lease.sequence > occupancy.seen_sequence:
+            occupancy.unseen -= 1
+            occupancy.weigh(own_count)
+        elif occupancy.reported + occupancy.unseen <= own_count:
+            occupancy.weigh(own_count)  # else the last report has counted it out already
 
     def lacks(self, lease: Lease, now_s: float) -> None:
         """The endpoint says that it does not hold the model; its next report may say otherwise."""
@@ -337,7 +342,6 @@ class Ledger:
         self._quarantine.judge_sample(holding, good=report is not None, now_s=now_s)
         if report is not None:
             if report.infer_s > 0:
-                holding.site.occupancy.ran(report.infer_s, now_s)
                 usual_bytes = int(holding.service.mean_bytes)
                 holding.service.replace_if_old(now_s)
                 holding.served(report.wait_s, report.infer_s, usual_bytes, now_s)
@@ -391,18 +395,6 @@ class Ledger:
     def _holding(self, endpoint: Endpoint, model: str, version: str) -> Holding | None:
         site = self._sites.get(endpoint.name)
         return site.holdings.get((model, version)) if site else None
-
-    def _served(
-        self, lease: Lease, holding: Holding, wait_s: float, infer_s: float, now_s: float
-    ) -> None:
-        occupancy = lease.site.occupancy
-        if not lease.cold_s:  # a load is no queue
-            queued_s, turn_s = wait_s - holding.overhead_s, occupancy.turn_s
-            turns = queued_s / turn_s if queued_s > 0 else 0.0
-            self._curve.observe(lease.place, turns if turns < MOST_TURNS else MOST_TURNS, turn_s)
-        occupancy.ran(infer_s, now_s)
-        overhead_s = None if lease.cold_s else wait_s
-        holding.served(overhead_s, infer_s, lease.body_bytes, now_s)
 
     def _close_badly(
         self, lease: Lease, outcome: Outcome, now_s: float, retry_after_s: float | None

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from isochrone.router.fleet.candidate import ANY_COUNT
 from isochrone.router.fleet.congestion import price
-from isochrone.router.fleet.latency import LEAST_S, Ewma
+from isochrone.router.fleet.latency import Ewma
 from isochrone.router.fleet.priors import SERVICE_S
 from isochrone.router.fleet.waiting import place
 
@@ -44,7 +44,6 @@ class Occupancy:
         "_newest",
         "_one_process",
         "_sequence",
-        "_turn",
         "_usual",
         "congestion_s",
         "has_room",
@@ -55,6 +54,7 @@ class Occupancy:
         "reported",
         "seen_sequence",
         "slots",
+        "turn",
         "turn_s",
         "unseen",
     )
@@ -79,7 +79,7 @@ class Occupancy:
         self._instance: str | None = None
         self._sequence = -1
         self._newest: dict[str, tuple[int, int, float]] = {}
-        self._turn = Ewma(SERVICE_S)
+        self.turn = Ewma(SERVICE_S)
 
     @property
     def expected(self) -> float:
@@ -103,11 +103,6 @@ class Occupancy:
     def knows(self, instance: str) -> bool:
         """A report of that process counts."""
         return instance == self._instance or instance in self._newest
-
-    def ran(self, infer_s: float, now_s: float) -> None:
-        """Something held a slot there for so long."""
-        turn_s = self._turn.observe(infer_s, now_s)
-        self.turn_s = turn_s if turn_s > LEAST_S else LEAST_S
 
     def fill(self, count: int, now_s: float) -> None:
         """It refused when so many were there; for a while that counts as its limit."""
@@ -133,27 +128,11 @@ class Occupancy:
             self._usual += USUAL_WEIGHT * beyond
             passed = 1.0 - math.exp(-trip_s / self.turn_s)
             self._drift = -round(_GRAIN * passed * beyond)
-        self._weigh(own_count)
+        self.weigh(own_count)
 
-    def sent(self, sequence: int, own_count: int) -> None:
-        """One more is on its way, which makes `own_count` of ours; nothing else has changed."""
-        if sequence > self.seen_sequence:
-            self.unseen += 1
-        self._weigh(own_count)
-
-    def ended(self, sequence: int, own_count: int) -> None:
-        """Our request `sequence` has gone, which leaves `own_count` of ours."""
-        if sequence > self.seen_sequence:
-            self.unseen -= 1
-        elif self.reported + self.unseen > own_count:
-            return  # the report that came with its answer has counted it out already
-        self._weigh(own_count)
-
-    def _weigh(self, own_count: int) -> None:
-        in_flight = self.reported + self.unseen
-        if in_flight < own_count:
-            in_flight = own_count
-        self.in_flight = in_flight
+    def weigh(self, own_count: int) -> None:
+        """Work out the load and its price; `own_count` of our requests are there."""
+        in_flight = self.in_flight = max(self.reported + self.unseen, own_count)
         self.place, turns = _weighed(in_flight, self._drift, self.slots)
         self.has_room = in_flight < self.limit
         self.congestion_s = self.turn_s * turns if self.has_room else math.inf
@@ -163,9 +142,13 @@ class Occupancy:
         if present is not None and sequence <= present[0]:
             return False
         self._newest[instance] = (sequence, in_flight, now_s)
-        fresh = {i: r for i, r in self._newest.items() if now_s - r[2] <= REPORT_LASTS_S}
-        self._newest = fresh
-        self.reported = sum(count for _, count, _ in fresh.values())
+        total = 0
+        for name, (_, count, heard_s) in list(self._newest.items()):
+            if now_s - heard_s <= REPORT_LASTS_S:
+                total += count
+            else:
+                del self._newest[name]
+        self.reported = total
         return True
 
 

@@ -1,9 +1,9 @@
 """How a try on an endpoint can end."""
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """How one try on one endpoint ended."""
 
     ANSWERED = "answered"

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Iterable
 
+import msgspec
+
 from isochrone.router.fleet.breaker import Tolerance
 from isochrone.router.fleet.holding import LOADING, Holding
 from isochrone.router.fleet.occupancy import Occupancy
@@ -24,42 +26,24 @@ RETURN_S = 30.0
 """What has fallen silent may be back before long, if it was heard of in this time."""
 
 
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """One request at an endpoint; closing it twice is the same as once.
 
-    `trial` says that it tests a quarantine, `vouched` that the endpoint itself has answered.
     `place` is the load that it was sent at, `cold_s` how long it may have to wait for a load of the
-    model.
+    model. `vouched`: the endpoint itself has answered. `trial`: it tests a quarantine.
     """
 
-    __slots__ = (
-        "answered",
-        "body_bytes",
-        "cold_s",
-        "holding",
-        "open",
-        "place",
-        "sent_s",
-        "sequence",
-        "site",
-        "trial",
-        "vouched",
-    )
-
-    def __init__(
-        self, site: "Site", holding: Holding | None, sequence: int, sent_s: float, body_bytes: int
-    ) -> None:
-        self.site = site
-        self.holding = holding
-        self.sequence = sequence
-        self.sent_s = sent_s
-        self.body_bytes = body_bytes
-        self.place = site.occupancy.place
-        self.cold_s = 0.0
-        self.answered = False
-        self.vouched = False
-        self.trial = False
-        self.open = True
+    site: "Site"
+    holding: Holding | None
+    sequence: int
+    sent_s: float
+    body_bytes: int
+    place: int
+    cold_s: float = 0.0
+    answered: bool = False
+    vouched: bool = False
+    trial: bool = False
+    open: bool = True
 
 
 class Site:

@@ -64,7 +64,7 @@ def longest_s(lease: Lease, holding: Holding) -> float:
     """Beyond this a request is strangely late."""
     site, service = lease.site, holding.service
     typical_s = service.mean_s + 2 * service.sigma_s
-    queue_s = site.occupancy.turn_s * site.curve.turns(lease.place)[0]
+    queue_s = site.occupancy.turn_s * site.curve.turns[lease.place][0]
     beside_s = site.path.mean_s + queue_s + holding.overhead_s
     return beside_s + LATE_FACTOR * (typical_s + lease.cold_s)
 

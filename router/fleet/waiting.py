@@ -19,21 +19,16 @@ _MEMORY_COUNT = 40.0
 class WaitCurve:
     """Mean and variance of the wait, in turns, over the load known when sending."""
 
-    __slots__ = ("_counts", "_lengths_s", "_means", "_squares")
+    __slots__ = ("_counts", "_lengths_s", "_squares", "turns")
 
     def __init__(self) -> None:
         width = _MOST - _LEAST + 1
         prior = [max(0.0, (k + _LEAST) / _STEPS) for k in range(width)] * (len(_CLASSES) + 1)
-        self._means = prior
         self._squares = [2.0 * mean * mean for mean in prior]
+        self.turns = [(mean, mean * mean) for mean in prior]
+        """By place: the expected wait in turns, and its variance."""
         self._counts = [_PRIOR_COUNT] * len(prior)
         self._lengths_s = [0.0] * len(prior)
-
-    def turns(self, place: int) -> tuple[float, float]:
-        """The expected wait in turns, and its variance."""
-        mean = self._means[place]
-        variance = self._squares[place] - mean * mean
-        return mean, variance if variance > 0 else 0.0
 
     def observe(self, place: int, turns: float, turn_s: float) -> None:
         """A request that was sent at this load has waited so many turns, of this length.
@@ -46,8 +41,10 @@ class WaitCurve:
         length_s = self._lengths_s[place] or turn_s
         length_s = self._lengths_s[place] = length_s + (turn_s - length_s) / count
         share = turn_s / (length_s * count)
-        self._means[place] += share * (turns - self._means[place])
-        self._squares[place] += share * (turns * turns - self._squares[place])
+        mean, square = self.turns[place][0], self._squares[place]
+        mean += share * (turns - mean)
+        square = self._squares[place] = square + share * (turns * turns - square)
+        self.turns[place] = mean, max(0.0, square - mean * mean)
 
 
 def place(in_flight: int, slots: int) -> int:

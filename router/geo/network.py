@@ -176,18 +176,12 @@ class Path:
             if now_s - self._small_s < _SMALL_LASTS_S:
                 return
         if body_bytes:  # `byte_s` accounts for it
-            empty_s, least_s = rtt_s - body_bytes * self.byte_s, self.least_s
-            if empty_s < least_s:
-                empty_s = min(rtt_s, least_s)
-            rtt_s = empty_s
+            rtt_s = max(rtt_s - body_bytes * self.byte_s, min(rtt_s, self.least_s))
         if rtt_s < self._bound_s:
             self.misplaced += 1
         window = self._window
         if (rtt_s < window.newest_s or now_s >= window.until_s) and window.observe(rtt_s, now_s):
-            self.least_s = self._window.estimate(now_s) or rtt_s
-        self._fold(rtt_s, now_s)
-
-    def _fold(self, rtt_s: float, now_s: float) -> None:
+            self.least_s = window.estimate(now_s) or rtt_s
         count = self._count
         if count == 0:  # as RFC 6298, section 2.2, begins
             self.mean_s, self.variance = rtt_s, rtt_s * rtt_s / 4
@@ -196,17 +190,13 @@ class Path:
             weight = past_s / (past_s + _TAU_S)
             if weight * (count + 1) < 1:
                 weight = 1 / (count + 1)
-            step_s = rtt_s - self.mean_s
-            if step_s > 0:
-                most_s = _MOST_SIGMAS * math.sqrt(self.variance) + _STEP_SHARE * self.mean_s
-                if step_s > most_s:
-                    step_s = most_s
+            most_s = _MOST_SIGMAS * math.sqrt(self.variance) + _STEP_SHARE * self.mean_s
+            step_s = min(rtt_s - self.mean_s, most_s)
             self.mean_s += weight * step_s
             # the exponentially weighted variance of Finch (2009), equation 143
             self.variance = (1 - weight) * (self.variance + weight * step_s * step_s)
         self._at_s = now_s
-        if count < _MOST_COUNT:
-            self._count = count + 1
+        self._count = min(count + 1, _MOST_COUNT)
 
     def _observe_payload(self, rtt_s: float, body_bytes: int) -> None:
         """Learn the seconds per byte, where they show: they, or their absence, beat the noise.

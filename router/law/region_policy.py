@@ -91,7 +91,7 @@ class RegionPolicy:
             name: entry.weight for name, entry in file.tenants.items()
         }
         self._file = file
-        self._tenants = tenants
+        self.tenant_of = tenants.tenant_of
         self._rules = {tenant: _first_match(file, tenant) for tenant in file.tenants}
         self._kept = lru_cache(maxsize=_KEPT_RULINGS)(self._ruling)
 
@@ -119,14 +119,6 @@ class RegionPolicy:
                 geoip.close()
             raise SettingsError([*problems, *contradictions])
         return cls(file, tenants, geoip, _fingerprint(document), contradictions)
-
-    def tenant_of(self, key: str | None) -> str:
-        """The tenant of an API key; without a key, the tenant `default`.
-
-        Raises:
-            Unauthenticated: the key is unknown.
-        """
-        return self._tenants.tenant_of(key)
 
     def may_use(self, tenant: str, model: str) -> bool:
         """Whether a tenant's own list of models has this one."""

@@ -12,13 +12,13 @@ from random import Random
 
 from msgspec.structs import replace
 
-from isochrone.router.fleet import rank
 from isochrone.router.fleet.candidate import Candidate, Fleet, Shortlist
+from isochrone.router.fleet.rank import kept
 from isochrone.router.law.permit import Permit, permit
 from isochrone.router.policy.pick import Scored, hair_s
 from isochrone.router.policy.policy import Plan, Policy, obstacle, plan_among, why_not
 from isochrone.router.policy.query import Query
-from isochrone.router.policy.scores import cold_s, seconds, service_s
+from isochrone.router.policy.scores import Score, cold_s, seconds, service_s
 from isochrone.router.wire.report import ModelState
 
 _WARM = ModelState.WARM
@@ -39,12 +39,15 @@ def choose(
         every = [c for c in (*lawful.near, *lawful.far) if c.endpoint.name not in tried]
         return _by_the_book(policy, query, lawful, rng, every)
     near = _looked_at(lawful, rng, tried) if tried or lawful.far else lawful.near
-    ranks = _ranks(policy, query, near)
+    further = policy.further if query.preferred else policy.unbiased
+    ranks = kept(near, query.body_bytes)
+    if further:
+        ranks = _add_scores(further, query, near, ranks)
     cold = _work_out(policy, query, near, ranks) if math.inf in ranks else []
     best = min(ranks) if ranks else math.inf
     if best == math.inf and lawful.far:  # nobody near: whoever is simply warm and well
         near = [c for c in lawful.far if c.endpoint.name not in tried]
-        ranks = _ranks(policy, query, near)
+        ranks = _add_scores(further, query, near, kept(near, query.body_bytes))
         best = min(ranks, default=math.inf)
     if best == math.inf:
         return _not_plain(policy, query, lawful, rng, tried)
@@ -88,10 +91,11 @@ def _looked_at(lawful: Shortlist, rng: Random, tried: Collection[str]) -> Sequen
     return looked_at
 
 
-def _ranks(policy: Policy, query: Query, near: Sequence[Candidate]) -> list[float]:
-    """The kept ranks and the scores that nobody can keep; infinite where nothing is kept."""
-    ranks = rank.kept(near, query.body_bytes)
-    for score in policy.further if query.preferred else policy.unbiased:
+def _add_scores(
+    scores: Sequence[Score], query: Query, near: Sequence[Candidate], ranks: list[float]
+) -> list[float]:
+    """Add the scores that the ledger cannot keep: they depend on the query as well."""
+    for score in scores:
         ranks = [known_s + score(query, c) for known_s, c in zip(ranks, near, strict=True)]
     return ranks
 

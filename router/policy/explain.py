@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from isochrone.router.fleet.candidate import Candidate
 from isochrone.router.law.permit import permit
 from isochrone.router.policy.pick import Scored
 from isochrone.router.policy.policy import Plan, Policy, Rejected, obstacle
 from isochrone.router.policy.query import Query
-from isochrone.router.policy.scores import Seconds
 
 HEADER_BYTES = 6000
 """The most that an explanation may add to an answer's header."""
@@ -76,25 +76,12 @@ def reasons_among(
     return {**told, OTHERS: "; ".join(others)} if others else told
 
 
-def seconds_of(seconds: Seconds) -> dict[str, float]:
-    """The terms of one prediction, and their sum."""
-    return {
-        "net": seconds.net,
-        "wait": seconds.wait,
-        "service": seconds.service,
-        "cold": seconds.cold,
-        "taste": seconds.taste,
-        "total": seconds.total,
-        "sigma": seconds.sigma,
-    }
-
-
 def _scored(scored: Scored) -> dict[str, Any]:
     endpoint = scored.permit.endpoint
     return {
         "endpoint": endpoint.name,
         "region": endpoint.region,
-        "seconds": seconds_of(scored.seconds),
+        "seconds": structs.asdict(scored.seconds),
         "reason": None,
     }
 

@@ -84,23 +84,15 @@ class Seconds(msgspec.Struct, frozen=True, gc=False):
     service: float
     cold: float
     taste: float
-    variance: float
-
-    @property
-    def total(self) -> float:
-        """Predicted seconds until the answer."""
-        return self.net + self.wait + self.service + self.cold
-
-    @property
-    def sigma(self) -> float:
-        """One standard deviation of `total`."""
-        return math.sqrt(self.variance)
+    total: float
+    sigma: float
 
 
 def seconds(query: Query, candidate: Candidate) -> Seconds:
     """Every term of one candidate."""
     wait, wait_variance = candidate.wait
-    net_variance = candidate.net_variance
+    net, net_variance = net_s(query, candidate), candidate.net_variance
+    service = service_s(query, candidate)
     if query.vantage is not None:
         endpoint = candidate.endpoint
         net_variance = query.vantage.net(endpoint.name, endpoint.region).sigma_s ** 2
@@ -110,11 +102,6 @@ def seconds(query: Query, candidate: Candidate) -> Seconds:
     if candidate.state is not _WARM:
         cold = cold_s(query, candidate)
         variance += (_COLD_SIGMA_SHARE * cold) ** 2
-    return Seconds(
-        net_s(query, candidate),
-        wait,
-        service_s(query, candidate),
-        cold,
-        taste_s(query, candidate) if query.preferred else 0.0,
-        variance,
-    )
+    taste = taste_s(query, candidate) if query.preferred else 0.0
+    total = net + wait + service + cold
+    return Seconds(net, wait, service, cold, taste, total, math.sqrt(variance))

@@ -40,7 +40,7 @@ from isochrone.router.wire.report import CallReport
 
 PROBE_TIMEOUT_S = 0.5
 """A probe without an answer for so long has failed."""
-_UNPREDICTED = Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+_UNPREDICTED = Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 """These rules tell no seconds."""
 
 

@@ -81,7 +81,7 @@ def test_who_is_refused_for_a_queue_has_the_cold_model_elsewhere_woken():
     queue, cold = world.ledger.site("eu.a"), world.ledger.site("us.b")
     assert queue is not None
     assert cold is not None
-    queue.occupancy.ran(0.5, world.now_s)
+    queue.occupancy.turn_s = 0.5
     queue.occupancy.hears("i1", 2, 100, world.now_s)
     queue.settle(world.now_s)
     holding = cold.holdings["digits", "1"]

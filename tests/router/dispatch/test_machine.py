@@ -33,7 +33,7 @@ from isochrone.router.upstream.event import Cause, Chunk, End, Head, Lost
 from isochrone.router.wire.report import CallReport
 
 QUERY = Query("r1", "digits", now_s=0.0, deadline_s=30.0)
-NOT_PREDICTED = Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+NOT_PREDICTED = Seconds(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 REPORT = CallReport(
     instance="i1",
     sequence=1,

@@ -13,7 +13,7 @@ EDGE_S = 0.05
 
 
 def turns_at(holding):
-    return holding.site.curve.turns(holding.site.occupancy.place)
+    return holding.site.curve.turns[holding.site.occupancy.place]
 
 
 def told(state: ModelState, ledger: Ledger, sequence: int, now_s: float) -> None:

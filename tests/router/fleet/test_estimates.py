@@ -39,15 +39,15 @@ def test_lengths_that_do_not_differ_teach_no_slope():
 def test_the_wait_is_what_the_arithmetic_says_until_it_was_seen():
     curve = WaitCurve()
     for slots, in_flight in [(1, 0), (1, 1), (2, 1), (2, 5), (8, 7), (8, 24), (64, 200)]:
-        assert curve.turns(place(in_flight, slots))[0] == pytest.approx(
+        assert curve.turns[place(in_flight, slots)][0] == pytest.approx(
             turns_ahead(in_flight, slots), abs=0.0626
         )
     for _ in range(5000):
         curve.observe(place(1, 2), 0.4, 0.1)
-    mean, sigma = curve.turns(place(1, 2))
+    mean, sigma = curve.turns[place(1, 2)]
     assert mean == pytest.approx(0.4, rel=0.05)
     assert sigma < 0.2
-    assert curve.turns(place(2, 2))[0] == 0.5, "another load is another matter"
+    assert curve.turns[place(2, 2)][0] == 0.5, "another load is another matter"
 
 
 def test_what_is_waited_at_fast_and_slow_endpoints_is_right_in_seconds():
@@ -57,7 +57,7 @@ def test_what_is_waited_at_fast_and_slow_endpoints_is_right_in_seconds():
     for number in range(5000):
         slow = number % 10 == 9
         curve.observe(here, 0.0 if slow else 0.5, turn_s[number % 10])
-    predicted_s = sum(one * curve.turns(here)[0] for one in turn_s)
+    predicted_s = sum(one * curve.turns[here][0] for one in turn_s)
     assert predicted_s == pytest.approx(9 * 0.5 * 0.1, rel=0.1)
 
 

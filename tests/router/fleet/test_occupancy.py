@@ -13,7 +13,7 @@ NEAR_S, FAR_S = 0.001, 0.5
 def heard(reports: list[int], trip_s: float) -> Occupancy:
     """An agent that has told of so many requests of others, one report after the other."""
     occupancy = Occupancy(one_process=True)
-    occupancy.ran(TURN_S, 0.0)
+    occupancy.turn_s = TURN_S
     for sequence, in_flight in enumerate(reports):
         occupancy.hears("i1", sequence, in_flight, 0.0)
         occupancy.count({}, trip_s)
