@@ -12,17 +12,18 @@ from isochrone.router.wire.report import CallReport
 class Attempt:
     """One attempt on one endpoint.
 
-    `scored` is what was predicted, `why` what sent the request there, `outcome` in words how the
-    attempt ended. `seconds` is how long it took, `first_byte_s` how long until its answer began,
-    `report` the load report that came with the head (both None where there was none). `call` is
-    there while the request is at the endpoint. `succeeded` says that the head reports a run of the
-    model, `retry_after_s` when the endpoint wants to be asked again.
+    `endpoint` is its name, `scored` what was predicted, `why` what sent the request there,
+    `outcome` in words how the attempt ended. `seconds` is how long it took, `first_byte_s` how long
+    until its answer began, `report` the load report that came with the head (both None where there
+    was none). `call` is there while the request is at the endpoint. `succeeded` says that the head
+    reports a run of the model, `retry_after_s` when the endpoint wants to be asked again.
     """
 
     __slots__ = (
         "body",
         "body_bytes",
         "call",
+        "endpoint",
         "explains",
         "first_byte_s",
         "has_body",
@@ -44,6 +45,7 @@ class Attempt:
 
     def __init__(self, scored: Scored, *, hedge: bool = False) -> None:
         self.scored = scored
+        self.endpoint = scored.permit.endpoint.name
         self.hedge = hedge
         self.why = ""
         self.live = True
@@ -65,11 +67,6 @@ class Attempt:
         self.explains = False
         """The endpoint has refused, and the body that says why is still to come."""
         self.problem: Problem | None = None
-
-    @property
-    def endpoint(self) -> str:
-        """The name of the endpoint."""
-        return self.scored.permit.endpoint.name
 
     @property
     def answered(self) -> bool:

@@ -234,7 +234,7 @@ class Dispatcher:
         """A run has ended: somebody who waits may have its place."""
         now_s = self._clock()
         if gave_up is None:
-            self._end(request, None)
+            self._finish(request)
         elif self._may_wait_on(request, gave_up, now_s):
             self._wait(request, now_s, gave_up.error)
         else:
@@ -322,7 +322,8 @@ class Dispatcher:
 
     def _finish(self, request: RoutedRequest) -> None:
         request.seconds = self._clock() - request.query.now_s
-        self._waiting.ended(request)
+        if request.ticket is not None:
+            self._waiting.ended(request)
         try:
             self._effects.ended(request)
         except Exception:  # a listener's fault must not end the sweep that others wait for

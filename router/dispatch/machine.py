@@ -117,7 +117,9 @@ class Machine:
 
     def start(self, scored: Scored) -> Sequence[Command]:
         """The first attempt."""
-        return [self._send(scored)]
+        attempt = Attempt(scored)
+        self.attempts.append(attempt)
+        return [Send(attempt)]
 
     def on(self, event: Event) -> Sequence[Command]:
         """What to do about an event of the request as a whole."""
@@ -133,21 +135,25 @@ class Machine:
             case HedgeDue():
                 return self._on_hedge_due()
 
-    def hear(self, attempt: Attempt, event: Answer, now_s: float) -> Sequence[Command]:
-        """What to do about an event of one attempt."""
-        if self.done:
-            return _NOTHING
-        if not attempt.live:
-            return self._overhear(event, attempt)
-        match event:
-            case Head():
-                return self._on_head(event, attempt, now_s)
-            case Chunk(data):
-                return self._on_chunk(data, attempt)
-            case End(code):
-                return self._on_end(attempt, code)
-            case Lost():
-                return self._on_lost(event, attempt)
+    def hear(self, attempt: Attempt, events: Sequence[Answer], now_s: float) -> Sequence[Command]:
+        """What to do about events of one attempt that came together."""
+        commands: Sequence[Command] = _NOTHING
+        for event in events:
+            if self.done:
+                break
+            if not attempt.live:
+                more = self._overhear(event, attempt)
+            elif isinstance(event, Chunk):
+                more = self._on_chunk(event.data, attempt)
+            elif isinstance(event, Head):
+                more = self._on_head(event, attempt, now_s)
+            elif isinstance(event, End):
+                more = self._on_end(attempt, event.code)
+            else:
+                more = self._on_lost(event, attempt)
+            if more:
+                commands = [*commands, *more]
+        return commands
 
     def refusals(self) -> Iterator[tuple[Attempt, IsochroneError]]:
         """What endpoints have refused for good, the last one first."""
@@ -210,11 +216,15 @@ class Machine:
             if _is_quarantine(attempt):
                 return self._fall(Settle(attempt, Outcome.QUARANTINED, "answered 422"))
         self.done = True
-        answered = self._settle(Settle(attempt, Outcome.ANSWERED))
+        attempt.live = False
+        answered = Settle(attempt, Outcome.ANSWERED)
+        self._settled.append(answered)
         if self._streaming or head is None:
             return [answered, Finish(code)]
-        body = b"".join(attempt.body)
-        return [answered, *self._cancel_all_but(attempt), Deliver(attempt, head, body)]
+        deliver = Deliver(attempt, head, b"".join(attempt.body))
+        if len(self.attempts) == 1:
+            return [answered, deliver]
+        return [answered, *self._cancel_all_but(attempt), deliver]
 
     def _overhear(self, event: Answer, attempt: Attempt) -> Sequence[Command]:
         """What comes after an attempt was settled: at most the explanation of its refusal."""
@@ -297,8 +307,6 @@ class Machine:
 
     def _cancel_all_but(self, attempt: Attempt) -> Sequence[Command]:
         """No other attempt is needed any more."""
-        if len(self.attempts) == 1:
-            return _NOTHING
         commands: list[Command] = []
         for other in self.attempts:
             if other.live and other is not attempt:

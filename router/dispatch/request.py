@@ -49,7 +49,7 @@ from isochrone.router.upstream.rewrite import (
 from isochrone.router.wire.headers import EXPLAIN
 from isochrone.router.wire.http import Request, first
 from isochrone.router.wire.problem import STATUS
-from isochrone.router.wire.report import LOAD_HEADER, CallReport, ModelState, decode_call_report
+from isochrone.router.wire.report import LOAD_HEADER, ModelState, decode_call_report
 
 if TYPE_CHECKING:  # each knows the other
     from isochrone.router.dispatch.runner import Runner
@@ -63,7 +63,7 @@ DUE_S = 0.05
 DUE_SHARE = 0.1
 """or this share of the time that there was."""
 _RUNS_THE_MODEL = frozenset({"infer", "generate", "generate_stream"})
-_STILL_OF_USE = frozenset({Outcome.ANSWERED, Outcome.BUSY, Outcome.CANCELLED, Outcome.UNSENT})
+_STILL_OF_USE = frozenset({Outcome.BUSY, Outcome.CANCELLED, Outcome.UNSENT})
 _NO_NAMES: frozenset[str] = frozenset()
 
 _log = logging.getLogger("isochrone.router")
@@ -205,11 +205,21 @@ class RoutedRequest:
         )
         runner.running.set(self, deadline_s)
         self.exchange.watch(gone=self._client_gone, pause=self._pause, resume=self._resume)
-        self._guarded(lambda: self._carry_out(self._machine.start(self._next)))
+        try:
+            self._carry_out(self._machine.start(self._next))
+        except Exception:  # as in `_hear`
+            self._break_off()
+        if self._machine.done:
+            self._end()
 
     def tell(self, event: Event) -> None:
         """Something has happened to the request as a whole."""
-        self._guarded(lambda: self._carry_out(self._machine.on(event)))
+        try:
+            self._carry_out(self._machine.on(event))
+        except Exception:  # as in `_hear`
+            self._break_off()
+        if self._machine.done:
+            self._end()
 
     def lose(self, name: str, why: str) -> None:
         """An endpoint was found dead: an attempt there that has had no answer goes elsewhere.
@@ -224,7 +234,7 @@ class RoutedRequest:
                 self._hear(attempt, (Lost(Cause.TIMEOUT, why),))
 
     def _hear(self, attempt: Attempt, events: Sequence[Answer]) -> None:
-        """Events of one attempt, in order."""
+        """Events of one attempt. Whatever goes wrong, the request comes to its one end."""
         try:
             now_s = self._runner.clock()
             for event in events:
@@ -236,19 +246,10 @@ class RoutedRequest:
                     attempt.call = None
                     if isinstance(event, End) and event.code:
                         attempt.succeeded = False
-                commands = self._machine.hear(attempt, event, now_s)
-                if commands:
-                    self._carry_out(commands)
+            commands = self._machine.hear(attempt, events, now_s)
+            if commands:
+                self._carry_out(commands)
         except Exception:  # a mistake of ours, or an answer that cannot be passed on
-            self._break_off()
-        if self._machine.done:
-            self._end()
-
-    def _guarded(self, act: Callable[[], None]) -> None:
-        """Whatever goes wrong in a callback, the request comes to its one end."""
-        try:
-            act()
-        except Exception:  # as above
             self._break_off()
         if self._machine.done:
             self._end()
@@ -423,8 +424,11 @@ class RoutedRequest:
         attempt.status = head.status
         value = first(head.headers, LOAD_HEADER)
         report = decode_call_report(value) if value is not None else None
-        if report is not None and _is_of(report, attempt.scored.permit.endpoint):
-            attempt.report = report
+        if report is not None:
+            endpoint = attempt.scored.permit.endpoint
+            # a report that names another endpoint or another region is not from this one
+            if report.name in ("", endpoint.name) and report.region in ("", endpoint.region):
+                attempt.report = report
         attempt.succeeded = head.status < 300 and self.query.action in _RUNS_THE_MODEL
         if head.status >= 300:
             attempt.retry_after_s = retry_after_s(head.headers, runner.wall)
@@ -438,10 +442,11 @@ class RoutedRequest:
         attempt.outcome = settle.why or outcome.value
         if attempt.lease is not None:
             self._close(attempt, attempt.lease, settle)
-        if outcome not in _STILL_OF_USE:
-            self.excluded |= {attempt.endpoint}
-            self.crashed += outcome is Outcome.CRASHED
-        self._why = f"fallback_{outcome.value}"
+        if outcome is not Outcome.ANSWERED:
+            self._why = f"fallback_{outcome.value}"
+            if outcome not in _STILL_OF_USE:
+                self.excluded |= {attempt.endpoint}
+                self.crashed += outcome is Outcome.CRASHED
         self.add(attempt)
 
     def add(self, attempt: Attempt) -> None:
@@ -456,8 +461,8 @@ class RoutedRequest:
     def _close(self, attempt: Attempt, lease: Lease, settle: Settle) -> None:
         ledger, now_s = self._runner.ledger, self._runner.clock()
         attempt.seconds = now_s - lease.sent_s
-        worked = attempt.succeeded and attempt.has_body
-        if worked and attempt.first_byte_s is not None and settle.outcome is Outcome.ANSWERED:
+        worked = attempt.succeeded and attempt.has_body and settle.outcome is Outcome.ANSWERED
+        if worked and attempt.first_byte_s is not None and not lease.site.endpoint.reports:
             ledger.timed(lease, attempt.first_byte_s, now_s)
         ledger.close(lease, settle.outcome, now_s, settle.retry_after_s)
         if settle.outcome is Outcome.UNABLE and self.query.action == "infer":
@@ -497,9 +502,3 @@ def _is_known_warm(lease: Lease) -> bool:
     """Its report says so: a refusal for want of room is then about the inputs, not the model."""
     holding = lease.holding
     return lease.site.endpoint.reports and holding is not None and holding.state is ModelState.WARM
-
-
-def _is_of(report: CallReport, endpoint: Endpoint) -> bool:
-    """It names no other endpoint and no other region."""
-    name_fits = not report.name or report.name == endpoint.name
-    return name_fits and (not report.region or report.region == endpoint.region)

@@ -178,11 +178,11 @@ class _Run:
         if machine is None:
             return
         attempt = next(one for one, (made, _) in self.made.items() if made is visit)
-        for event in events(visit):
-            if isinstance(event, Head):
-                attempt.report = visit.report
-                attempt.retry_after_s = retry_after_s(event.headers, self.router.engine.clock)
-            self._obey(machine.hear(attempt, event, now_s))
+        heard = events(visit)
+        if isinstance(heard[0], Head):
+            attempt.report = visit.report
+            attempt.retry_after_s = retry_after_s(heard[0].headers, self.router.engine.clock)
+        self._obey(machine.hear(attempt, heard, now_s))
         self.router.serve()
 
     def _pick(self) -> Scored | None:

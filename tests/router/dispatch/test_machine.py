@@ -122,7 +122,7 @@ class Transcript:
         if isinstance(event, Head):
             attempt.report = REPORT if self.reported else None
             attempt.retry_after_s = retry_after_s(event.headers, lambda: 0.0)
-        return self._told(self.machine.hear(attempt, event, 0.0))
+        return self._told(self.machine.hear(attempt, [event], 0.0))
 
     def _told(self, commands: Sequence[Command]) -> list[Any]:
         if commands and isinstance(commands[-1], Choose):
