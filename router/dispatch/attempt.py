@@ -77,8 +77,3 @@ class Attempt:
         """Its answer, or the rest of it, is not needed."""
         if self.call is not None:
             self.call.cancel()
-
-    def forget(self) -> None:
-        """Drop what only an attempt under way needs: records of requests are kept for a while."""
-        self.lease = self.call = self.head = None
-        self.body = []

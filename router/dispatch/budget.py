@@ -61,10 +61,6 @@ class RetryBudget:
         """The fleet has so many slots now."""
         self._floor = self._floor_per_slot_s * slots * WINDOW_S
 
-    def requested(self, now_s: float) -> None:
-        """What a client has asked for has been sent."""
-        self.requests.add(now_s)
-
     def take(self, now_s: float) -> bool:
         """Leave to try once more; False: the budget is used up."""
         if self.left(now_s) < 1.0:

@@ -208,20 +208,31 @@ class Dispatcher:
         if not query.action:  # metadata: what a run or a load takes does not matter
             request.start(plan, self._ran)
             return
-        sigmas = sigmas_of(query.priority)
         left_s = query.deadline_s - now_s
-        if best.seconds.total + sigmas * best.seconds.sigma > left_s:
-            quickest = self._chooser.quickest(plan.query, request.excluded)
-            best = surest([*plan.order, *quickest], sigmas)
-            plan = request.plan = structs.replace(plan, order=(best,))
-            if query.explain:
-                self._explain(request)
-        if best.seconds.total + sigmas * best.seconds.sigma > left_s:
-            self._turn_away(request, quickest, best, left_s)
-            return
+        if best.seconds.total + best.seconds.sigma > left_s:  # as sure as any priority has to be
+            sure = self._in_time(request, plan, left_s)
+            if sure is None:
+                return
+            plan = sure
         if plan.wake is not None:
             self._wake(plan, plan.wake)
         request.start(plan, self._ran)
+
+    def _in_time(self, request: RoutedRequest, plan: Plan, left_s: float) -> Plan | None:
+        """A plan that makes the deadline as surely as its priority asks; None: it was refused."""
+        query, best = request.query, plan.order[0]
+        sigmas = sigmas_of(query.priority)
+        if best.seconds.total + sigmas * best.seconds.sigma <= left_s:
+            return plan
+        quickest = self._chooser.quickest(plan.query, request.excluded)
+        best = surest([*plan.order, *quickest], sigmas)
+        plan = request.plan = structs.replace(plan, order=(best,))
+        if query.explain:
+            self._explain(request)
+        if best.seconds.total + sigmas * best.seconds.sigma <= left_s:
+            return plan
+        self._turn_away(request, quickest, best, left_s)
+        return None
 
     def _begin(self, request: RoutedRequest, plan: Plan, now_s: float) -> None:
         """Its turn has come."""

@@ -10,7 +10,6 @@ attempt is cancelled.
 
 import math
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 
 from isochrone.router.dispatch.attempt import Attempt
 from isochrone.router.dispatch.classify import (
@@ -51,6 +50,7 @@ from isochrone.router.fleet.outcome import Outcome
 from isochrone.router.policy.pick import Scored
 from isochrone.router.upstream.event import Answer, Chunk, End, Head, Lost
 
+_UNPROCESSABLE = 422
 POISON_COUNT = 2
 """A request that crashed so many endpoints is sent to no other."""
 _HARMFUL = frozenset({Outcome.CRASHED, Outcome.QUARANTINED})
@@ -211,7 +211,7 @@ class Machine:
 
     def _on_end(self, attempt: Attempt, code: str) -> Sequence[Command]:
         head = attempt.head
-        if head is not None and head.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        if head is not None and head.status == _UNPROCESSABLE:
             attempt.problem = explained(b"".join(attempt.body))
             if _is_quarantine(attempt):
                 return self._fall(Settle(attempt, Outcome.QUARANTINED, "answered 422"))

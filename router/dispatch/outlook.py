@@ -128,15 +128,17 @@ def too_late(needs_s: float, least_s: float, left_s: float) -> Overloaded | Dead
     return Overloaded(text, retry_after_s=needs_s - left_s)
 
 
-def earliest_s(candidates: Iterable[Candidate], now_s: float) -> float:
-    """When the first of these may be asked again; `now_s` where one may be at any time."""
-    until_s = [c.full_until_s if c.held is None else now_s for c in candidates]
-    return min(until_s, default=now_s)
+def earliest_s(candidates: Sequence[Candidate], now_s: float) -> float:
+    """When the first of these may be asked again; `now_s` at the latest where one may be now."""
+    opens_s = min([c.full_until_s for c in candidates], default=now_s)
+    if opens_s <= now_s or any(c.held is not None for c in candidates[:HELD_COUNT]):
+        return min(opens_s, now_s)  # a trial may go to what is held back
+    return opens_s
 
 
 def opens_s(plan: Plan, useless: Container[str]) -> float:
     """When the first that a plan's request may wait for may be asked again."""
-    waited_for = (c for c in plan.busy if c.endpoint.name not in useless)
+    waited_for = [c for c in plan.busy if c.endpoint.name not in useless]
     return earliest_s(waited_for, plan.query.now_s)
 
 

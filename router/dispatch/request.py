@@ -66,6 +66,8 @@ _RUNS_THE_MODEL = frozenset({"infer", "generate", "generate_stream"})
 _STILL_OF_USE = frozenset({Outcome.BUSY, Outcome.CANCELLED, Outcome.UNSENT})
 _NO_NAMES: frozenset[str] = frozenset()
 
+_RELEASED = cast(Exchange, None)
+
 _log = logging.getLogger("isochrone.router")
 
 Ended = Callable[["RoutedRequest", GiveUp | None], None]
@@ -180,10 +182,11 @@ class RoutedRequest:
 
     def release(self) -> None:
         """Drop what only a request under way needs; the rest is kept as a record of it."""
-        self.exchange = cast(Exchange, None)
+        self.exchange = _RELEASED
         self.ticket = None
         for attempt in self.attempts:
-            attempt.forget()
+            attempt.lease = attempt.call = attempt.head = None
+            attempt.body = []
 
     # One run.
 
@@ -439,11 +442,11 @@ class RoutedRequest:
     def _settle(self, settle: Settle) -> None:
         attempt, outcome = settle.attempt, settle.outcome
         attempt.result = outcome
-        attempt.outcome = settle.why or outcome.value
+        attempt.outcome = settle.why or outcome
         if attempt.lease is not None:
             self._close(attempt, attempt.lease, settle)
         if outcome is not Outcome.ANSWERED:
-            self._why = f"fallback_{outcome.value}"
+            self._why = f"fallback_{outcome}"
             if outcome not in _STILL_OF_USE:
                 self.excluded |= {attempt.endpoint}
                 self.crashed += outcome is Outcome.CRASHED
@@ -476,7 +479,7 @@ class RoutedRequest:
         head, body = deliver.head, deliver.body
         if head.status >= 400:
             head, body = readable_refusal(head, body)
-        self.answered(head.status)
+        self.status = self.sent = head.status
         self.exchange.respond(head.status, self._headers(deliver.attempt, head), body)
 
     def _headers(self, attempt: Attempt, head: Head) -> list[tuple[bytes, bytes]]:

@@ -56,7 +56,7 @@ class Spare:
 
     def requested(self, now_s: float) -> None:
         """What a client has asked for has been sent."""
-        self.retries.requested(now_s)
+        self.retries.requests.add(now_s)
         if self.hedge_budget is not None:
             self.hedge_budget.requested()
 

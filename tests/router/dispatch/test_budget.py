@@ -22,7 +22,7 @@ def test_the_retries_of_any_window_are_within_the_budget_of_that_window(
     for step_s, what in steps:
         now_s += step_s
         if what == "request":
-            budget.requested(now_s)
+            budget.requests.add(now_s)
             requests.append(now_s)
         elif budget.take(now_s):
             retries.append(now_s)
@@ -50,7 +50,7 @@ def test_the_hedges_of_any_window_are_within_the_share_of_that_window_and_the_bu
 def test_a_fifth_of_the_requests_may_be_repeated():
     budget = RetryBudget(0.2, 0.0)
     for _ in range(100):
-        budget.requested(50.0)
+        budget.requests.add(50.0)
     assert sum(budget.take(50.0) for _ in range(100)) == 20
 
 
