@@ -25,3 +25,10 @@ def test_the_table_of_metrics_is_complete_and_true(package, manual):
     assert {name.removesuffix("_total") for name in told} == {
         name.removesuffix("_total") for name in made
     }
+
+
+def test_every_file_that_the_architecture_names_is_there():
+    told = (ROOT / "docs/architecture.md").read_text()
+    named = set(re.findall(r"`((?:router|edge_agent|tests)/[a-z_/]+(?:\.py|/))`", told))
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
