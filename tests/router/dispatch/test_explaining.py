@@ -96,7 +96,7 @@ def happens(world: Watched, what: str, number: int) -> None:
     world.note()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(WHAT, st.integers(0, 9)), max_size=60),
     st.sampled_from([ModelState.WARM, ModelState.COLD]),

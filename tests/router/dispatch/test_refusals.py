@@ -339,7 +339,7 @@ def test_a_mistake_of_the_client_is_still_its_answer():
 KINDS = ["work", "full", "full for 1 s", "empty", "mistake", "failed", "cut", "unable", "wait"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 40)), max_size=80),
     st.sampled_from([(), ("eu.a",), ("eu.a", "eu.b")]),

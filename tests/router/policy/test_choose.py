@@ -140,7 +140,7 @@ def assert_same(plan: Plan, book: Plan) -> None:
     assert (first.seconds, first.rank, first.load) == (same.seconds, same.rank, same.load)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     count=st.integers(1, 10),
     steps=STEPS,

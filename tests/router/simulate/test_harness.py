@@ -177,7 +177,7 @@ def test_a_call_waits_at_the_router_until_something_changes_or_its_deadline():
     assert not any(ending.served for _, ending in endings)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.floats(0.1, 0.9), st.integers(0, 99))
 def test_the_truth_foretells_a_deterministic_world(load, seed):
     """With one router in no way delayed, the greedy rule never regrets and waits as foretold."""

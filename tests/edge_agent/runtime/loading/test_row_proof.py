@@ -327,7 +327,7 @@ def drawn_graph(layers):
 
 
 @given(layers=st.lists(st.sampled_from(sorted(set(BODY) - NOT_READ)), min_size=1, max_size=5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_graph_is_found_out_unrun_where_some_layer_mixes_rows(layers):
     assert (coupled_by(drawn_graph(layers)) is None) == (set(layers) <= KEEPS_ROWS)
 
@@ -341,7 +341,7 @@ def test_a_graph_is_found_out_unrun_where_some_layer_mixes_rows(layers):
     cut=st.booleans(),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_whatever_the_graph_everyone_gets_what_it_gets_alone(
     tmp_path_factory, layers, scales, alike, cut, seed
 ):

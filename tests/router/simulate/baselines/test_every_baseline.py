@@ -68,7 +68,7 @@ def end(rule, under_way, now_s, chance):
 
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 10_000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_it_chooses_among_those_offered_also_one_that_joined_later(name, seed):
     play(made(name, seed), 60, seed)
 
