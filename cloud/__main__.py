@@ -1,4 +1,4 @@
-"""The process that `isochrone.cloud.app.main` becomes: `python -m cloud FILE [FOLDER]`."""
+"""The process that `cloud.app.main` becomes: `python -m isochrone.cloud FILE [FOLDER]`."""
 
 import contextlib
 import shutil

@@ -34,7 +34,7 @@ def main(config_path: Path) -> int:
         check_port(config)
     _check_size(config)
     folder = _folder(config)
-    command = [sys.executable, "-P", "-m", "cloud", str(config_path), *map(str, folder)]
+    command = [sys.executable, "-P", "-m", "isochrone.cloud", str(config_path), *map(str, folder)]
     environment = for_ray(inherited(), _token_file(folder[0]) if folder else None)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it stays so in the process that follows
     os.execve(sys.executable, command, environment)

@@ -63,7 +63,7 @@ def rendered(path: Path, memory: str, python: str = sys.executable) -> str:
     config = check(path)
     if not _MEMORY.fullmatch(memory):
         raise ConfigError(f"--memory {memory!r}: write a size as 512M, or a share as 80%")
-    words = [python, "-m", "edge_agent", str(path.resolve())]
+    words = [python, "-m", "isochrone.edge_agent", str(path.resolve())]
     values = {
         "command": " ".join(map(_word, words)),
         "stop_s": f"{config.drain_s + _STOP_MORE_S:.0f}",

@@ -1,4 +1,4 @@
-"""`python -m edge_agent CONFIG`: one agent, without the command line of the whole system."""
+"""`python -m isochrone.edge_agent CONFIG`: one agent, without the whole command line."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ _USAGE = 2
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m edge_agent CONFIG")
+        sys.exit("usage: python -m isochrone.edge_agent CONFIG")
     try:
         sys.exit(main(Path(sys.argv[1])))
     except ConfigError as error:

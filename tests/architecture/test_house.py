@@ -105,3 +105,10 @@ def test_the_constraints_can_be_used_anywhere():
     pin = re.compile(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*( ; .+)?")
     assert [line for line in pins if not pin.fullmatch(line)] == [], "no +local, option or URL"
     assert any(line.startswith("torch==2.13.") for line in pins)
+
+
+def test_every_part_is_reached_inside_the_import_package():
+    """In the folder of the repository an import without it would work, once installed it fails."""
+    outside = re.compile(rf"(import|from|-m|-m\",) \"?({'|'.join(PACKAGES)})\\b")
+    files = [*MODULES, *(ROOT / "tests").rglob("*.py"), ROOT / "Makefile"]
+    assert [name_of(path) for path in files if outside.search(path.read_text())] == []

@@ -152,7 +152,7 @@ def agent(models: Sequence[Made], folder: Path, core: int, **config: object) -> 
     }
     path = folder / "agent.yaml"
     path.write_text(yaml.safe_dump(content))
-    command = [sys.executable, "-m", "edge_agent", str(path)]
+    command = [sys.executable, "-m", "isochrone.edge_agent", str(path)]
     root = str(Path(__file__).parents[2])
     environment = {"PATH": os.defpath, "PYTHONPATH": root}
     return Server("agent", command, port, core, folder, environment)

@@ -84,7 +84,7 @@ def started(store: Path, model: str, width: int) -> dict[str, float]:
     path.write_text(yaml.safe_dump(config))
     began_s = monotonic()
     with subprocess.Popen(
-        [sys.executable, "-m", "edge_agent", str(path)],
+        [sys.executable, "-m", "isochrone.edge_agent", str(path)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

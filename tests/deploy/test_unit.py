@@ -43,7 +43,7 @@ def analyzed(*words):
 
 def test_it_starts_this_installation_with_this_configuration(unit, config):
     text = unit.read_text()
-    assert f"ExecStart={sys.executable} -m edge_agent {config}\n" in text
+    assert f"ExecStart={sys.executable} -m isochrone.edge_agent {config}\n" in text
     assert "TimeoutStopSec=22\n" in text, "the drain, and a little more"
     assert "MemoryMax=512M\n" in text
     assert not re.search("@[a-z_]+@", text), "nothing is left to fill in"

@@ -61,7 +61,7 @@ class AgentProcess:
         path = folder / "agent.yaml"
         path.write_text(yaml.safe_dump(content))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "edge_agent", str(path)],
+            [sys.executable, "-m", "isochrone.edge_agent", str(path)],
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,

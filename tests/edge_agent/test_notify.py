@@ -66,7 +66,7 @@ def agent(tmp_path, store, manager_side):
     path.write_text(yaml.safe_dump(config))
     told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "300000"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "edge_agent", str(path)],
+        [sys.executable, "-m", "isochrone.edge_agent", str(path)],
         env={**os.environ, **told},  # noqa: TID251  # the child's, not ours
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

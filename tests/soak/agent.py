@@ -130,7 +130,7 @@ class SoakedAgent:
             return self._wait()
 
     def _launch(self) -> None:
-        command = [sys.executable, "-m", "edge_agent", str(self._folder / "agent.yaml")]
+        command = [sys.executable, "-m", "isochrone.edge_agent", str(self._folder / "agent.yaml")]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._group.entering(command) if self._group else command,

@@ -114,7 +114,7 @@ class Pulling:
 @asynccontextmanager
 async def pulling(root, config, trust=None):
     root.mkdir(exist_ok=True)
-    guard = BlockBuster([f"edge_agent.artefacts.{name}" for name in ON_THE_LOOP])
+    guard = BlockBuster([f"isochrone.edge_agent.artefacts.{name}" for name in ON_THE_LOOP])
     async with asyncio.TaskGroup() as tasks:
         one = Pulling(root, config, tasks, trust)
         guard.activate()

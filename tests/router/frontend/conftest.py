@@ -285,7 +285,8 @@ async def start_endpoint(stack) -> StartEndpoint:
 
 @pytest.fixture
 async def start_router(stack, tmp_path) -> StartRouter:
-    guard = BlockBuster("router")  # once a router serves, nothing of it may hold the event loop
+    # once a router serves, nothing of it may hold the event loop
+    guard = BlockBuster("isochrone.router")
 
     async def start(*endpoints: ScriptedEndpoint, **changes: object) -> RunningRouter:
         guard.deactivate()
