@@ -15,8 +15,8 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
 class Limits(Settings, frozen=True):
     """Sizes and times of one HTTP listener.
 
-    `in_flight_bytes` bounds what all requests hold together: see `Room`. One answer may take a
-    quarter of it.
+    `in_flight_bytes` bounds what all requests hold together: bodies, what they are decoded to, and
+    answers that clients have not read. One answer may take a quarter of it.
     `header_s` is the time from the first byte of a request (or the start of the connection) to the
     end of its head, `body_s` from there to the end of its body, `idle_s` between two requests and
     for a client that does not read its answer.

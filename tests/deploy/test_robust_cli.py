@@ -219,18 +219,15 @@ def test_a_closed_pipe_is_no_error(arguments, code):
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback():
-    long = ["simulate", "worldwide", "--jobs", "1", "--seconds", "11", "--load", "0.1"]
+    words = "simulate worldwide --jobs 1 --seconds 11 --load 0.1 --algorithm c3 --seed 1-900"
+    program = (
+        "import signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from isochrone.deploy.cli import main\n"
+        f"sys.exit(main({words.split()!r}))\n"
+    )
     with subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "isochrone.deploy.cli",
-            *long,
-            "--algorithm",
-            "c3",
-            "--seed",
-            "1-900",
-        ],
+        [sys.executable, "-c", program],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         cwd=ROOT,
@@ -297,6 +294,7 @@ def test_ctrl_c_during_the_imports_is_no_traceback(command, module):
         "class Interrupt:\n"
         "    def find_spec(self, name, *_):\n"
         f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in background jobs
         "sys.meta_path.insert(0, Interrupt())\n"
         f"sys.argv[1:] = {command.split()!r}\n"
         "from isochrone.deploy.program import main\n"
