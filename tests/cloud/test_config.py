@@ -83,7 +83,7 @@ def test_a_joined_rays_own_proxy_may_listen_there_already(
             main(file)
     else:
         main(file)
-    assert ("cloud" in begun) == (address is not None)
+    assert ("isochrone.cloud" in begun) == (address is not None)
 
 
 def test_what_goes_to_a_replica_may_be_as_long_as_a_body(tmp_path):
