@@ -153,7 +153,7 @@ class Core:
         self.housekeeping.run(now_s)
 
     def follow(self) -> None:
-        """Take over who has joined, moved and left; what is under way there may end."""
+        """Take over changes of the membership; requests at an endpoint that left may end."""
         for endpoint in self.ledger.follow(self.membership, self._clock()):
             self._left(endpoint)
 

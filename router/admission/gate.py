@@ -55,7 +55,7 @@ class Gate(Room[T]):
 
     def line(self, model: str, now_s: float) -> Line[T]:
         """Those who wait for a model. To be asked for anew at each instant."""
-        self.advance(now_s)  # first: who hears of it may open or close this line
+        self.advance(now_s)  # first: its callbacks may open or close this line
         line = self._open.get(model)
         return _ModelLine(model, self._open, self, self._weights) if line is None else line
 

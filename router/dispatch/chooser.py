@@ -37,26 +37,26 @@ class Chooser:
         """A plan whose order is the best endpoint that is not among `tried`, or empty."""
         return choose(self._policy, query, self._fleet, self._rng, tried)
 
-    def explained(self, plan: Plan, useless: Collection[str] = ()) -> Plan:
+    def explained(self, plan: Plan, excluded: Collection[str] = ()) -> Plan:
         """A plan of `best` with the seconds or the reason of every other candidate.
 
-        Who is `useless` is not in its order.
+        Endpoints that are `excluded` are not in its order.
         """
         first = {scored.permit.endpoint.name for scored in plan.order}
         survey = self._survey(plan.query)
-        others = [s for s in survey.order if s.permit.endpoint.name not in first.union(useless)]
+        others = [s for s in survey.order if s.permit.endpoint.name not in first.union(excluded)]
         rejected = [r for r in survey.rejected if r.candidate.endpoint.name not in first]
         order = (*plan.order, *others)
         return structs.replace(survey, order=order, rejected=rejected, wake=plan.wake, why=plan.why)
 
-    def quickest(self, query: Query, useless: Collection[str] = ()) -> Sequence[Scored]:
+    def quickest(self, query: Query, excluded: Collection[str] = ()) -> Sequence[Scored]:
         """Those that are free now and would be the quickest if nobody else were there."""
         now_s = query.now_s
         free = [
             c
             for c in self.near(query)
             if c.able and c.occupancy.has_room and c.full_until_s <= now_s
-            if c.endpoint.name not in useless
+            if c.endpoint.name not in excluded
         ]
         if len(free) > QUICKEST_COUNT:
             alone = [(c.net_s + c.service_s, n) for n, c in enumerate(free)]

@@ -32,7 +32,7 @@ class Lane(NamedTuple):
 
     version: str | None
     required_regions: frozenset[str] | None
-    useless: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
     """Names of endpoints that had the request already, in vain."""
 
 
@@ -82,19 +82,19 @@ class Outlook:
         if len(self._known) >= _MOST_LANES:
             self._known.clear()
         near = self._chooser.near(query)
-        prospect = _prospect(c for c in near if c.endpoint.name not in lane.useless)
+        prospect = _prospect(c for c in near if c.endpoint.name not in lane.excluded)
         self._known[where] = now_s, prospect
         return prospect
 
 
-def may_wait(plan: Plan, useless: Container[str]) -> bool:
+def may_wait(plan: Plan, excluded: Container[str]) -> bool:
     """Somebody lawful may have room before long, and has not had it in vain."""
-    return any(candidate.endpoint.name not in useless for candidate in plan.busy)
+    return any(candidate.endpoint.name not in excluded for candidate in plan.busy)
 
 
-def is_one_full(plan: Plan, useless: Container[str]) -> bool:
+def is_one_full(plan: Plan, excluded: Container[str]) -> bool:
     """Somebody of these is only full, and not on trial."""
-    return any(c.held is None and c.endpoint.name not in useless for c in plan.busy)
+    return any(c.held is None and c.endpoint.name not in excluded for c in plan.busy)
 
 
 def sigmas_of(priority: int) -> float:
@@ -136,9 +136,9 @@ def earliest_s(candidates: Sequence[Candidate], now_s: float) -> float:
     return opens_s
 
 
-def opens_s(plan: Plan, useless: Container[str]) -> float:
+def opens_s(plan: Plan, excluded: Container[str]) -> float:
     """When the first that a plan's request may wait for may be asked again."""
-    waited_for = [c for c in plan.busy if c.endpoint.name not in useless]
+    waited_for = [c for c in plan.busy if c.endpoint.name not in excluded]
     return earliest_s(waited_for, plan.query.now_s)
 
 

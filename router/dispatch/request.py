@@ -311,7 +311,7 @@ class RoutedRequest:
         runner = self._runner
         if not runner.running.clear(self):
             return
-        if runner.spare.hedges_any:
+        if runner.spare.hedge_budget is not None:
             runner.hedging.clear(self)
         if self.gave_up is not None or len(self._machine.attempts) > 1:
             self._learn_refusals()
@@ -400,7 +400,8 @@ class RoutedRequest:
         )
         if not number:  # an attempt that is refused earns no second one
             runner.spare.requested(now_s)
-        if runner.spare.hedges_any and not attempt.hedge and runner.spare.hedges(query):
+        spare = runner.spare
+        if spare.hedge_budget is not None and not attempt.hedge and spare.hedges(query):
             runner.hedging.clear(self)
             runner.hedging.set(self, now_s + runner.spare.late_after_s(scored.seconds))
 

@@ -35,7 +35,6 @@ class Spare:
             FULL_SHARE, FULL_FLOOR_PER_SLOT_S, requests=retries.requests
         )
         self.hedge_budget = hedges
-        self.hedges_any = hedges is not None
         self._unhedged = unhedged
 
     @classmethod

@@ -61,7 +61,7 @@ class NetworkEntry(Settings, frozen=True, kw_only=True):
 
 
 class Rate(Settings, frozen=True, kw_only=True):
-    """How often somebody may ask; see `isochrone.router.admission.quota`."""
+    """The request rate of a tenant; see `router.admission.quota`."""
 
     requests_per_s: Annotated[float, Meta(ge=0.001, le=1e6, description="in the long run")]
     burst: Annotated[int, Meta(ge=1, le=1_000_000, description="requests at once, after a pause")]
